@@ -1,0 +1,364 @@
+"""The server process, from its first step to its last.
+
+`main` is the target of the process and never returns: a forked process must
+not run what the test process had planned for its own end.
+
+Where the process was forked from one with threads, a lock may be held by a
+thread that does not exist here.  So between the fork and serving, nothing
+here imports a module, resolves a name, or writes to an inherited stream;
+every module that is needed is imported at the head of this one, in the test
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import fcntl
+import gc
+import itertools
+import logging
+import logging.handlers
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NoReturn
+
+from lazr_smtptest._channel import STACK_SIGNAL, ServerEnd
+from lazr_smtptest._delivery import AcknowledgedOutbox, Outbox, way_of_delivery
+from lazr_smtptest._frames import FrameReader
+from lazr_smtptest._given import given_descriptors
+from lazr_smtptest._listen import BACKLOG
+from lazr_smtptest._smtp import SMTP
+from lazr_smtptest.errors import StartError
+from lazr_smtptest.server import QueueServer, Server
+
+__all__ = ["Shipment", "main"]
+
+#: What `main` exits with when it could not even begin.
+_EX_SOFTWARE = 70
+
+
+class Shipment:
+    """A server on its way to the server process.
+
+    Under fork it is simply there.  Otherwise it is pickled, and what goes
+    wrong with that, at either end, is told apart from all else that can go
+    wrong with starting a process.
+
+    :param server: The server.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._pickled: bytes | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            pickled = bytes(ForkingPickler.dumps(self._server))
+        except Exception as error:
+            raise StartError(_why_unpicklable(self._server, error)) from error
+        return {"_server": None, "_pickled": pickled}
+
+    def unpack(self) -> Server:
+        """Give the server, in the server process.
+
+        :raises Exception: Whatever unpickling raises.
+        """
+        if self._pickled is not None:
+            self._server = pickle.loads(self._pickled)
+        # Forked, a QueueServer still has it.  It stays in the test process.
+        vars(self._server).pop("queue", None)
+        return self._server
+
+
+def _why_unpicklable(server: Server, error: Exception) -> str:
+    name = type(server).__qualname__
+    culprits = []
+    for attribute, value in vars(server).items():
+        try:
+            ForkingPickler.dumps(value)
+        except Exception:
+            culprits.append(f"{attribute} ({type(value).__name__})")
+    if culprits:
+        fault = f"the attribute {', '.join(culprits)} of this {name} cannot be pickled"
+        advice = "make it in the server process, on first use,"
+    else:
+        fault = f"this {name} cannot be pickled"
+        advice = "define the class at the top level of a module"
+    return (
+        f"{fault}, which it must be to reach a process that is not forked "
+        f"({type(error).__name__}: {error}).  Either {advice} or use start_method='fork'"
+    )
+
+
+def main(
+    end: ServerEnd,
+    sockets: list[socket.socket],
+    shipment: Shipment,
+    acknowledged: bool,
+    forked: bool,
+    log_level: int,
+) -> NoReturn:
+    """Run the server process.
+
+    :param end: The channel to the test process.
+    :param sockets: Bound and listening.
+    :param shipment: The server.
+    :param acknowledged: Whether the test process has to put each message into
+        a queue before it counts as accepted.
+    :param forked: Whether this is a copy of the test process.
+    :param log_level: The level of the root logger in the test process.
+    """
+    code = _EX_SOFTWARE
+    try:
+        if forked:
+            _let_go(end, sockets, shipment)
+        _take_own_signals(end)
+        process = ServerProcess(end, sockets, acknowledged)
+        _send_logs_home(process.outbox, log_level)
+        gc.freeze()
+        code = process.run(shipment)
+        process.flush()
+    except BaseException:
+        # Nobody is left to tell but whoever reads the last words.
+        _write_traceback(end)
+    finally:
+        _flush_streams()
+        os._exit(code)
+
+
+def _let_go(end: ServerEnd, sockets: Iterable[socket.socket], shipment: Shipment) -> None:
+    """Let go of all that the fork copied and that is not for this process.
+
+    Descriptors are pointed at the null device and not closed: the objects
+    that hold their numbers live on here, and would one day close what had
+    been given those numbers since.
+    """
+    keep = {0, 1, 2, *(pipe.fileno() for pipe in end.pipes()), *(s.fileno() for s in sockets)}
+    keep |= given_descriptors(shipment.unpack())
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in _open_descriptors():
+        if fd not in keep and fd != null:
+            try:
+                os.dup2(null, fd, inheritable=False)
+            except OSError:  # the descriptor that the listing itself used
+                continue
+    # Fresh streams: the copied ones may have text in them that the test
+    # process is going to write too, and their locks may be held for ever.
+    # The old ones must not be collected, which would write that text.
+    _inherited_streams.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
+    sys.stdout = sys.__stdout__ = _open_stream(1)
+    sys.stderr = sys.__stderr__ = _open_stream(2)
+
+
+_inherited_streams: list[Any] = []
+
+
+def _open_stream(fd: int) -> Any:
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _open_descriptors() -> list[int]:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            return [int(name) for name in os.listdir(folder)]
+        except OSError:
+            continue
+    return list(range(3, os.sysconf("SC_OPEN_MAX")))
+
+
+def _take_own_signals(end: ServerEnd) -> None:
+    """Have no signal do what the test process wanted of it, and die with it."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C goes to the whole process group, but it is meant for the test.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # faulthandler writes from within a C signal handler, so it works even
+    # while some C code keeps the interpreter lock.
+    faulthandler.enable(end.stacks.fileno())
+    faulthandler.register(STACK_SIGNAL, end.stacks.fileno(), all_threads=True, chain=False)
+    # At the end of file the kernel sends SIGIO, and that kills, whatever this
+    # process is stuck in.
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    lifeline = end.lifeline.fileno()
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # It may have ended before it was armed.
+    if select.select([lifeline], [], [], 0)[0]:
+        os._exit(0)
+
+
+class _LogsHome(logging.handlers.QueueHandler):
+    """Sends log records to the test process."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(outbox)  # type: ignore[arg-type]
+        self._outbox = outbox
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Make a record fit for the journey, whatever ``extra`` put on it."""
+        record = super().prepare(record)
+        for name, value in vars(record).items():
+            if not isinstance(value, (str, int, float, type(None))):
+                setattr(record, name, repr(value))
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._outbox.send("log", record)
+
+
+def _send_logs_home(outbox: Outbox, level: int) -> None:
+    """Replace every log handler: the test process has the real ones."""
+    handler = _LogsHome(outbox)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for logger in list(root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.handlers = [] if logger.propagate else [handler]
+
+
+def _write_traceback(end: ServerEnd) -> None:
+    import traceback
+
+    text = traceback.format_exc().encode("utf-8", "backslashreplace")
+    os.write(end.stacks.fileno(), text[-4096:])
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the reader is gone, or a handler closed it
+            continue
+
+
+class ServerProcess:
+    """The event loop and what hangs on it.
+
+    :param end: The channel to the test process.
+    :param sockets: Bound and listening.
+    :param acknowledged: See `main`.
+    """
+
+    def __init__(self, end: ServerEnd, sockets: list[socket.socket], acknowledged: bool) -> None:
+        self._end = end
+        self._sockets = sockets
+        self._loop = asyncio.new_event_loop()
+        outbox = AcknowledgedOutbox if acknowledged else Outbox
+        self.outbox = outbox(end, self._on_backlog)
+        self._requests = FrameReader(end.requests.fileno())
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="handler")
+        self._numbers = itertools.count(1)
+        self._stopped: asyncio.Future[int] = self._loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, shipment: Shipment) -> int:
+        """Serve until asked to stop.
+
+        :return: The exit code.
+        """
+        try:
+            self._server = shipment.unpack()
+        except Exception as error:
+            self.outbox.send("reply", 0, f"could not unpickle the server: {error!r}")
+            return _EX_SOFTWARE
+        if isinstance(self._server, QueueServer):
+            self._server.queue = self.outbox
+        self._deliver = way_of_delivery(self._server, self.outbox, self._worker, self._exit)
+        return self._loop.run_until_complete(self._serve())
+
+    def flush(self) -> None:
+        """Write all that has not reached the pipe.
+
+        Blocks until the test process has read it, or is gone.
+        """
+        poll = select.poll()
+        poll.register(self._end.records, select.POLLOUT)
+        while not self.outbox.flush():
+            poll.poll()
+
+    async def _serve(self) -> int:
+        loop = self._loop
+        loop.add_reader(self._end.lifeline, os._exit, 0)
+        loop.add_reader(self._end.requests, self._on_requests)
+        for sock in self._sockets:
+            await loop.create_server(self._open_session, sock=sock, backlog=BACKLOG)
+        self.outbox.send("reply", 0, None)
+        return await self._stopped
+
+    def _open_session(self) -> SMTP:
+        return SMTP(
+            self._server,
+            deliver=self._deliver,
+            report=self.outbox.report,
+            on_rset=self._reset_on_rset if self._server.reset_on_rset else None,
+            numbers=self._numbers,
+            loop=self._loop,
+        )
+
+    def _exit(self, code: int) -> None:
+        """End the process, in order; from any thread."""
+        self._loop.call_soon_threadsafe(self._stop, code)
+
+    def _stop(self, code: int) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(code)
+
+    # What does not fit into the pipe.
+
+    def _on_backlog(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.add_writer, self._end.records, self._on_room)
+
+    def _on_room(self) -> None:
+        if self.outbox.flush():
+            self._loop.remove_writer(self._end.records)
+
+    # What the test process asks for.
+
+    def _on_requests(self) -> None:
+        try:
+            requests = self._requests.read() or ()
+        except EOFError:
+            self._loop.remove_reader(self._end.requests)
+            return
+        for number, what, *details in requests:
+            task = self._loop.create_task(self._answer(number, what, *details))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, number: int, what: str, *details: Any) -> None:
+        if what == "stop":
+            self._stop(0)
+        elif what == "reset":
+            await self._reset()
+            self.outbox.send("reply", number, None)
+        elif what == "put":
+            assert isinstance(self.outbox, AcknowledgedOutbox)
+            self.outbox.acknowledge(*details)
+        else:
+            raise AssertionError(f"unknown request {what!r}")
+
+    async def _reset(self) -> None:
+        """Reset the server object, behind the handlers that are running."""
+        try:
+            await self._loop.run_in_executor(self._worker, self._server.reset)
+        except Exception as error:
+            self.outbox.report(f"{type(self._server).__name__}.reset", error)
+            return
+        self.outbox.send("forget")
+
+    async def _reset_on_rset(self) -> None:
+        await self._reset()

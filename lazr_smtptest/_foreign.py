@@ -1,0 +1,99 @@
+"""Filling a queue that is not ours.  Test process.
+
+A `MessageQueue` looks for messages when it is asked for them.  Any other
+queue has to be filled before the client is told 250, while the test does
+something else; so with such a queue, and only then, there is a thread.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+from typing import Any
+
+from lazr_smtptest._channel import FORGET, HomeEnd
+from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck
+
+__all__ = ["QueueFiller"]
+
+#: Seconds until the thread looks whether it is still needed.  It is woken when
+#: something happens, so this matters to nobody.
+_LOOK_UP = 3600.0
+
+
+class QueueFiller:
+    """The thread that puts messages into a queue.
+
+    :param target: The queue.
+    :param home: Where the messages come from.
+    """
+
+    def __init__(self, target: Any, home: HomeEnd) -> None:
+        self._target = target
+        self._home = home
+        self._put = getattr(target, "put_nowait", None) or target.put
+        self._forgotten = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name="lazr-smtptest-queue-filler", daemon=True
+        )
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the server process has ended and all it sent is put.
+
+        :param timeout: How long to wait, in seconds.
+        """
+        self._thread.join(timeout)
+
+    def expect_forgetting(self) -> None:
+        """Prepare for `await_forgetting`: a reset is about to be asked for."""
+        self._forgotten.clear()
+
+    def await_forgetting(self, timeout: float) -> bool:
+        """Wait until the queue has been emptied.
+
+        :param timeout: How long to wait, in seconds.
+        :return: Whether it has.
+        """
+        return self._forgotten.wait(timeout)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                parcel = self._home.take(_LOOK_UP, failures=False)
+            except ServerDied:
+                return
+            except ServerStuck:
+                continue
+            if parcel is FORGET:
+                self._empty()
+                self._forgotten.set()
+            elif parcel is not None:
+                self._place(*parcel)
+            elif self._home.ended:
+                return
+
+    def _place(self, number: int, parcel: Any) -> None:
+        from lazr_smtptest._delivery import refusal
+        from lazr_smtptest.inbox import unpack
+
+        refused = None
+        try:
+            self._put(unpack(parcel))
+        except Exception as error:
+            refused = refusal(error)
+            text = traceback.format_exc()
+            what = f"{type(self._target).__name__}.put raised {type(error).__name__}: {error}"
+            self._home.fail(HandlerError(f"{what}\n\n{text}", traceback=text))
+        self._home.tell("put", number, refused)
+
+    def _empty(self) -> None:
+        get = getattr(self._target, "get_nowait", None)
+        if get is None:  # write-only: there is nothing that could be done
+            return
+        while True:
+            try:
+                get()
+            except queue.Empty:
+                return

@@ -1,0 +1,459 @@
+"""Starting and stopping a server process.  Test process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lazr_smtptest.errors import (
+    AlreadyRunning,
+    HandlerError,
+    NotRunning,
+    ServerDied,
+    ServerStuck,
+    SMTPTestError,
+    StartError,
+    StartTimeout,
+)
+from lazr_smtptest.inbox import MessageQueue
+from lazr_smtptest.message import Message
+from lazr_smtptest.server import QueueServer, Server
+
+if TYPE_CHECKING:
+    import socket
+    from multiprocessing.context import BaseContext
+    from multiprocessing.process import BaseProcess
+    from types import TracebackType
+
+    from lazr_smtptest._channel import HomeEnd
+    from lazr_smtptest._foreign import QueueFiller
+
+    # typing has it from 3.11 on.
+    from typing_extensions import Self
+
+__all__ = ["Controller", "QueueController"]
+
+_log = logging.getLogger("lazr_smtptest")
+
+#: Seconds that a process has to follow a signal, of those that stop() has.
+_LADDER_STEP = 1.0
+
+#: Seconds until a killed process is gone, unless the kernel itself is stuck.
+_KILL_TIMEOUT = 5.0
+
+
+def _context(start_method: str | None) -> BaseContext:
+    """Choose how the process is started: fork where that is safe to have.
+
+    System libraries of macOS do not survive a fork.
+    """
+    import multiprocessing
+
+    if start_method is None and os.name == "posix" and sys.platform != "darwin":
+        start_method = "fork"
+    try:
+        return multiprocessing.get_context(start_method)
+    except ValueError:
+        methods = ", ".join(multiprocessing.get_all_start_methods())
+        raise ValueError(f"start_method must be one of {methods}, not {start_method!r}") from None
+
+
+def _positive(name: str, seconds: float) -> float:
+    if not seconds > 0:
+        raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
+    return float(seconds)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Start a process without a warning, and without a Ctrl-C in between.
+
+    Python 3.12 and later warn when a process with threads forks, since a lock
+    may stay locked in the child for ever; `_child` sees to it that none such
+    is needed.  A Ctrl-C would be raised in the child, before that can ignore
+    it; blocked signals are inherited, and it unblocks them when it is ready.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _end(home: HomeEnd, process: BaseProcess, timeout: float) -> None:
+    """End a server process: ask, terminate, kill."""
+    if not home.ask_to_stop(max(timeout - 2 * _LADDER_STEP, timeout / 2)):
+        _log.warning(
+            "the server process %s did not stop when asked, and is terminated.  It was here:\n%s",
+            process.pid,
+            home.read_stacks(),
+        )
+        process.terminate()
+        if not home.await_end(_LADDER_STEP):
+            _kill(home, process)
+    _release(home, process)
+
+
+def _kill(home: HomeEnd, process: BaseProcess) -> None:
+    process.kill()
+    home.await_end(_KILL_TIMEOUT)
+
+
+def _release(home: HomeEnd, process: BaseProcess) -> None:
+    home.close()
+    if process.exitcode is not None:
+        process.close()
+
+
+class Controller:
+    """Runs a `Server` in a process of its own.
+
+    It is a context manager, too: entering starts, leaving stops.
+
+    :param server: What to run.
+    :param start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``, see
+        `multiprocessing`.  By default ``"fork"``, and on macOS the platform's
+        default.
+    :param start_timeout: How long `start` may take, in seconds.
+    :param stop_timeout: How long `stop` may take, in seconds.
+    :param reset_timeout: How long `reset` may take, in seconds.
+    :raises TypeError: The server is no `Server`.
+    :raises ValueError: There is no such start method, or a timeout is not
+        positive.
+
+    >>> with Controller(Server()) as controller:
+    ...     controller.is_running
+    True
+    >>> controller.is_running
+    False
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        start_method: str | None = None,
+        start_timeout: float = 30.0,
+        stop_timeout: float = 5.0,
+        reset_timeout: float = 5.0,
+    ) -> None:
+        if not isinstance(server, Server):
+            raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
+        self.server = server
+        self._check_queue()
+        self._context = _context(start_method)
+        self._start_timeout = _positive("start_timeout", start_timeout)
+        self._stop_timeout = _positive("stop_timeout", stop_timeout)
+        self._reset_timeout = _positive("reset_timeout", reset_timeout)
+        self._changing = threading.RLock()
+        self._port: int | None = None
+        self._process: BaseProcess | None = None
+        self._home: HomeEnd | None = None
+        self._filler: QueueFiller | None = None
+
+    def __repr__(self) -> str:
+        state = f"pid {self.pid}" if self.is_running else "not running"
+        return f"<{type(self).__name__} on {self.host} port {self.port}, {state}>"
+
+    @property
+    def host(self) -> str:
+        """The host that the server was asked to listen on; to connect to, too.
+
+        Where that was empty, for all interfaces, it is ``"localhost"``.
+        """
+        return self.server.host or "localhost"
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on, or last did; before the first
+        `start`, the one asked for.
+        """
+        return self.server.port if self._port is None else self._port
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server process, or None."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a server process, and it is alive."""
+        home, process = self._home, self._process
+        if home is None or process is None or home.ended:
+            return False
+        return process.is_alive()
+
+    def start(self) -> None:
+        """Start the server process, and wait until it serves.
+
+        Clients may connect as soon as this returns.  A server process that
+        died is cleaned up after first.
+
+        :raises AlreadyRunning: It runs already.
+        :raises OSError: The port is taken, or the host is not of this machine.
+        :raises StartError: The server process could not begin.
+        :raises StartTimeout: It was not ready within ``start_timeout``.
+        """
+        with self._changing:
+            if self.is_running:
+                raise AlreadyRunning(
+                    f"the server runs already, on {self.host} port {self.port}: call stop() first",
+                    host=self.host,
+                    port=self.port,
+                    pid=self.pid,
+                )
+            self._take_down(self._stop_timeout)
+            self._start()
+
+    def stop(self) -> None:
+        """Stop the server process; the port is free when this returns.
+
+        Asks first, then terminates, then kills: ``stop_timeout`` is for all of
+        it.  Whatever it accepted stays readable.  Stopping what does not run
+        does nothing.
+
+        :raises HandlerError: A handler had failed, and no call had said so
+            yet.  The server is stopped nevertheless.
+        """
+        with self._changing:
+            home = self._home
+            self._take_down(self._stop_timeout)
+        if home is not None:
+            home.check()
+
+    def reset(self) -> None:
+        """Forget all messages that were accepted so far.
+
+        Calls `Server.reset` in the server process, behind the handlers that
+        are running.
+
+        :raises HandlerError: A handler had failed, or `Server.reset` did.
+        :raises NotRunning: The server is not running.
+        :raises ServerDied: The server process has ended by itself.
+        :raises ServerStuck: It did not answer within ``reset_timeout``.
+        """
+        home = self._home
+        if home is None or self._process is None:
+            raise NotRunning("reset() needs a running server: call start() first")
+        with self._changing:
+            started = time.monotonic()
+            if self._filler is not None:
+                self._filler.expect_forgetting()
+            home.request("reset", timeout=self._reset_timeout)
+            queue = self._own_queue()
+            if queue is not None:
+                queue._forget_older()
+            home.check()
+            left = self._reset_timeout - (time.monotonic() - started)
+            if self._filler is not None and not self._filler.await_forgetting(max(left, 0.0)):
+                raise HandlerError(
+                    "the put of the server's queue has not returned within "
+                    f"{self._reset_timeout:g} seconds, so the queue could not be emptied"
+                )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.stop()
+        except HandlerError:
+            # The test is failing anyhow; what it says must not be covered up.
+            if error is None:
+                raise
+
+    # Starting.
+
+    def _start(self) -> None:
+        # Not at the head: importing this package is not to cost what running
+        # a server does.
+        from lazr_smtptest._channel import open_channel
+        from lazr_smtptest._listen import listen
+
+        with contextlib.ExitStack() as handed_over:
+            sockets = listen(self.server.host, self.server.port)
+            for sock in sockets:
+                handed_over.enter_context(sock)
+            port = sockets[0].getsockname()[1]
+            home, theirs = open_channel(self._context)
+            handed_over.callback(theirs.close)
+            try:
+                process = self._launch(theirs, sockets)
+            except BaseException:
+                home.close()
+                raise
+        self._port = port
+        acknowledged = self._own_queue() is None and isinstance(self.server, QueueServer)
+        home.attach(process, self.host, port, mark_forgetting=acknowledged)
+        try:
+            self._await_ready(home, process)
+        except BaseException:
+            _kill(home, process)
+            _release(home, process)
+            raise
+        self._home, self._process = home, process
+        self._join_queue(home)
+
+    def _launch(self, theirs: Any, sockets: list[socket.socket]) -> BaseProcess:
+        from lazr_smtptest import _child
+
+        process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
+            target=_child.main,
+            args=(
+                theirs,
+                sockets,
+                _child.Shipment(self.server),
+                self._own_queue() is None and isinstance(self.server, QueueServer),
+                self._context.get_start_method() == "fork",
+                logging.getLogger().level,
+            ),
+            name="lazr-smtptest",
+            daemon=True,
+        )
+        try:
+            with _undisturbed():
+                process.start()
+        except AssertionError as error:
+            raise StartError(
+                f"multiprocessing does not let this process start another: {error}",
+                host=self.host,
+                port=self.port,
+            ) from error
+        return process
+
+    def _await_ready(self, home: HomeEnd, process: BaseProcess) -> None:
+        where: dict[str, Any] = {"host": self.host, "port": self.port, "pid": process.pid}
+        try:
+            problem = home.await_reply(0, self._start_timeout)
+        except ServerStuck as error:
+            raise StartTimeout(
+                f"the server process {process.pid} for {self.host} port {self.port} was started, "
+                f"and did not report that it serves within {self._start_timeout:g} seconds.  "
+                "On a machine as busy as that, give a longer start_timeout"
+                + (f".  It was here:\n{error.stack}" if error.stack else ""),
+                elapsed=self._start_timeout,
+                **where,
+            ) from None
+        except ServerDied as error:
+            raise StartError(
+                f"the server process {process.pid} for {self.host} port {self.port} ended with "
+                f"exit code {error.exitcode} before it served"
+                + (f".  Its last words were:\n{error.stack}" if error.stack else ""),
+                exitcode=error.exitcode,
+                **where,
+            ) from None
+        if problem is not None:
+            raise StartError(problem, **where)
+
+    def _check_queue(self) -> None:
+        queue = getattr(self.server, "queue", None)
+        if not isinstance(self.server, QueueServer) or isinstance(queue, MessageQueue):
+            return
+        if not callable(getattr(queue, "put", None)):
+            raise TypeError(f"the server's queue must have a put(message); {queue!r} has none")
+
+    def _own_queue(self) -> MessageQueue | None:
+        queue = getattr(self.server, "queue", None)
+        return queue if isinstance(queue, MessageQueue) else None
+
+    def _join_queue(self, home: HomeEnd) -> None:
+        queue = self._own_queue()
+        if queue is not None:
+            queue._attach(home)
+        elif isinstance(self.server, QueueServer):
+            from lazr_smtptest._foreign import QueueFiller
+
+            self._filler = QueueFiller(self.server.queue, home)
+
+    # Stopping.
+
+    def _take_down(self, timeout: float) -> None:
+        home, process, filler = self._home, self._process, self._filler
+        if home is None or process is None:
+            return
+        _end(home, process, timeout)
+        if filler is not None:
+            filler.join(timeout)
+        self._process = self._filler = None
+
+
+class QueueController(Controller):
+    """Runs a `QueueServer`, and has its queue.
+
+    Iterating takes the messages that are there now, and then ends.
+
+    :param host: See `Server`.
+    :param port: See `Server`.
+    :param start_method: See `Controller`.
+    :param start_timeout: See `Controller`.
+    :param stop_timeout: See `Controller`.
+    :param reset_timeout: See `Controller`.
+    :param server_options: The keyword arguments of `Server`.
+
+    :ivar queue: The `MessageQueue`.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 0,
+        *,
+        start_method: str | None = None,
+        start_timeout: float = 30.0,
+        stop_timeout: float = 5.0,
+        reset_timeout: float = 5.0,
+        **server_options: Any,
+    ) -> None:
+        self.queue = MessageQueue()
+        self.server_options = server_options
+        self._make_server(host, port)
+        super().__init__(
+            self.server,
+            start_method=start_method,
+            start_timeout=start_timeout,
+            stop_timeout=stop_timeout,
+            reset_timeout=reset_timeout,
+        )
+
+    def _make_server(self, host: str, port: int) -> None:
+        """Make the server, and store it as ``self.server``.
+
+        Subclasses override this to have another `QueueServer`, as they did
+        with 2.x.  It should take ``self.queue`` and ``self.server_options``.
+
+        :param host: Where to listen.
+        :param port: Where to listen.
+        """
+        self.server = QueueServer(host, port, self.queue, **self.server_options)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Take the messages that are there now.
+
+        :raises HandlerError: See `MessageQueue.get`.
+        :raises ServerDied: See `MessageQueue.get`.
+        :raises ServerStuck: See `MessageQueue.get`.
+        """
+        from queue import Empty
+
+        while True:
+            try:
+                message = self.queue.get_nowait()
+            except Empty:
+                return
+            yield message

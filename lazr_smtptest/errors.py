@@ -1,0 +1,158 @@
+"""Every exception that this package raises on its own account.  Both processes.
+
+`SMTPTestError` is never raised itself.  Below it, the classes tell whose
+turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
+`HandlerError` is the fault of the code that a test plugged into the server,
+and the rest is about the server process.  A port that is taken, or a host
+that is not ours, stays the plain `OSError` that the operating system raised.
+
+An exception crosses process borders here (and again in parallel test
+runners), so each keeps its text in ``args`` and its facts in ``__dict__``,
+which is all that pickle carries.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadyRunning",
+    "HandlerError",
+    "NotRunning",
+    "SMTPTestError",
+    "ServerDied",
+    "ServerStuck",
+    "StartError",
+    "StartTimeout",
+]
+
+
+class SMTPTestError(Exception):
+    """The base of all errors of this package; catch it to catch them all.
+
+    :ivar host: The host the server was asked to listen on, or None.
+    :ivar port: The port the server listens on, or None.
+    :ivar pid: The server process's id, or None.
+    :ivar elapsed: Seconds that were spent waiting, or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        pid: int | None = None,
+        elapsed: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.host = host
+        self.port = port
+        self.pid = pid
+        self.elapsed = elapsed
+
+
+class AlreadyRunning(SMTPTestError):
+    """Raised by ``start()`` when the controller's server is running already."""
+
+
+class NotRunning(SMTPTestError):
+    """Raised by a call that needs a running server when there is none."""
+
+
+class StartError(SMTPTestError):
+    """Raised by ``start()`` when the server process could not begin to serve.
+
+    Nothing is left behind: no process, and the port is free again.
+
+    :ivar exitcode: The exit code of the server process, or None if it never
+        ran.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        exitcode: int | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        pid: int | None = None,
+        elapsed: float | None = None,
+    ) -> None:
+        super().__init__(message, host=host, port=port, pid=pid, elapsed=elapsed)
+        self.exitcode = exitcode
+
+
+class StartTimeout(StartError, TimeoutError):
+    """Raised by ``start()`` when the server is not ready within start_timeout."""
+
+
+class ServerDied(SMTPTestError):
+    """Raised when the server process ended without having been asked to.
+
+    It comes after every message that the server process still handed over
+    has been taken.
+
+    :ivar exitcode: The exit code; negative for the signal that killed it.
+    :ivar lost: How many messages it had accepted that never got here.
+    :ivar stack: What the interpreter wrote as it crashed, or an empty string.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        exitcode: int | None = None,
+        lost: int = 0,
+        stack: str = "",
+        host: str | None = None,
+        port: int | None = None,
+        pid: int | None = None,
+    ) -> None:
+        super().__init__(message, host=host, port=port, pid=pid)
+        self.exitcode = exitcode
+        self.lost = lost
+        self.stack = stack
+
+
+class ServerStuck(SMTPTestError, TimeoutError):
+    """Raised when a living server process does not answer in time.
+
+    :ivar stack: The stacks of the server process's threads at that moment,
+        innermost call first, or an empty string if it could not be had.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        stack: str = "",
+        host: str | None = None,
+        port: int | None = None,
+        pid: int | None = None,
+        elapsed: float | None = None,
+    ) -> None:
+        super().__init__(message, host=host, port=port, pid=pid, elapsed=elapsed)
+        self.stack = stack
+
+
+class HandlerError(SMTPTestError):
+    """Raised when code that was plugged into the server raised.
+
+    That is an override of `Server.handle_message` or `Server.reset`, a
+    ``handle_*`` hook, or the ``put`` of a `QueueServer`'s queue.  The client
+    was told ``451`` (``452`` where storage ran out); the next call into the
+    controller or its queue raises this.
+
+    :ivar traceback: The whole traceback, as text, where the error happened.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        traceback: str = "",
+        host: str | None = None,
+        port: int | None = None,
+        pid: int | None = None,
+    ) -> None:
+        super().__init__(message, host=host, port=port, pid=pid)
+        self.traceback = traceback

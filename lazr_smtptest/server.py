@@ -1,0 +1,156 @@
+"""Servers: what happens to a message.
+
+A server is made in the test process, where it is only data: where to listen
+and how to behave.  `Controller.start` takes it to the server process, and
+everything else here runs there.  What an override stores on ``self`` is
+stored in the server process, and the test process does not see it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lazr_smtptest._version import __version__
+from lazr_smtptest.message import Message
+
+__all__ = ["QueueServer", "Server"]
+
+#: 2**25 octets, which is what aiosmtpd allows.
+_DATA_SIZE_LIMIT = 33_554_432
+
+#: 998 octets (RFC 5322, 2.1.1), CRLF, and the dot that transparency may add
+#: (RFC 5321, 4.5.3.1.6).
+_LINE_LENGTH_LIMIT = 1001
+
+#: RFC 5321, 4.5.3.1.8 asks for no less than 100; many servers stop at 1,000.
+_RECIPIENT_LIMIT = 1000
+
+
+class Server:
+    """An SMTP server, described.  Subclass it to say what happens to mail.
+
+    A subclass may also define any handler hook of aiosmtpd, such as
+    ``async def handle_RCPT(self, server, session, envelope, address,
+    rcpt_options)``.  Hooks run on the server process's event loop and must
+    not block; `handle_message` and `reset` run on a thread and may.
+
+    :param host: A name or an address to listen on.  A name is bound on every
+        address it resolves to.  An empty string means all interfaces.
+    :param port: The TCP port; 0 asks for a free one, which
+        `Controller.port` tells.
+    :param hostname: The name that the greeting and EHLO's reply give.
+    :param ident: The rest of the greeting.
+    :param data_size_limit: The octets that a message may have, counted as
+        they are sent; beyond it the client is told 552.  None: no limit.
+    :param line_length_limit: The octets that a line of content may have, with
+        its CRLF and its transparency dot; beyond it the client is told 500.
+    :param recipient_limit: The recipients that a message may have; beyond it
+        the client is told 452 (RFC 5321, 4.5.3.1.10).
+    :param reset_on_rset: Whether a client's RSET command resets the server as
+        well, as it did in 2.x.
+    :raises TypeError: A value is of the wrong type.
+    :raises ValueError: The port or a limit is out of range, or a name would
+        break the greeting's line.
+
+    >>> Server("localhost", 70000)
+    Traceback (most recent call last):
+    ...
+    ValueError: port must be from 0 to 65535, not 70000
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 0,
+        *,
+        hostname: str = "localhost",
+        ident: str = f"Python SMTP proxy version {__version__}",
+        data_size_limit: int | None = _DATA_SIZE_LIMIT,
+        line_length_limit: int = _LINE_LENGTH_LIMIT,
+        recipient_limit: int = _RECIPIENT_LIMIT,
+        reset_on_rset: bool = False,
+    ) -> None:
+        self.host = _text("host", host)
+        self.port = _whole_number("port", port, 0, 65535)
+        self.hostname = _text("hostname", hostname)
+        self.ident = _text("ident", ident)
+        self.data_size_limit = (
+            None
+            if data_size_limit is None
+            else _whole_number("data_size_limit", data_size_limit, 1)
+        )
+        self.line_length_limit = _whole_number("line_length_limit", line_length_limit, 3)
+        self.recipient_limit = _whole_number("recipient_limit", recipient_limit, 1)
+        self.reset_on_rset = reset_on_rset
+
+    def handle_message(self, message: Message) -> None:
+        """Do something with a message that has just arrived; here: nothing.
+
+        Runs in the server process, on one thread, one message at a time, in
+        the order in which the messages were completed.  The client is told
+        250 when this returns.  It is told 451, and the test process gets a
+        `HandlerError`, when this raises.
+
+        :param message: The message.
+        """
+
+    def reset(self) -> None:
+        """Forget all messages; here there are none to forget.
+
+        Runs in the server process, on the thread of `handle_message`.
+        """
+
+
+class QueueServer(Server):
+    """A server that puts each message into a queue of the test process.
+
+    :param host: See `Server`.
+    :param port: See `Server`.
+    :param queue: A `MessageQueue`, or anything with a method ``put(message)``; its ``put_nowait``
+        is preferred where it has one, so that a full queue is an error and
+        not a wait.  It stays in the test process and is filled there.
+    :param options: The keyword arguments of `Server`.
+
+    In the server process, ``queue`` is the sending end of the way to the real
+    queue: it has ``put``, and nothing else.
+    """
+
+    queue: Any
+
+    def __init__(self, host: str, port: int, queue: Any, **options: Any) -> None:
+        super().__init__(host, port, **options)
+        self.queue = queue
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the queue behind when going to another process."""
+        state = self.__dict__.copy()
+        state.pop("queue", None)
+        return state
+
+    def handle_message(self, message: Message) -> None:
+        """Put the message into the queue.
+
+        An override decides what the test gets by what it passes on to
+        ``super().handle_message``: something picklable, once, several times,
+        or not at all.
+
+        :param message: The message.
+        """
+        self.queue.put(message)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r}")
+    if not value.isprintable():
+        raise ValueError(f"{name} must be one line of printable text, not {value!r}")
+    return value
+
+
+def _whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < least or (most is not None and value > most):
+        bound = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {bound}, not {value}")
+    return value
