@@ -10,7 +10,6 @@
 """
 
 from lazr_smtptest._version import __version__
-
 from lazr_smtptest.controller import Controller, QueueController
 from lazr_smtptest.errors import (
     AlreadyRunning,

@@ -23,7 +23,7 @@ class _Interrupted(BaseException):
     """SIGINT or SIGTERM came in."""
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     # Once is enough: stopping is under way, and is bounded in time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

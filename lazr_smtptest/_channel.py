@@ -15,11 +15,12 @@ Four pipes, all made in the test process:
     From the server process: what `faulthandler` writes about a process that
     can no longer speak for itself.
 
-Beside them stand two numbers in shared memory, which only the server process
-writes: how many messages it has put on ``records``, and how many failures.
-It counts before it answers the client.  So a test process that has seen the
-answer, and has read less than was counted, knows that the rest is on its way,
-and one that has read as much knows that there is no more.
+Beside them stand three numbers in shared memory, which only the server process
+writes: how many messages it has put on ``records``, how many failures, and how
+often it said that all before is to be forgotten.  It counts before it answers
+the client.  So a test process that has seen the answer, and has read less than
+was counted, knows that the rest is on its way, and one that has read as much
+knows that there is no more.
 
 A `multiprocessing.Queue` is not used for the records.  Its reader cannot give
 up half way through a record, so a stopped server process would stop the test
@@ -52,14 +53,24 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
-__all__ = ["ACCEPTED", "FAILED", "FORGET", "STACK_SIGNAL", "HomeEnd", "ServerEnd", "open_channel"]
+__all__ = [
+    "ACCEPTED",
+    "FAILED",
+    "FORGET",
+    "FORGOTTEN",
+    "STACK_SIGNAL",
+    "HomeEnd",
+    "ServerEnd",
+    "open_channel",
+]
 
-#: The places of the shared numbers.
-ACCEPTED, FAILED = 0, 1
+#: The places of the shared numbers: how many messages the server process has
+#: put, how many failures it has reported, and how often it was reset.
+ACCEPTED, FAILED, FORGOTTEN = 0, 1, 2
 
-#: Stands among the messages where everything before it is to be forgotten, for
-#: a reader that has passed some of them on.
-FORGET = object()
+#: Stands for a message where everything before it is to be forgotten, for a
+#: reader that has passed some of it on.
+FORGET = "forget"
 
 #: Asks the server process for its stacks.
 STACK_SIGNAL = signal.SIGUSR1
@@ -116,7 +127,7 @@ def open_channel(context: BaseContext) -> tuple[HomeEnd, ServerEnd]:
             pipes.append(pipe)
         records, requests, lifeline, stacks = pipes
         _enlarge(records[1].fileno())
-        counters = context.RawArray(c_uint64, 2)
+        counters = context.RawArray(c_uint64, 3)
         home = HomeEnd(records[0], requests[1], lifeline[1], stacks[0], counters)
         stack.pop_all()
     return home, ServerEnd(records[1], requests[0], lifeline[0], stacks[1], counters)
@@ -173,14 +184,12 @@ class HomeEnd:
         self._process: BaseProcess | None = None
         self._pidfd: Connection | None = None
         self._where: dict[str, Any] = {}
-        self._mark_forgetting = False
         self._changed = threading.Condition(threading.Lock())
         self._watched = False
         self._ended = False
         self._closed = False
         self._asked_to_stop = False
-        self._received = 0
-        self._failures_received = 0
+        self._received = [0, 0, 0]
         self._messages: deque[Any] = deque()
         self._failures: deque[HandlerError] = deque()
         self._logs: deque[logging.LogRecord] = deque()
@@ -190,18 +199,10 @@ class HomeEnd:
         self._last_words = ""
         _open_ends.add(self)
 
-    def attach(self, process: BaseProcess, host: str, port: int, *, mark_forgetting: bool) -> None:
-        """Say who is where.
-
-        :param process: The process at the other end.
-        :param host: Where it listens.
-        :param port: Where it listens.
-        :param mark_forgetting: Whether messages, once received, are passed on
-            by somebody who has to be told when to forget them; see `FORGET`.
-        """
+    def attach(self, process: BaseProcess, host: str, port: int) -> None:
+        """Say which process is at the other end, and where it listens."""
         self._process = process
         self._pidfd = _open_pidfd(process.pid)
-        self._mark_forgetting = mark_forgetting
         self._where = {"host": host, "port": port, "pid": process.pid}
 
     # What there is.
@@ -354,8 +355,10 @@ class HomeEnd:
             self._wait(lambda: self._ended, timeout)
             return self._ended
 
-    def read_stacks(self) -> str:
-        """Have the server process show its stacks.  Blocks a second at most.
+    def read_stacks(self, timeout: float = _STACK_TIMEOUT) -> str:
+        """Have the server process show its stacks.
+
+        :param timeout: How long to wait for them to begin, in seconds.
 
         :return: What it showed; empty if it did not, as a process that was
             stopped by a signal cannot.
@@ -367,7 +370,7 @@ class HomeEnd:
             os.kill(pid, STACK_SIGNAL)
         except ProcessLookupError:
             return ""
-        return self._read_stacks(_STACK_TIMEOUT)
+        return self._read_stacks(timeout)
 
     def close(self) -> None:
         """Close this end; what has arrived can still be taken.
@@ -404,28 +407,28 @@ class HomeEnd:
     def _in_transit(self) -> int:
         """Count what the server process has put and we have not received.
 
-        A dead process's count stands in its death notice instead.
+        A record may well be here before it is counted.  What a dead process
+        counted stands in its death notice instead.
         """
         if self._ended:
             return 0
-        return (
-            self._counters[ACCEPTED]
-            - self._received
-            + self._counters[FAILED]
-            - self._failures_received
+        return sum(
+            max(self._counters[kind] - self._received[kind], 0)
+            for kind in (ACCEPTED, FAILED, FORGOTTEN)
         )
 
     def _settle(self) -> None:
         """Take in what there is, and await what is known to be on its way.
 
         A message that is here already can be had without awaiting others, but
-        not before a failure.
+        not before a failure, nor when it is to be forgotten.
         """
 
         def settled() -> bool:
-            if self._counters[FAILED] > self._failures_received:
-                return False
-            return bool(self._messages) or self._counters[ACCEPTED] == self._received
+            for kind in (FAILED, FORGOTTEN):
+                if self._counters[kind] > self._received[kind]:
+                    return False
+            return bool(self._messages) or self._counters[ACCEPTED] <= self._received[ACCEPTED]
 
         if self._closed or self._wait(settled, TRANSIT_TIMEOUT) or self._ended:
             return
@@ -481,24 +484,24 @@ class HomeEnd:
 
     def _sort(self, kind: str, *content: Any) -> None:
         if kind == "message":
-            self._received += 1
+            self._received[ACCEPTED] += 1
             self._messages.append(content[0])
         elif kind == "reply":
             self._replies[content[0]] = content[1]
         elif kind == "log":
             self._logs.append(content[0])
         elif kind == "failed":
-            self._failures_received += 1
+            self._received[FAILED] += 1
             self._failures.append(HandlerError(content[0], traceback=content[1], **self._where))
         elif kind == "forget":
-            if self._mark_forgetting:
-                self._messages.append(FORGET)
-            else:
-                self._messages.clear()
+            self._received[FORGOTTEN] += 1
+            self._messages.clear()
         else:
             raise AssertionError(f"unknown record {kind!r}")
 
     def _note_end(self) -> None:
+        if self._ended:
+            return
         self._ended = True
         if self._process is not None:
             self._exitcode = self._reap(self._process)
@@ -511,10 +514,12 @@ class HomeEnd:
         Not with join(): a forked server process lets go of the descriptor
         that join()'s own time limit depends on.
         """
+        deadline = time.monotonic() + _REAP_TIMEOUT
         if self._pidfd:
             connection.wait([self._pidfd], _REAP_TIMEOUT)
-            return process.exitcode
-        deadline = time.monotonic() + _REAP_TIMEOUT
+        # From a fork server the exit code comes by way of the sentinel, a
+        # little later; for a forked process this does not wait.
+        connection.wait([process.sentinel], _REAP_TIMEOUT)
         while process.exitcode is None and time.monotonic() < deadline:
             time.sleep(0.001)  # there is nothing to wait on
         return process.exitcode
@@ -555,7 +560,8 @@ class HomeEnd:
             raise self._death()
 
     def _lost(self) -> int:
-        return self._counters[ACCEPTED] - self._received
+        # Killed between putting and counting, the process counted one too few.
+        return max(self._counters[ACCEPTED] - self._received[ACCEPTED], 0)
 
     def _ended_well(self) -> bool:
         return self._asked_to_stop and not self._lost()

@@ -25,19 +25,25 @@ import select
 import signal
 import socket
 import sys
+import threading
+import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
 from lazr_smtptest._channel import STACK_SIGNAL, ServerEnd
-from lazr_smtptest._delivery import AcknowledgedOutbox, Outbox, way_of_delivery
+from lazr_smtptest._delivery import AcknowledgedOutbox, Outbox, RefusedAtHome, way_of_delivery
 from lazr_smtptest._frames import FrameReader
 from lazr_smtptest._given import given_descriptors
 from lazr_smtptest._listen import BACKLOG
 from lazr_smtptest._smtp import SMTP
 from lazr_smtptest.errors import StartError
 from lazr_smtptest.server import QueueServer, Server
+
+#: Seconds that the feeder threads of a handler's queues have to finish.
+_FEEDERS_TIMEOUT = 1.0
 
 __all__ = ["Shipment", "main"]
 
@@ -125,7 +131,7 @@ def main(
         _send_logs_home(process.outbox, log_level)
         gc.freeze()
         code = process.run(shipment)
-        process.flush()
+        _finish_queues()
     except BaseException:
         # Nobody is left to tell but whoever reads the last words.
         _write_traceback(end)
@@ -152,13 +158,14 @@ def _let_go(end: ServerEnd, sockets: Iterable[socket.socket], shipment: Shipment
                 continue
     # Fresh streams: the copied ones may have text in them that the test
     # process is going to write too, and their locks may be held for ever.
-    # The old ones must not be collected, which would write that text.
-    _inherited_streams.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
-    sys.stdout = sys.__stdout__ = _open_stream(1)
-    sys.stderr = sys.__stderr__ = _open_stream(2)
+    _inherited.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
+    sys.stdout = sys.__stdout__ = _open_stream(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _open_stream(2)  # type: ignore[misc]
 
 
-_inherited_streams: list[Any] = []
+#: Streams and log handlers of the test process.  Kept, because collecting one
+#: would write, here too, what it has in its buffer.
+_inherited: list[Any] = []
 
 
 def _open_stream(fd: int) -> Any:
@@ -223,11 +230,25 @@ def _send_logs_home(outbox: Outbox, level: int) -> None:
     """Replace every log handler: the test process has the real ones."""
     handler = _LogsHome(outbox)
     root = logging.getLogger()
-    root.handlers = [handler]
     root.setLevel(level)
-    for logger in list(root.manager.loggerDict.values()):
+    for logger in [root, *root.manager.loggerDict.values()]:
         if isinstance(logger, logging.Logger):
-            logger.handlers = [] if logger.propagate else [handler]
+            _inherited.extend(logger.handlers)
+            outermost = logger is root or not logger.propagate
+            logger.handlers = [handler] if outermost else []
+
+
+def _finish_queues() -> None:
+    """Let the feeder threads of a handler's multiprocessing queues finish.
+
+    Cut off half way through a record, they would leave a test waiting for the
+    rest of it.  This happens at an orderly end only, and not for ever: if
+    nobody reads such a queue, its thread cannot finish.
+    """
+    if any(thread.name == "QueueFeederThread" for thread in threading.enumerate()):
+        finisher = threading.Thread(target=util._run_finalizers, daemon=True)  # type: ignore[attr-defined]
+        finisher.start()
+        finisher.join(_FEEDERS_TIMEOUT)
 
 
 def _write_traceback(end: ServerEnd) -> None:
@@ -264,6 +285,8 @@ class ServerProcess:
         self._numbers = itertools.count(1)
         self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sessions: weakref.WeakSet[SMTP] = weakref.WeakSet()
+        self._has_room = asyncio.Event()
 
     def run(self, shipment: Shipment) -> int:
         """Serve until asked to stop.
@@ -280,27 +303,28 @@ class ServerProcess:
         self._deliver = way_of_delivery(self._server, self.outbox, self._worker, self._exit)
         return self._loop.run_until_complete(self._serve())
 
-    def flush(self) -> None:
-        """Write all that has not reached the pipe.
-
-        Blocks until the test process has read it, or is gone.
-        """
-        poll = select.poll()
-        poll.register(self._end.records, select.POLLOUT)
-        while not self.outbox.flush():
-            poll.poll()
-
     async def _serve(self) -> int:
         loop = self._loop
         loop.add_reader(self._end.lifeline, os._exit, 0)
         loop.add_reader(self._end.requests, self._on_requests)
-        for sock in self._sockets:
+        servers = [
             await loop.create_server(self._open_session, sock=sock, backlog=BACKLOG)
+            for sock in self._sockets
+        ]
         self.outbox.send("reply", 0, None)
-        return await self._stopped
+        code = await self._stopped
+        for server in servers:
+            server.close()
+        for session in list(self._sessions):
+            session.abort()
+        # Waits for as long as the test process takes to read, or lives.
+        while not self.outbox.flush():
+            self._has_room.clear()
+            await self._has_room.wait()
+        return code
 
     def _open_session(self) -> SMTP:
-        return SMTP(
+        session = SMTP(
             self._server,
             deliver=self._deliver,
             report=self.outbox.report,
@@ -308,6 +332,8 @@ class ServerProcess:
             numbers=self._numbers,
             loop=self._loop,
         )
+        self._sessions.add(session)
+        return session
 
     def _exit(self, code: int) -> None:
         """End the process, in order; from any thread."""
@@ -325,6 +351,7 @@ class ServerProcess:
     def _on_room(self) -> None:
         if self.outbox.flush():
             self._loop.remove_writer(self._end.records)
+            self._has_room.set()
 
     # What the test process asks for.
 
@@ -355,10 +382,11 @@ class ServerProcess:
         """Reset the server object, behind the handlers that are running."""
         try:
             await self._loop.run_in_executor(self._worker, self._server.reset)
+            await self.outbox.forget()
+        except RefusedAtHome:
+            return
         except Exception as error:
             self.outbox.report(f"{type(self._server).__name__}.reset", error)
-            return
-        self.outbox.send("forget")
 
     async def _reset_on_rset(self) -> None:
         await self._reset()

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from lazr_smtptest._channel import ACCEPTED, FAILED, ServerEnd
+from lazr_smtptest._channel import ACCEPTED, FAILED, FORGET, FORGOTTEN, ServerEnd
 from lazr_smtptest._frames import FrameWriter
 from lazr_smtptest.message import Envelope, parse
 from lazr_smtptest.server import QueueServer, Server
@@ -39,6 +39,8 @@ ACCEPTED_REPLY = "250 OK"
 #: Seconds that the test process's thread has to put a message into a foreign
 #: queue.  The thread may be kept from running by a test that computes.
 _PUT_TIMEOUT = 60.0
+
+_COUNTED = {"message": ACCEPTED, "failed": FAILED, "forget": FORGOTTEN}
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -100,14 +102,13 @@ class Outbox:
         """Send a record, and count it if it is of a kind that is counted."""
         with self._count:
             self._writer.write((kind, *content))
-            if kind == "message":
-                self._counters[ACCEPTED] += 1
-            elif kind == "failed":
-                self._counters[FAILED] += 1
+            counter = _COUNTED.get(kind)
+            if counter is not None:
+                self._counters[counter] += 1
 
-    def accepted(self) -> int:
-        """Count the messages that were put so far."""
-        return self._counters[ACCEPTED]
+    async def forget(self) -> None:
+        """Have the test process forget all messages that were put so far."""
+        self.send("forget")
 
     def report(self, where: str, error: BaseException) -> str:
         """Tell the test process of an error in plugged-in code.
@@ -136,10 +137,10 @@ class AcknowledgedOutbox(Outbox):
         self._awaited: dict[int, Future[None]] = {}
         self._number = 0
 
-    def post(self, parcel: bytes | tuple[Envelope, bytes]) -> Future[None]:
+    def post(self, parcel: bytes | str | tuple[Envelope, bytes]) -> Future[None]:
         """Send a message.
 
-        :param parcel: The message, pickled or as it was received.
+        :param parcel: The message, pickled or as it was received; or `FORGET`.
         :return: A future, done when the queue has it, or has refused it.
         """
         future: Future[None] = Future()
@@ -162,6 +163,13 @@ class AcknowledgedOutbox(Outbox):
         :raises TimeoutError: The test process has not done it in 60 seconds.
         """
         self.post(pickle.dumps(item, pickle.HIGHEST_PROTOCOL)).result(_PUT_TIMEOUT)
+
+    async def forget(self) -> None:
+        """Have the test process empty the queue, and wait for it.
+
+        :raises RefusedAtHome: The queue's own ``get_nowait`` raised.
+        """
+        await asyncio.wait_for(asyncio.wrap_future(self.post(FORGET)), _PUT_TIMEOUT)
 
     def acknowledge(self, number: int, refused: str | None) -> None:
         """Take note of what the test process says of a message."""

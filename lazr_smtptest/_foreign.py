@@ -33,7 +33,6 @@ class QueueFiller:
         self._target = target
         self._home = home
         self._put = getattr(target, "put_nowait", None) or target.put
-        self._forgotten = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="lazr-smtptest-queue-filler", daemon=True
         )
@@ -46,18 +45,6 @@ class QueueFiller:
         """
         self._thread.join(timeout)
 
-    def expect_forgetting(self) -> None:
-        """Prepare for `await_forgetting`: a reset is about to be asked for."""
-        self._forgotten.clear()
-
-    def await_forgetting(self, timeout: float) -> bool:
-        """Wait until the queue has been emptied.
-
-        :param timeout: How long to wait, in seconds.
-        :return: Whether it has.
-        """
-        return self._forgotten.wait(timeout)
-
     def _run(self) -> None:
         while True:
             try:
@@ -66,10 +53,7 @@ class QueueFiller:
                 return
             except ServerStuck:
                 continue
-            if parcel is FORGET:
-                self._empty()
-                self._forgotten.set()
-            elif parcel is not None:
+            if parcel is not None:
                 self._place(*parcel)
             elif self._home.ended:
                 return
@@ -80,11 +64,16 @@ class QueueFiller:
 
         refused = None
         try:
-            self._put(unpack(parcel))
+            if parcel == FORGET:
+                self._empty()
+            else:
+                self._put(unpack(parcel))
         except Exception as error:
             refused = refusal(error)
             text = traceback.format_exc()
-            what = f"{type(self._target).__name__}.put raised {type(error).__name__}: {error}"
+            method = "get_nowait" if parcel == FORGET else "put"
+            where = f"{type(self._target).__name__}.{method}"
+            what = f"{where} raised {type(error).__name__}: {error}"
             self._home.fail(HandlerError(f"{what}\n\n{text}", traceback=text))
         self._home.tell("put", number, refused)
 

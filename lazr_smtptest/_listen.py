@@ -79,7 +79,9 @@ def _bind_all(addresses: list[tuple[int, tuple[object, ...]]], port: int) -> lis
 
 def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
     with ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        # asyncio turns Nagle's algorithm off only where the protocol is named:
+        # without, each session would take 40 milliseconds more.
+        sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
         if os.name == "posix":
             # Lets a port be used again whose last connections still linger;
             # not (unlike SO_REUSEPORT) one that somebody listens on.
@@ -96,7 +98,7 @@ def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
 def _named(error: OSError, host: str, port: int) -> OSError:
     reason = error.strerror or str(error)
     advice = {
-        errno.EADDRINUSE: "; another process listens there: choose another port, or 0 for a free one",
+        errno.EADDRINUSE: "; somebody listens there: choose another port, or 0 for a free one",
         errno.EADDRNOTAVAIL: "; the host must be a name or an address of this machine",
         errno.EACCES: "; ports below 1024 need privilege: choose another, or 0 for a free one",
     }.get(error.errno or 0, "")

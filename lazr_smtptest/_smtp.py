@@ -29,7 +29,8 @@ _END = b"\r\n.\r\n"
 #: and the commonest specials: these mean the same to every parser.  Behind
 #: it, parameters.
 _PLAIN_PATH = re.compile(
-    r"<([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)>((?: [^\r\n]*)?)\Z"
+    r"<([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)>"
+    r"((?: [^\r\n()]*)?)\Z"
 )
 
 
@@ -130,6 +131,11 @@ class SMTP(aiosmtpd.smtp.SMTP):
     :param loop: The running loop.
     """
 
+    # A session has these from the moment it is connected.
+    session: aiosmtpd.smtp.Session
+    envelope: aiosmtpd.smtp.Envelope
+    transport: asyncio.Transport
+
     def __init__(
         self,
         server: Server,
@@ -160,6 +166,12 @@ class SMTP(aiosmtpd.smtp.SMTP):
             loop=loop,
         )
 
+    def abort(self) -> None:
+        """Hang up, without another word."""
+        transport: asyncio.Transport | None = self.transport
+        if transport is not None:
+            transport.abort()
+
     def data_received(self, data: bytes) -> None:
         """Take what the client sent; during DATA it does not go by lines."""
         content = self._content
@@ -185,7 +197,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
 
     async def smtp_RCPT(self, arg: str | None) -> None:
         """Take a recipient, unless there are enough (RFC 5321, 4.5.3.1.10)."""
-        if self.envelope and len(self.envelope.rcpt_tos) >= self._server.recipient_limit:
+        if len(self.envelope.rcpt_tos) >= self._server.recipient_limit:
             await self.push("452 4.5.3 Too many recipients")
             return
         await super().smtp_RCPT(arg)
@@ -208,7 +220,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
             status = str(refused)
         else:
             status = await self._hand_over(raw)
-        self._set_post_data_state()
+        self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self.push(status)
 
     async def _may_send_data(self, arg: str | None) -> bool:
@@ -227,9 +239,10 @@ class SMTP(aiosmtpd.smtp.SMTP):
         self._content_ended = self.loop.create_future()
         self._content = content
         # A client that did not wait for the 354 has sent some of it already.
-        early = bytes(self._reader._buffer)
-        self._reader._buffer.clear()
-        self._reader._maybe_resume_transport()
+        reader: Any = self._reader
+        early = bytes(reader._buffer)
+        reader._buffer.clear()
+        reader._maybe_resume_transport()
         if early:
             self.data_received(early)
         try:
@@ -247,11 +260,13 @@ class SMTP(aiosmtpd.smtp.SMTP):
 
     def _seal(self) -> Envelope:
         session, envelope = self.session, self.envelope
+        peer: Any = session.peer
+        sender = envelope.mail_from or ""
         return Envelope(
             sequence=next(self._numbers),
-            peer=session.peer,
+            peer=peer,
             helo=session.host_name,
-            mail_from="" if envelope.mail_from == "<>" else envelope.mail_from,
+            mail_from="" if sender == "<>" else sender,
             rcpt_tos=tuple(envelope.rcpt_tos),
             mail_options=tuple(envelope.mail_options),
             rcpt_options=tuple(envelope.rcpt_options),
@@ -265,13 +280,15 @@ class SMTP(aiosmtpd.smtp.SMTP):
         try:
             return await super()._call_handler_hook(command, *args)
         except Exception as error:
+            if hasattr(self.event_handler, "handle_exception"):
+                raise  # that is aiosmtpd's own way to deal with it
             where = f"{type(self._server).__name__}.handle_{command}"
             raise HookFailed(self._report(where, error)) from error
 
     async def handle_exception(self, error: Exception) -> str:
         """Say what to reply when a command raised."""
         if hasattr(self.event_handler, "handle_exception"):
-            return await super().handle_exception(error.__cause__ or error)
+            return await super().handle_exception(error)
         if isinstance(error, HookFailed):
             return error.reply
         return await super().handle_exception(error)

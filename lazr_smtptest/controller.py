@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from lazr_smtptest.errors import (
     NotRunning,
     ServerDied,
     ServerStuck,
-    SMTPTestError,
     StartError,
     StartTimeout,
 )
@@ -33,17 +31,18 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from types import TracebackType
 
-    from lazr_smtptest._channel import HomeEnd
-    from lazr_smtptest._foreign import QueueFiller
-
     # typing has it from 3.11 on.
     from typing_extensions import Self
+
+    from lazr_smtptest._channel import HomeEnd
+    from lazr_smtptest._foreign import QueueFiller
 
 __all__ = ["Controller", "QueueController"]
 
 _log = logging.getLogger("lazr_smtptest")
 
-#: Seconds that a process has to follow a signal, of those that stop() has.
+#: Seconds, of those that stop() has, for each step after asking: showing the
+#: stack, being terminated, being killed.
 _LADDER_STEP = 1.0
 
 #: Seconds until a killed process is gone, unless the kernel itself is stuck.
@@ -92,14 +91,15 @@ def _undisturbed() -> Iterator[None]:
 
 def _end(home: HomeEnd, process: BaseProcess, timeout: float) -> None:
     """End a server process: ask, terminate, kill."""
-    if not home.ask_to_stop(max(timeout - 2 * _LADDER_STEP, timeout / 2)):
+    step = min(_LADDER_STEP, timeout / 4)
+    if not home.ask_to_stop(timeout - 3 * step):
         _log.warning(
             "the server process %s did not stop when asked, and is terminated.  It was here:\n%s",
             process.pid,
-            home.read_stacks(),
+            home.read_stacks(step) or "(it does not show its stack)",
         )
         process.terminate()
-        if not home.await_end(_LADDER_STEP):
+        if not home.await_end(step):
             _kill(home, process)
     _release(home, process)
 
@@ -144,7 +144,7 @@ class Controller:
         *,
         start_method: str | None = None,
         start_timeout: float = 30.0,
-        stop_timeout: float = 5.0,
+        stop_timeout: float = 10.0,
         reset_timeout: float = 5.0,
     ) -> None:
         if not isinstance(server, Server):
@@ -175,8 +175,9 @@ class Controller:
 
     @property
     def port(self) -> int:
-        """The port that the server listens on, or last did; before the first
-        `start`, the one asked for.
+        """The port that the server listens on, or last did.
+
+        Before the first `start` it is the one asked for.
         """
         return self.server.port if self._port is None else self._port
 
@@ -246,20 +247,11 @@ class Controller:
         if home is None or self._process is None:
             raise NotRunning("reset() needs a running server: call start() first")
         with self._changing:
-            started = time.monotonic()
-            if self._filler is not None:
-                self._filler.expect_forgetting()
             home.request("reset", timeout=self._reset_timeout)
             queue = self._own_queue()
             if queue is not None:
                 queue._forget_older()
             home.check()
-            left = self._reset_timeout - (time.monotonic() - started)
-            if self._filler is not None and not self._filler.await_forgetting(max(left, 0.0)):
-                raise HandlerError(
-                    "the put of the server's queue has not returned within "
-                    f"{self._reset_timeout:g} seconds, so the queue could not be emptied"
-                )
 
     def __enter__(self) -> Self:
         self.start()
@@ -299,8 +291,7 @@ class Controller:
                 home.close()
                 raise
         self._port = port
-        acknowledged = self._own_queue() is None and isinstance(self.server, QueueServer)
-        home.attach(process, self.host, port, mark_forgetting=acknowledged)
+        home.attach(process, self.host, port)
         try:
             self._await_ready(home, process)
         except BaseException:
@@ -416,7 +407,7 @@ class QueueController(Controller):
         *,
         start_method: str | None = None,
         start_timeout: float = 30.0,
-        stop_timeout: float = 5.0,
+        stop_timeout: float = 10.0,
         reset_timeout: float = 5.0,
         **server_options: Any,
     ) -> None:

@@ -57,7 +57,8 @@ class MessageQueue:
         started = time.monotonic()
         parcel = self._take(timeout if block else 0.0)
         if parcel is not None:
-            return unpack(parcel)
+            message: Message = unpack(parcel)
+            return message
         if not block:
             raise queue.Empty("no message is there")
         elapsed = time.monotonic() - started

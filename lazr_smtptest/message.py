@@ -10,10 +10,11 @@ import email
 import email.policy
 import re
 from datetime import datetime
+from email.errors import MessageDefect
 from email.message import EmailMessage
 from typing import Any, NamedTuple
 
-__all__ = ["Envelope", "Message", "parse"]
+__all__ = ["Envelope", "Message", "ParserFailed", "parse"]
 
 #: Headers that 2.x added, and so do we.  A sender may have forged them.
 _X_PEER, _X_MAILFROM, _X_RCPTTO = "X-Peer", "X-MailFrom", "X-RcptTo"
@@ -70,6 +71,10 @@ class Message(EmailMessage):
     raw: bytes
 
 
+class ParserFailed(MessageDefect):
+    """A defect: the standard library's parser raised an exception on a message."""
+
+
 def parse(envelope: Envelope, raw: bytes) -> Message:
     """Make a `Message` of what was received.  Never raises.
 
@@ -77,7 +82,7 @@ def parse(envelope: Envelope, raw: bytes) -> Message:
     :param raw: The content.
     :return: The message.  What is wrong with its MIME structure is in its
         ``defects``.  Content that breaks the parser of the standard library
-        gives a message without headers, with the exception among its
+        gives a message without headers, with a `ParserFailed` among its
         ``defects``.
     """
     try:
@@ -85,7 +90,7 @@ def parse(envelope: Envelope, raw: bytes) -> Message:
     except Exception as error:  # whatever the parser trips over, mail is mail
         parsed = EmailMessage()
         parsed.set_payload(raw.decode("ascii", "surrogateescape"))
-        parsed.defects.append(error)
+        parsed.defects.append(ParserFailed(f"{type(error).__name__}: {error}"))
     # The parser's factory would be used for each part too, and a part has no
     # envelope; so the whole message alone changes its class, afterwards.
     parsed.__class__ = Message
@@ -110,4 +115,7 @@ def _add_headers(message: Message) -> None:
         (_X_MAILFROM, envelope.mail_from),
         (_X_RCPTTO, ", ".join(envelope.rcpt_tos)),
     ):
-        message.set_raw(name, _LINE_BREAKS.sub(" ", value))
+        text = _LINE_BREAKS.sub(" ", value)
+        # Octets that are not ASCII look like this to the parser, too.
+        raw = text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+        message.set_raw(name, raw)

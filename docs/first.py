@@ -1,0 +1,11 @@
+import smtplib
+
+from lazr_smtptest import QueueController
+
+if __name__ == "__main__":
+    with QueueController() as controller:
+        with smtplib.SMTP(controller.host, controller.port) as client:
+            client.sendmail("kim@example.com", "lee@example.com", "Subject: Lunch?\n\nAt noon.\n")
+        for message in controller:
+            print(message["Subject"], "for", *message.envelope.rcpt_tos)
+            print(message.raw)

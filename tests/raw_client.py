@@ -1,0 +1,112 @@
+"""An SMTP client that sends just the octets it is told to.
+
+smtplib is no use for that: it rewrites line ends, and takes a bare LF for one.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable
+from types import TracebackType
+from typing import NamedTuple
+
+from lazr_smtptest import Controller
+
+#: Seconds that a reply may take.
+TIMEOUT = 15.0
+
+SENDER = "kim@example.com"
+RECIPIENTS = ("lee@example.com",)
+
+
+class Reply(NamedTuple):
+    code: int
+    text: str
+
+
+def stuff(content: bytes) -> bytes:
+    """Add transparency (RFC 5321, 4.5.2): a dot in front of each leading dot."""
+    return re.sub(rb"(\A|\r\n)\.", rb"\1..", content)
+
+
+def wire(content: bytes) -> bytes:
+    """Give what a client sends after 354, end of data included."""
+    return stuff(arriving(content)) + b".\r\n"
+
+
+def arriving(content: bytes) -> bytes:
+    """Give the content that arrives: SMTP can send whole lines only."""
+    return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
+
+
+class RawClient:
+    """One session.
+
+    :param controller: Whose server to connect to.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self._sock = socket.create_connection((controller.host, controller.port), TIMEOUT)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._replies = self._sock.makefile("rb")
+
+    def __enter__(self) -> RawClient:
+        assert self.reply().code == 220
+        assert self.command(b"EHLO client.example").code == 250
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._replies.close()
+        self._sock.close()
+
+    def send(self, octets: bytes) -> None:
+        self._sock.sendall(octets)
+
+    def send_in_pieces(self, octets: bytes, cuts: Iterable[int]) -> None:
+        """Send in one call for each piece between two cuts."""
+        position = 0
+        for cut in (*sorted(cuts), len(octets)):
+            self.send(octets[position:cut])
+            position = cut
+
+    def reply(self) -> Reply:
+        lines = []
+        while True:
+            line = self._replies.readline()
+            assert line.endswith(b"\r\n"), f"the server hung up after {lines} {line!r}"
+            lines.append(line[4:-2].decode())
+            if line[3:4] == b" ":
+                return Reply(int(line[:3]), "\n".join(lines))
+
+    def command(self, line: bytes) -> Reply:
+        self.send(line + b"\r\n")
+        return self.reply()
+
+    def begin(
+        self,
+        mail_from: str = SENDER,
+        rcpt_tos: Iterable[str] = RECIPIENTS,
+        mail_options: str = "",
+    ) -> None:
+        """Come as far as 354."""
+        mail = f"MAIL FROM:<{mail_from}> {mail_options}".rstrip()
+        commands = [mail, *(f"RCPT TO:<{address}>" for address in rcpt_tos)]
+        self.send("".join(f"{command}\r\n" for command in (*commands, "DATA")).encode())
+        for command in commands:
+            reply = self.reply()
+            assert reply.code == 250, (command, reply)
+        assert self.reply().code == 354
+
+    def deliver(
+        self, content: bytes, mail_from: str = SENDER, rcpt_tos: Iterable[str] = RECIPIENTS
+    ) -> Reply:
+        """Send a whole message, and give the reply to its end."""
+        self.begin(mail_from, rcpt_tos)
+        self.send(wire(content))
+        return self.reply()

@@ -1,0 +1,252 @@
+"""What the documentation says is so: every example runs, and texts agree."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import doctest
+import gc
+import importlib
+import io
+import itertools
+import multiprocessing
+import os
+import pkgutil
+import re
+import smtplib
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import lazr_smtptest
+from lazr_smtptest import Controller
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.rst").read_text("utf-8")
+NEWS = (ROOT / "NEWS.rst").read_text("utf-8")
+FIRST = ROOT / "docs" / "first.py"
+SEED = (ROOT / "tests" / "seed_queue.txt").read_text("utf-8")
+
+#: What docs/first.py prints.
+FIRST_OUTPUT = "Lunch? for lee@example.com\nb'Subject: Lunch?\\r\\n\\r\\nAt noon.\\r\\n'\n"
+
+needs_fork = pytest.mark.skipif(
+    sys.platform == "darwin", reason="its examples define servers that only fork can start"
+)
+PAGES = [
+    pytest.param(page, id=page.name, marks=[needs_fork] if page.name == "usage.rst" else [])
+    for page in sorted(ROOT.glob("docs/*.rst"))
+]
+MODULES = [
+    "lazr_smtptest",
+    *sorted(
+        f"lazr_smtptest.{module.name}" for module in pkgutil.iter_modules(lazr_smtptest.__path__)
+    ),
+    "lazr.smtptest",
+    "lazr.smtptest.controller",
+    "lazr.smtptest.server",
+]
+
+
+def run_doctest(test: doctest.DocTest) -> int:
+    """Run the examples, and see to it that they clean up after themselves.
+
+    :return: How many there were.
+    """
+    report = io.StringIO()
+    before = set(multiprocessing.active_children())
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    try:
+        results = runner.run(test, out=report.write, clear_globs=False)
+        left_running = set(multiprocessing.active_children()) - before
+    finally:
+        release(test.globs)
+    assert not results.failed, report.getvalue()
+    assert not left_running, "the examples left a server running"
+    gc.collect()  # a client that was not closed warns now
+    return results.attempted
+
+
+def release(names: dict[str, object]) -> None:
+    """Let a failed example hold up no other test."""
+    for value in names.values():
+        if isinstance(value, Controller):
+            value.stop()
+        elif isinstance(value, smtplib.SMTP):
+            value.close()
+    names.clear()
+
+
+def run_text(text: str, name: str) -> int:
+    globs = {"__name__": "__main__"}
+    return run_doctest(doctest.DocTestParser().get_doctest(text, globs, name, name, 0))
+
+
+# The examples.
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_of_page(page):
+    assert run_text(page.read_text("utf-8"), page.name)
+
+
+def test_examples_of_readme():
+    run_text(README, "README.rst")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_module(name):
+    for test in doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(name)):
+        run_doctest(test)
+
+
+def test_entry_points_have_examples():
+    finder = doctest.DocTestFinder()
+    for name in ("", ".controller", ".inbox", ".server"):
+        module = importlib.import_module("lazr_smtptest" + name)
+        assert any(test.examples for test in finder.find(module)), module
+
+
+def test_failing_example_is_noticed():
+    """The runner itself: a wrong answer, a server left over."""
+    with pytest.raises(AssertionError, match=r"Expected:\s+3\s+Got:\s+2"):
+        run_text(">>> 1 + 1\n3\n", "wrong")
+    text = ">>> import lazr_smtptest\n>>> c = lazr_smtptest.QueueController()\n>>> c.start()\n"
+    with pytest.raises(AssertionError, match="left a server running"):
+        run_text(text, "left over")
+
+
+# What the page of 2.x shows.
+
+
+@pytest.mark.parametrize("package", ["lazr.smtptest", "lazr_smtptest"])
+class TestSeedPage:
+    """The manual page of 2.x that this package continues, step by step."""
+
+    def test_all_steps(self, package):
+        text = SEED.replace("lazr.smtptest.", f"{package}.")
+        imports = re.findall(r"from (\S+)\.(?:controller|server) import", text)
+        assert imports == [package] * 3
+        assert run_text(text, "seed_queue.txt") == len(re.findall("^    >>> ", text, re.M))
+
+    def test_greeting(self, package):
+        controller = importlib.import_module(f"{package}.controller").QueueController(
+            "localhost", 0
+        )
+        controller.start()
+        with contextlib.closing(smtplib.SMTP()) as smtpd:
+            code, greeting = smtpd.connect("localhost", controller.port)
+            smtpd.quit()
+        controller.stop()
+        assert code == 220
+        assert re.fullmatch(rb"\S+ Python SMTP proxy version \S+", greeting)
+
+    def test_reset(self, package):
+        controller = importlib.import_module(f"{package}.controller").QueueController(
+            "localhost", 0
+        )
+        controller.start()
+        with smtplib.SMTP("localhost", controller.port) as smtpd:
+            for name in "llama", "moose":
+                smtpd.sendmail("w@example.com", ["x@example.com"], f"Message-ID: <{name}>\n\n")
+        assert controller.queue.qsize() == 2
+        controller.reset()
+        assert controller.queue.qsize() == 0
+        assert list(controller) == []
+        controller.stop()
+
+
+def test_old_names_are_the_same_classes():
+    for module in "controller", "server":
+        old = importlib.import_module(f"lazr.smtptest.{module}")
+        new = importlib.import_module(f"lazr_smtptest.{module}")
+        assert old.__all__ == new.__all__
+        for name in old.__all__:
+            assert getattr(old, name) is getattr(new, name)
+
+
+# The README and its program.
+
+
+def literal_block(text: str, marker: str) -> str:
+    """Give the first indented block behind a line."""
+    lines = text.partition(f"\n{marker}\n")[2].splitlines()
+    lines = list(itertools.dropwhile(lambda line: not line.startswith("    "), lines))
+    block = itertools.takewhile(lambda line: not line or line.startswith("    "), lines)
+    return textwrap.dedent("\n".join(block)).strip() + "\n"
+
+
+def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    package = Path(lazr_smtptest.__file__).parent.parent
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(package)},
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+
+
+def test_readme_shows_first_program():
+    assert literal_block(README, ".. code:: python") == FIRST.read_text("utf-8")
+
+
+def test_first_program_is_short():
+    assert len(FIRST.read_text("utf-8").splitlines()) <= 12
+
+
+def test_first_program():
+    done = run_script(FIRST)
+    assert (done.returncode, done.stdout, done.stderr) == (0, FIRST_OUTPUT, "")
+
+
+def test_first_program_with_other_start_method(tmp_path):
+    text = FIRST.read_text("utf-8")
+    assert "QueueController()" in text
+    script = tmp_path / "first_spawned.py"
+    script.write_text(text.replace("QueueController()", "QueueController(start_method='spawn')"))
+    done = run_script(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, FIRST_OUTPUT, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"), [("try", "/python docs/first.py"), ("test", "/pytest")]
+)
+def test_readme_command(name, ending):
+    """It is one line, the first indented one behind its marker."""
+    lines = README.partition(f"\n.. command: {name}\n")[2].splitlines()
+    command = next(line for line in lines if line.startswith("    ")).strip()
+    assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    assert command.endswith(ending)
+    assert literal_block(README, f".. command: {name}") == command + "\n"
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.rst", ROOT / "NEWS.rst", *ROOT.glob("docs/*.rst")]:
+        text = page.read_text("utf-8")
+        targets = re.findall(r"`[^`]+<([^<>]+)>`_", text) + re.findall(
+            r"^\.\. _.+: (.+)$", text, re.M
+        )
+        for target in targets:
+            assert target.startswith("https://") or (page.parent / target).is_file(), (
+                page,
+                target,
+            )
+
+
+# The news.
+
+
+def test_news_tell_of_this_version():
+    found = re.findall(r"^(\S+) \((\d{4}-\d\d-\d\d)\)\n(=+)$", NEWS, re.M)
+    versions = [version for version, _, _ in found]
+    dates = [datetime.date.fromisoformat(date) for _, date, _ in found]
+    assert versions[0] == lazr_smtptest.__version__
+    assert "2.0.4" in versions
+    assert dates == sorted(dates, reverse=True)
+    assert len(found) == len(re.findall(r"^\d+\.\d.*\n=+$", NEWS, re.M))

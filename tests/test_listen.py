@@ -1,0 +1,105 @@
+"""Binding."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+
+from lazr_smtptest._listen import listen
+
+has_ipv6 = True
+try:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6):
+        pass
+except OSError:
+    has_ipv6 = False
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int = 0):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(sock) for sock in listen(host, port)]
+
+
+def test_a_name_is_bound_on_each_of_its_addresses_on_one_port(monkeypatch):
+    """With the resolver's answer of a machine where the name has two."""
+    answer = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    if has_ipv6:
+        answer.append((socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
+    with listening("test.example") as sockets:
+        names = [sock.getsockname()[:2] for sock in sockets]
+        assert [host for host, _ in names] == ["127.0.0.1", "127.0.0.2", "::1"][: len(names)]
+        assert len(names) == (3 if has_ipv6 else 2)
+        assert len({port for _, port in names}) == 1
+
+
+def test_an_address_that_is_not_here_is_passed_over(monkeypatch):
+    answer = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
+    with listening("test.example") as sockets:
+        assert [sock.getsockname()[0] for sock in sockets] == ["127.0.0.1"]
+
+
+def test_another_port_is_found_when_the_second_address_has_it_taken(monkeypatch):
+    """Takes the port that the first address got, on the second, once."""
+    answer = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
+    taken: list[socket.socket] = []
+    bind = socket.socket.bind
+
+    def bind_after_somebody_else(sock, address):
+        if address[0] == "127.0.0.2" and not taken:
+            thief = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            taken.append(thief)
+            bind(thief, address)
+            thief.listen()
+        return bind(sock, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind_after_somebody_else)
+    try:
+        with listening("test.example") as sockets:
+            ports = {sock.getsockname()[1] for sock in sockets}
+            assert len(sockets) == 2
+            assert len(ports) == 1
+            assert ports != {taken[0].getsockname()[1]}
+    finally:
+        taken[0].close()
+
+
+def test_empty_host_is_all_interfaces():
+    with listening("") as sockets:
+        port = sockets[0].getsockname()[1]
+        for host in ["127.0.0.1", "127.0.0.2", *(["::1"] if has_ipv6 else [])]:
+            socket.create_connection((host, port), timeout=5).close()
+
+
+@pytest.mark.skipif(not has_ipv6, reason="this machine has no IPv6")
+def test_ipv6_address():
+    with listening("::1") as sockets:
+        assert sockets[0].family == socket.AF_INET6
+        socket.create_connection(sockets[0].getsockname()[:2], timeout=5).close()
+
+
+def test_port_can_be_used_again_while_old_connections_linger():
+    with listening("127.0.0.1") as (sock,):
+        port = sock.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        served, _ = sock.accept()
+        served.close()  # the side that closes first keeps the port in TIME_WAIT
+        assert client.recv(1) == b""
+        client.close()
+    with listening("127.0.0.1", port):
+        pass

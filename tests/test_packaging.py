@@ -1,0 +1,113 @@
+"""What is in the wheel and in the source distribution: this, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import lazr_smtptest
+
+ROOT = Path(__file__).parent.parent
+VERSION = lazr_smtptest.__version__
+
+MODULES = [
+    "lazr/smtptest/__init__.py",
+    "lazr/smtptest/controller.py",
+    "lazr/smtptest/py.typed",
+    "lazr/smtptest/server.py",
+    "lazr_smtptest/__init__.py",
+    "lazr_smtptest/__main__.py",
+    "lazr_smtptest/_channel.py",
+    "lazr_smtptest/_child.py",
+    "lazr_smtptest/_delivery.py",
+    "lazr_smtptest/_foreign.py",
+    "lazr_smtptest/_frames.py",
+    "lazr_smtptest/_given.py",
+    "lazr_smtptest/_listen.py",
+    "lazr_smtptest/_smtp.py",
+    "lazr_smtptest/_version.py",
+    "lazr_smtptest/controller.py",
+    "lazr_smtptest/errors.py",
+    "lazr_smtptest/inbox.py",
+    "lazr_smtptest/message.py",
+    "lazr_smtptest/py.typed",
+    "lazr_smtptest/server.py",
+]
+METADATA = [
+    "METADATA",
+    "RECORD",
+    "WHEEL",
+    "entry_points.txt",
+    "licenses/LICENSE",
+    "top_level.txt",
+]
+SOURCES = [
+    "LICENSE",
+    "MANIFEST.in",
+    "NEWS.rst",
+    "PKG-INFO",
+    "README.rst",
+    "ruff.toml",
+    "setup.cfg",
+    "setup.py",
+    "tox.ini",
+]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """Both distributions, built from a copy so that the checkout stays clean."""
+    source = tmp_path_factory.mktemp("source") / "tree"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:  # an unpacked source distribution
+        shutil.copytree(ROOT, source)
+    for name in listed.stdout.splitlines():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    target = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(source)],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    return target
+
+
+@pytest.mark.timeout(90)
+def test_wheel(built):
+    (wheel,) = built.glob("*.whl")
+    assert wheel.name == f"lazr_smtptest-{VERSION}-py3-none-any.whl"
+    info = f"lazr_smtptest-{VERSION}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        assert sorted(archive.namelist()) == sorted(MODULES + [f"{info}/{m}" for m in METADATA])
+        metadata = archive.read(f"{info}/METADATA").decode()
+    plain = [r for r in re.findall("^Requires-Dist: (.*)$", metadata, re.M) if "extra" not in r]
+    assert plain == ["aiosmtpd>=1.4.6"]
+    assert "Requires-Python: >=3.10" in metadata
+    extras = re.findall("^Provides-Extra: (.*)$", metadata, re.M)
+    assert sorted(extras) == ["all", "docs", "speed", "test", "tls"]
+
+
+@pytest.mark.timeout(90)
+def test_source_distribution(built):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = [m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()]
+    folders = ("docs/", "tests/", "lazr_smtptest.egg-info/")
+    assert sorted(n for n in names if not n.startswith(folders)) == sorted(SOURCES + MODULES)
+    assert {"docs/queue.rst", "docs/usage.rst", "tests/test_packaging.py"} <= set(names)
+    assert not [n for n in names if "__pycache__" in n or n.endswith(".pyc")]
