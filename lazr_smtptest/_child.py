@@ -21,6 +21,7 @@ import logging
 import logging.handlers
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -194,6 +195,7 @@ def _take_own_signals(end: ServerEnd) -> None:
     # while some C code keeps the interpreter lock.
     faulthandler.enable(end.stacks.fileno())
     faulthandler.register(STACK_SIGNAL, end.stacks.fileno(), all_threads=True, chain=False)
+    _raise_descriptor_limit()
     # At the end of file the kernel sends SIGIO, and that kills, whatever this
     # process is stuck in.
     signal.signal(signal.SIGIO, signal.SIG_DFL)
@@ -205,6 +207,13 @@ def _take_own_signals(end: ServerEnd) -> None:
     # It may have ended before it was armed.
     if select.select([lifeline], [], [], 0)[0]:
         os._exit(0)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many sessions as the system does; the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _LogsHome(logging.handlers.QueueHandler):

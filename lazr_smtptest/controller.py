@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest.errors import (
@@ -440,11 +441,6 @@ class QueueController(Controller):
         :raises ServerDied: See `MessageQueue.get`.
         :raises ServerStuck: See `MessageQueue.get`.
         """
-        from queue import Empty
-
-        while True:
-            try:
-                message = self.queue.get_nowait()
-            except Empty:
-                return
-            yield message
+        with contextlib.suppress(Empty):
+            while True:
+                yield self.queue.get_nowait()

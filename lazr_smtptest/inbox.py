@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import queue
 import time
@@ -101,10 +102,10 @@ class MessageQueue:
         return self.qsize() == 0
 
     def _take(self, timeout: float) -> Any | None:
-        try:
+        # In two steps, so that what take() raises has no IndexError behind it.
+        with contextlib.suppress(IndexError):
             return self._older.popleft()
-        except IndexError:
-            return None if self._home is None else self._home.take(timeout)
+        return None if self._home is None else self._home.take(timeout)
 
     def _attach(self, home: HomeEnd) -> None:
         """Be filled from another channel; what is left of the last one stays."""

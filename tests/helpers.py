@@ -63,12 +63,21 @@ def refused(port: int, host: str = "localhost") -> bool:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Whether a process has ended; a zombie has, once its last thread has."""
+    try:
+        threads = len(os.listdir(f"/proc/{pid}/task"))
+    except FileNotFoundError:
+        return True
+    return state(pid) in ("", "Z") and threads <= 1
+
+
+def state(pid: int) -> str:
+    """Give the letter that ps shows for a process; empty if there is none."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] == "Z"
+            return stat.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return ""
 
 
 class Failing(Server):

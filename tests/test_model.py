@@ -1,18 +1,25 @@
-"""Any interleaving of what a test can do agrees with a list."""
+"""Any interleaving of what a test can do agrees with a list.
+
+And of what can happen to it: the second machine's server process also gets
+killed, and stopped by a signal, at any moment.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import signal
 import smtplib
+from contextlib import nullcontext
 
 import pytest
-from helpers import send, subjects
+from helpers import gone, send, state, until
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from lazr_smtptest import NotRunning, QueueController
+from lazr_smtptest import NotRunning, QueueController, ServerDied, ServerStuck
 
 CLIENTS = 3
 
@@ -22,7 +29,8 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.controller = QueueController()
+        self.controller = QueueController(reset_timeout=5)
+        self.dead = self.hung = False
         self.clients: dict[int, smtplib.SMTP] = {}
         self.expected: list[str] = []
         self.sent = 0
@@ -44,12 +52,14 @@ class Model(RuleBasedStateMachine):
     def start(self) -> None:
         if not self.running:
             self.controller.start()
+            self.dead = False
         assert self.running
 
     @rule()
     def stop(self) -> None:
         self.controller.stop()
         self._hang_up()
+        self.dead = False
         assert not self.running
 
     @precondition(lambda self: self.running)
@@ -81,22 +91,32 @@ class Model(RuleBasedStateMachine):
             message = self.controller.queue.get(block, 10.0)
             assert message["subject"] == self.expected.pop(0)
         else:
-            with pytest.raises(queue.Empty):
+            with pytest.raises(ServerDied if self.dead else queue.Empty):
                 self.controller.queue.get(block, 0.01)
 
     @rule()
     def iterate(self) -> None:
-        assert subjects(self.controller) == self.expected
+        taken = []
+        with pytest.raises(ServerDied) if self.dead else nullcontext():
+            for message in self.controller:
+                taken.append(message["subject"])  # noqa: PERF401 - it may raise
+        assert taken == self.expected
         self.expected.clear()
 
     @rule()
     def iterate_a_little(self) -> None:
-        for message in self.controller:
-            assert message["subject"] == self.expected.pop(0)
-            break
+        with pytest.raises(ServerDied) if self.dead and not self.expected else nullcontext():
+            for message in self.controller:
+                assert message["subject"] == self.expected.pop(0)
+                break
 
     @rule()
     def qsize(self) -> None:
+        if self.dead and not self.expected:
+            # It may know already, or it may not: it makes no system call.
+            with contextlib.suppress(ServerDied):
+                assert self.controller.queue.qsize() == 0
+            return
         assert self.controller.queue.qsize() == len(self.expected)
         assert self.controller.queue.empty() == (not self.expected)
 
@@ -106,15 +126,54 @@ class Model(RuleBasedStateMachine):
             self.controller.reset()
             self.expected.clear()
         else:
-            with pytest.raises(NotRunning):
+            with pytest.raises(ServerDied if self.dead else NotRunning):
                 self.controller.reset()
 
 
-TestModel = Model.TestCase
-TestModel.settings = settings(
+class BadDays(Model):
+    """Every message here fits into the pipe, so a dead process loses none."""
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def kill(self) -> None:
+        pid = self.controller.pid
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: gone(pid))
+        self._hang_up()
+        self.dead = True
+
+    # Once in a run: to find that there is no stack to show takes a second.
+    @precondition(lambda self: self.running and not self.hung)
+    @rule()
+    def hang(self) -> None:
+        self.hung = True
+        pid = self.controller.pid
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: state(pid) == "T")
+        try:
+            self.qsize()
+            self.get(block=False)
+            self.controller._reset_timeout = 0.02
+            with pytest.raises(ServerStuck):
+                self.controller.reset()
+        finally:
+            self.controller._reset_timeout = 5
+            os.kill(pid, signal.SIGCONT)
+        # The reset that was given up is made when the process goes on.
+        self.controller.reset()
+        self.expected.clear()
+
+
+SETTINGS = settings(
     max_examples=40,
     stateful_step_count=30,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+TestModel = Model.TestCase
+TestModel.settings = SETTINGS
+
+TestBadDays = BadDays.TestCase
+TestBadDays.settings = settings(SETTINGS, max_examples=8)

@@ -18,7 +18,7 @@ import threading
 import time
 
 import pytest
-from helpers import START_METHODS, connected, gone, send, send_to, subjects, until
+from helpers import START_METHODS, connected, gone, send, send_to, state, subjects, until
 from trials import (
     MisbehavingController,
     blocked_reader_learns_of_death,
@@ -219,6 +219,7 @@ def test_a_stopped_process_cannot_stop_the_test():
         with connected(controller) as client:
             send(client, "large", "x" * 70 + ("\r\n" + "y" * 70) * 100_000)
         os.kill(controller.pid, signal.SIGSTOP)
+        until(lambda: state(controller.pid) == "T")
         with pytest.raises(ServerStuck, match="does not show its stack"):
             controller.reset()
         started = time.monotonic()
