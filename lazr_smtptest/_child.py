@@ -28,7 +28,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import util
 from multiprocessing.reduction import ForkingPickler
@@ -46,10 +46,30 @@ from lazr_smtptest.server import QueueServer, Server
 #: Seconds that the feeder threads of a handler's queues have to finish.
 _FEEDERS_TIMEOUT = 1.0
 
-__all__ = ["Shipment", "main"]
+__all__ = ["Shipment", "event_loop_factory", "main"]
 
 #: What `main` exits with when it could not even begin.
 _EX_SOFTWARE = 70
+
+
+def event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Choose the event loop, in the test process: the other must not import.
+
+    :param uvloop: Whether to use uvloop's; None if it is installed.
+    :return: What makes the event loop.
+    :raises ImportError: It was asked for and is not installed.
+    """
+    if uvloop is False:
+        return asyncio.new_event_loop
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        if uvloop:
+            raise ImportError(
+                "uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'", name="uvloop"
+            ) from None
+        return asyncio.new_event_loop
+    return new_event_loop
 
 
 class Shipment:
@@ -112,6 +132,7 @@ def main(
     acknowledged: bool,
     forked: bool,
     log_level: int,
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> NoReturn:
     """Run the server process.
 
@@ -122,13 +143,14 @@ def main(
         a queue before it counts as accepted.
     :param forked: Whether this is a copy of the test process.
     :param log_level: The level of the root logger in the test process.
+    :param new_event_loop: Makes the event loop.
     """
     code = _EX_SOFTWARE
     try:
         if forked:
             _let_go(end, sockets, shipment)
         _take_own_signals(end)
-        process = ServerProcess(end, sockets, acknowledged)
+        process = ServerProcess(end, sockets, acknowledged, new_event_loop())
         _send_logs_home(process.outbox, log_level)
         gc.freeze()
         code = process.run(shipment)
@@ -281,12 +303,19 @@ class ServerProcess:
     :param end: The channel to the test process.
     :param sockets: Bound and listening.
     :param acknowledged: See `main`.
+    :param loop: The event loop.
     """
 
-    def __init__(self, end: ServerEnd, sockets: list[socket.socket], acknowledged: bool) -> None:
+    def __init__(
+        self,
+        end: ServerEnd,
+        sockets: list[socket.socket],
+        acknowledged: bool,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._end = end
         self._sockets = sockets
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop
         outbox = AcknowledgedOutbox if acknowledged else Outbox
         self.outbox = outbox(end, self._on_backlog)
         self._requests = FrameReader(end.requests.fileno())

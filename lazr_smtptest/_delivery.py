@@ -22,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from lazr_smtptest._channel import ACCEPTED, FAILED, FORGET, FORGOTTEN, ServerEnd
 from lazr_smtptest._frames import FrameWriter
@@ -31,8 +31,17 @@ from lazr_smtptest.server import QueueServer, Server
 
 __all__ = ["Delivery", "Outbox", "refusal", "way_of_delivery"]
 
-#: Takes an envelope and the content; gives the reply.
-Delivery = Callable[[Envelope, bytes], Awaitable[str]]
+
+class Delivery(NamedTuple):
+    """A way for messages to go: takes envelope and content, gives the reply.
+
+    :ivar eventual: The way, for a coroutine.
+    :ivar immediate: The same, where it takes no waiting; else None.
+    """
+
+    eventual: Callable[[Envelope, bytes], Awaitable[str]]
+    immediate: Callable[[Envelope, bytes], str] | None = None
+
 
 ACCEPTED_REPLY = "250 OK"
 
@@ -202,11 +211,14 @@ def way_of_delivery(
 
 
 def _forwarding(outbox: Outbox) -> Delivery:
-    async def forward(envelope: Envelope, raw: bytes) -> str:
+    def forward(envelope: Envelope, raw: bytes) -> str:
         outbox.forward(envelope, raw)
         return ACCEPTED_REPLY
 
-    return forward
+    async def forward_eventually(envelope: Envelope, raw: bytes) -> str:
+        return forward(envelope, raw)
+
+    return Delivery(forward_eventually, forward)
 
 
 def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
@@ -220,7 +232,7 @@ def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
             return refusal(error)
         return ACCEPTED_REPLY
 
-    return forward
+    return Delivery(forward)
 
 
 def _handling(
@@ -250,4 +262,4 @@ def _handling(
             raise AssertionError("unreachable")
         return reply
 
-    return hand_over
+    return Delivery(hand_over)

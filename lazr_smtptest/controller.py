@@ -128,6 +128,8 @@ class Controller:
     :param start_timeout: How long `start` may take, in seconds.
     :param stop_timeout: How long `stop` may take, in seconds.
     :param reset_timeout: How long `reset` may take, in seconds.
+    :param uvloop: Whether the server process uses uvloop's event loop; by
+        default if it is installed.
     :raises TypeError: The server is no `Server`.
     :raises ValueError: There is no such start method, or a timeout is not
         positive.
@@ -147,6 +149,7 @@ class Controller:
         start_timeout: float = 30.0,
         stop_timeout: float = 10.0,
         reset_timeout: float = 5.0,
+        uvloop: bool | None = None,
     ) -> None:
         if not isinstance(server, Server):
             raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
@@ -156,6 +159,7 @@ class Controller:
         self._start_timeout = _positive("start_timeout", start_timeout)
         self._stop_timeout = _positive("stop_timeout", stop_timeout)
         self._reset_timeout = _positive("reset_timeout", reset_timeout)
+        self._uvloop = uvloop
         self._changing = threading.RLock()
         self._port: int | None = None
         self._process: BaseProcess | None = None
@@ -202,6 +206,7 @@ class Controller:
         died is cleaned up after first.
 
         :raises AlreadyRunning: It runs already.
+        :raises ImportError: uvloop was asked for and is not installed.
         :raises OSError: The port is taken, or the host is not of this machine.
         :raises StartError: The server process could not begin.
         :raises StartTimeout: It was not ready within ``start_timeout``.
@@ -314,6 +319,7 @@ class Controller:
                 self._own_queue() is None and isinstance(self.server, QueueServer),
                 self._context.get_start_method() == "fork",
                 logging.getLogger().level,
+                _child.event_loop_factory(self._uvloop),
             ),
             name="lazr-smtptest",
             daemon=True,
@@ -396,6 +402,7 @@ class QueueController(Controller):
     :param start_timeout: See `Controller`.
     :param stop_timeout: See `Controller`.
     :param reset_timeout: See `Controller`.
+    :param uvloop: See `Controller`.
     :param server_options: The keyword arguments of `Server`.
 
     :ivar queue: The `MessageQueue`.
@@ -410,6 +417,7 @@ class QueueController(Controller):
         start_timeout: float = 30.0,
         stop_timeout: float = 10.0,
         reset_timeout: float = 5.0,
+        uvloop: bool | None = None,
         **server_options: Any,
     ) -> None:
         self.queue = MessageQueue()
@@ -421,6 +429,7 @@ class QueueController(Controller):
             start_timeout=start_timeout,
             stop_timeout=stop_timeout,
             reset_timeout=reset_timeout,
+            uvloop=uvloop,
         )
 
     def _make_server(self, host: str, port: int) -> None:

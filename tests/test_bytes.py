@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from raw_client import RawClient, arriving, stuff, wire
 
 from lazr_smtptest import Message, QueueController, Server
-from lazr_smtptest._smtp import _PLAIN_PATH, SMTP, Content
+from lazr_smtptest._content import Content
+from lazr_smtptest._smtp import _PLAIN_PATH, SMTP
 
 LINE_LIMIT = 1001
 SIZE_LIMIT = 10_000

@@ -102,7 +102,7 @@ def test_descriptors_of_the_server_process():
     """The channel, the listening socket, the event loop: no more, beside the standard three."""
     extra = [tempfile.TemporaryFile() for _ in range(20)]
     try:
-        with QueueController("127.0.0.1", start_method="fork") as controller:
+        with QueueController("127.0.0.1", start_method="fork", uvloop=False) as controller:
             folder = f"/proc/{controller.pid}/fd"
             held = Counter(
                 os.readlink(f"{folder}/{fd}").partition(":")[0]

@@ -26,6 +26,7 @@ MODULES = [
     "lazr_smtptest/__main__.py",
     "lazr_smtptest/_channel.py",
     "lazr_smtptest/_child.py",
+    "lazr_smtptest/_content.py",
     "lazr_smtptest/_delivery.py",
     "lazr_smtptest/_foreign.py",
     "lazr_smtptest/_frames.py",
