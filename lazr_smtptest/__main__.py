@@ -6,6 +6,7 @@ Runs in the place of the test process.
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from queue import Empty
@@ -65,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         controller = QueueController(options.host, options.port)
     except ValueError as error:
         parser.error(str(error))
+    # Mail may have any octets; a terminal has not.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

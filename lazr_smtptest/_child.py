@@ -13,6 +13,7 @@ process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import fcntl
 import gc
@@ -34,11 +35,12 @@ from multiprocessing import util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NoReturn
 
-from lazr_smtptest._channel import STACK_SIGNAL, ServerEnd
+from lazr_smtptest._channel import ServerEnd
 from lazr_smtptest._delivery import AcknowledgedOutbox, Outbox, RefusedAtHome, way_of_delivery
 from lazr_smtptest._frames import FrameReader
 from lazr_smtptest._given import given_descriptors
 from lazr_smtptest._listen import BACKLOG
+from lazr_smtptest._process import STACK_SIGNAL
 from lazr_smtptest._smtp import SMTP
 from lazr_smtptest.errors import StartError
 from lazr_smtptest.server import QueueServer, Server
@@ -100,8 +102,9 @@ class Shipment:
         """
         if self._pickled is not None:
             self._server = pickle.loads(self._pickled)
-        # Forked, a QueueServer still has it.  It stays in the test process.
-        vars(self._server).pop("queue", None)
+        if isinstance(self._server, QueueServer):
+            # Forked, it still has its queue, which stays in the test process.
+            vars(self._server).pop("queue", None)
         return self._server
 
 
@@ -159,8 +162,10 @@ def main(
         # Nobody is left to tell but whoever reads the last words.
         _write_traceback(end)
     finally:
-        _flush_streams()
-        os._exit(code)
+        try:
+            _flush_streams()
+        finally:
+            os._exit(code)
 
 
 def _let_go(end: ServerEnd, sockets: Iterable[socket.socket], shipment: Shipment) -> None:
@@ -201,7 +206,15 @@ def _open_descriptors() -> list[int]:
             return [int(name) for name in os.listdir(folder)]
         except OSError:
             continue
-    return list(range(3, os.sysconf("SC_OPEN_MAX")))
+    return [fd for fd in range(3, min(os.sysconf("SC_OPEN_MAX"), 65_536)) if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _take_own_signals(end: ServerEnd) -> None:
@@ -210,7 +223,10 @@ def _take_own_signals(end: ServerEnd) -> None:
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
+    # What is ignored stays ignored over a fork, and what is not is not.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # Ctrl-C goes to the whole process group, but it is meant for the test.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # faulthandler writes from within a C signal handler, so it works even
@@ -227,7 +243,9 @@ def _take_own_signals(end: ServerEnd) -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # It may have ended before it was armed.
-    if select.select([lifeline], [], [], 0)[0]:
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    if poll.poll(0):
         os._exit(0)
 
 
@@ -249,7 +267,7 @@ class _LogsHome(logging.handlers.QueueHandler):
         """Make a record fit for the journey, whatever ``extra`` put on it."""
         record = super().prepare(record)
         for name, value in vars(record).items():
-            if not isinstance(value, (str, int, float, type(None))):
+            if type(value) not in (str, int, float, type(None)):
                 setattr(record, name, repr(value))
         return record
 
@@ -291,10 +309,9 @@ def _write_traceback(end: ServerEnd) -> None:
 
 def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        # A handler may have closed or replaced it, or its reader be gone.
+        with contextlib.suppress(Exception):
             stream.flush()
-        except (OSError, ValueError):  # the reader is gone, or a handler closed it
-            continue
 
 
 class ServerProcess:
@@ -339,6 +356,12 @@ class ServerProcess:
         if isinstance(self._server, QueueServer):
             self._server.queue = self.outbox
         self._deliver = way_of_delivery(self._server, self.outbox, self._worker, self._exit)
+        try:
+            self._open_session()
+        except Exception as error:
+            name = type(self._server).__name__
+            self.outbox.send("reply", 0, f"no session can be made for {name}: {error!r}")
+            return _EX_SOFTWARE
         return self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> int:

@@ -92,7 +92,8 @@ class Outbox:
     def __init__(self, end: ServerEnd, on_backlog: Callable[[], object]) -> None:
         self._writer = FrameWriter(end.records.fileno(), on_backlog)
         self._counters = end.counters
-        self._count = threading.Lock()
+        # Reentrant: collecting garbage in here may log, and logging sends.
+        self._count = threading.RLock()
         self.flush = self._writer.flush
 
     def put(self, item: Any) -> None:
@@ -143,6 +144,7 @@ class AcknowledgedOutbox(Outbox):
 
     def __init__(self, end: ServerEnd, on_backlog: Callable[[], object]) -> None:
         super().__init__(end, on_backlog)
+        self._loop_thread = threading.get_ident()
         self._awaited: dict[int, Future[None]] = {}
         self._number = 0
 
@@ -169,8 +171,14 @@ class AcknowledgedOutbox(Outbox):
 
         :param item: A message, or anything else that is picklable.
         :raises RefusedAtHome: The queue's own ``put`` raised.
+        :raises RuntimeError: This is the event loop's thread.
         :raises TimeoutError: The test process has not done it in 60 seconds.
         """
+        if threading.get_ident() == self._loop_thread:
+            raise RuntimeError(
+                "on the event loop, put() would wait for ever for what the loop has yet to read: "
+                "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
+            )
         self.post(pickle.dumps(item, pickle.HIGHEST_PROTOCOL)).result(_PUT_TIMEOUT)
 
     async def forget(self) -> None:

@@ -12,7 +12,8 @@ import threading
 import traceback
 from typing import Any
 
-from lazr_smtptest._channel import FORGET, HomeEnd
+from lazr_smtptest._channel import FORGET
+from lazr_smtptest._home import HomeEnd
 from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck
 
 __all__ = ["QueueFiller"]

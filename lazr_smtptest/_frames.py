@@ -106,7 +106,9 @@ class FrameWriter:
         os.set_blocking(fd, False)
         self._fd = fd
         self._on_backlog = on_backlog
-        self._lock = threading.Lock()
+        # Reentrant: collecting garbage in here may log, and logging writes.
+        self._lock = threading.RLock()
+        self._writing = False
         self._backlog: deque[memoryview] = deque()
 
     def write(self, value: Any) -> None:
@@ -116,10 +118,11 @@ class FrameWriter:
         :raises Exception: Whatever pickle raises; nothing is written then.
         :raises BrokenPipeError: The reading end is closed.
         """
-        parts = encode(value)
+        header, body = encode(value)
+        parts = (memoryview(header), memoryview(body))
         with self._lock:
             idle = not self._backlog
-            self._backlog.extend(map(memoryview, parts))
+            self._backlog.extend(parts)
             if idle and not self._write_backlog():
                 self._on_backlog()
 
@@ -133,6 +136,15 @@ class FrameWriter:
             return self._write_backlog()
 
     def _write_backlog(self) -> bool:
+        if self._writing:  # further up this very stack, which goes on with it
+            return True
+        self._writing = True
+        try:
+            return self._write_on()
+        finally:
+            self._writing = False
+
+    def _write_on(self) -> bool:
         backlog = self._backlog
         while backlog:
             try:

@@ -9,6 +9,7 @@ and by the variables that its class's own functions use.
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -34,11 +35,15 @@ def given_descriptors(server: object) -> set[int]:
     todo: deque[Any] = deque([server, *_own_functions(type(server))])
     while todo and len(seen) < _MOST:
         thing = todo.popleft()
-        if id(thing) in seen or isinstance(thing, _OPAQUE):
+        if id(thing) in seen or issubclass(type(thing), _OPAQUE):
             continue
         seen.add(id(thing))
-        found.update(_descriptor(thing))
-        todo.extend(_within(thing))
+        # Other people's objects may raise whatever they like when looked at: a
+        # proxy does, for one, while there is nothing that it stands for.
+        with contextlib.suppress(Exception):
+            found.update(_descriptor(thing))
+        with contextlib.suppress(Exception):
+            todo.extend(list(_within(thing)))
     return found
 
 
@@ -55,26 +60,24 @@ def _descriptor(thing: Any) -> Iterable[int]:
     fileno = getattr(type(thing), "fileno", None)
     if not callable(fileno):
         return ()
-    try:
-        number = thing.fileno()
-    except Exception:  # closed, or without one: other people's code says so in many ways
-        return ()
+    number = thing.fileno()
     return (number,) if isinstance(number, int) and number >= 0 else ()
 
 
 def _within(thing: Any) -> Iterator[Any]:
-    if isinstance(thing, dict):
+    kind = type(thing)
+    if issubclass(kind, dict):
         yield from thing.keys()
         yield from thing.values()
-    elif isinstance(thing, (list, tuple, set, frozenset, deque)):
+    elif issubclass(kind, (list, tuple, set, frozenset, deque)):
         yield from thing
-    elif isinstance(thing, types.FunctionType):
+    elif issubclass(kind, types.FunctionType):
         yield from _variables(thing)
-    elif isinstance(thing, types.MethodType):
+    elif issubclass(kind, types.MethodType):
         yield from (thing.__self__, thing.__func__)
     else:
         yield from getattr(thing, "__dict__", {}).values()
-        for cls in type(thing).__mro__:
+        for cls in kind.__mro__:
             for name in _slots(cls):
                 yield getattr(thing, name, None)
 
@@ -98,8 +101,5 @@ def _variables(function: types.FunctionType) -> Iterator[Any]:
         for name in code.co_names:
             value = function.__globals__.get(name)
             # Functions of other modules have state of their own, not ours.
-            if (
-                not isinstance(value, types.FunctionType)
-                or value.__module__ == function.__module__
-            ):
+            if type(value) is not types.FunctionType or value.__module__ == function.__module__:
                 yield value

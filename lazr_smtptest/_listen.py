@@ -37,6 +37,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """
     try:
         addresses = _resolve(host, port)
+    except UnicodeError as error:
+        unknown = socket.gaierror(socket.EAI_NONAME, f"not a host name ({error})")
+        raise _named(unknown, host, port) from error
     except OSError as error:
         raise _named(error, host, port) from error
     for attempt in range(_ATTEMPTS):

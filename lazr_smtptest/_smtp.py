@@ -264,9 +264,12 @@ class SMTP(aiosmtpd.smtp.SMTP):
         else:
             self._corked += line + b"\r\n"
 
+    @aiosmtpd.smtp.syntax("EHLO hostname")
     async def smtp_EHLO(self, hostname: str) -> None:
         """Answer EHLO; all lines of the reply in one piece."""
         self._corked = corked = bytearray()
+        # The base class adds to these with every EHLO, and never takes away.
+        self.command_size_limits.clear()
         try:
             await super().smtp_EHLO(hostname)
         finally:
@@ -281,6 +284,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
             return plain[1], plain[2]
         return super()._getaddr(arg)
 
+    @aiosmtpd.smtp.syntax("RCPT TO: <address>", extended=" [SP <mail-parameters>]")
     async def smtp_RCPT(self, arg: str | None) -> None:
         """Take a recipient, unless there are enough (RFC 5321, 4.5.3.1.10)."""
         if len(self.envelope.rcpt_tos) >= self._server.recipient_limit:
@@ -288,12 +292,14 @@ class SMTP(aiosmtpd.smtp.SMTP):
             return
         await super().smtp_RCPT(arg)
 
+    @aiosmtpd.smtp.syntax("RSET")
     async def smtp_RSET(self, arg: str | None) -> None:
         """End the transaction, and reset the server if that was asked for."""
         if self._on_rset and not arg:
             await self._on_rset()
         await super().smtp_RSET(arg)
 
+    @aiosmtpd.smtp.syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:
         """Take the content, and have it delivered."""
         if not await self._may_send_data(arg):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from queue import Empty
@@ -35,8 +37,9 @@ if TYPE_CHECKING:
     # typing has it from 3.11 on.
     from typing_extensions import Self
 
-    from lazr_smtptest._channel import HomeEnd
+    from lazr_smtptest._channel import ServerEnd
     from lazr_smtptest._foreign import QueueFiller
+    from lazr_smtptest._home import HomeEnd
 
 __all__ = ["Controller", "QueueController"]
 
@@ -45,6 +48,11 @@ _log = logging.getLogger("lazr_smtptest")
 #: Seconds, of those that stop() has, for each step after asking: showing the
 #: stack, being terminated, being killed.
 _LADDER_STEP = 1.0
+
+_SEE_STDERR = (
+    "Its standard error may say why.  Unless it is forked, it imports the main module "
+    "again, which must be a file, and guard what it runs by __name__ == '__main__'"
+)
 
 #: Seconds until a killed process is gone, unless the kernel itself is stuck.
 _KILL_TIMEOUT = 5.0
@@ -67,7 +75,7 @@ def _context(start_method: str | None) -> BaseContext:
 
 
 def _positive(name: str, seconds: float) -> float:
-    if not seconds > 0:
+    if not 0 < seconds < math.inf:
         raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
     return float(seconds)
 
@@ -76,12 +84,16 @@ def _positive(name: str, seconds: float) -> float:
 def _undisturbed() -> Iterator[None]:
     """Start a process without a warning, and without a Ctrl-C in between.
 
+    One at a time: the warning filters are the whole process's.
+
     Python 3.12 and later warn when a process with threads forks, since a lock
     may stay locked in the child for ever; `_child` sees to it that none such
     is needed.  A Ctrl-C would be raised in the child, before that can ignore
     it; blocked signals are inherited, and it unblocks them when it is ready.
     """
-    with warnings.catch_warnings():
+    from lazr_smtptest._channel import FORKING
+
+    with FORKING, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -90,30 +102,42 @@ def _undisturbed() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _end(home: HomeEnd, process: BaseProcess, timeout: float) -> None:
+@contextlib.contextmanager
+def _standard_descriptors() -> Iterator[None]:
+    """See to it that 0, 1 and 2 are taken, if only by the null device.
+
+    Otherwise a pipe of ours would get such a number, and whatever the server
+    process prints would be written to it.
+    """
+    placeholders = []
+    try:
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+            placeholders.append(fd)
+        os.close(fd)
+        yield
+    finally:
+        for fd in placeholders:
+            os.close(fd)
+
+
+def _end(home: HomeEnd, timeout: float) -> None:
     """End a server process: ask, terminate, kill."""
     step = min(_LADDER_STEP, timeout / 4)
     if not home.ask_to_stop(timeout - 3 * step):
         _log.warning(
-            "the server process %s did not stop when asked, and is terminated.  It was here:\n%s",
-            process.pid,
-            home.read_stacks(step) or "(it does not show its stack)",
+            "%s did not stop when asked, and is terminated.  It was here:\n%s",
+            home.name,
+            home.show_stacks(step) or "(it does not show its stack)",
         )
-        process.terminate()
+        home.terminate()
         if not home.await_end(step):
-            _kill(home, process)
-    _release(home, process)
-
-
-def _kill(home: HomeEnd, process: BaseProcess) -> None:
-    process.kill()
-    home.await_end(_KILL_TIMEOUT)
-
-
-def _release(home: HomeEnd, process: BaseProcess) -> None:
+            _kill(home)
     home.close()
-    if process.exitcode is not None:
-        process.close()
+
+
+def _kill(home: HomeEnd) -> None:
+    home.kill()
+    home.await_end(_KILL_TIMEOUT)
 
 
 class Controller:
@@ -162,7 +186,6 @@ class Controller:
         self._uvloop = uvloop
         self._changing = threading.RLock()
         self._port: int | None = None
-        self._process: BaseProcess | None = None
         self._home: HomeEnd | None = None
         self._filler: QueueFiller | None = None
 
@@ -189,15 +212,12 @@ class Controller:
     @property
     def pid(self) -> int | None:
         """The process id of the server process, or None."""
-        return None if self._process is None else self._process.pid
+        return None if self._home is None else self._home.pid
 
     @property
     def is_running(self) -> bool:
         """Whether there is a server process, and it is alive."""
-        home, process = self._home, self._process
-        if home is None or process is None or home.ended:
-            return False
-        return process.is_alive()
+        return self._home is not None and self._home.is_alive()
 
     def start(self) -> None:
         """Start the server process, and wait until it serves.
@@ -219,7 +239,7 @@ class Controller:
                     port=self.port,
                     pid=self.pid,
                 )
-            self._take_down(self._stop_timeout)
+            self._take_down()
             self._start()
 
     def stop(self) -> None:
@@ -231,12 +251,16 @@ class Controller:
 
         :raises HandlerError: A handler had failed, and no call had said so
             yet.  The server is stopped nevertheless.
+        :raises ServerDied: The server process had ended by itself, no call had
+            said so yet, and there is no `MessageQueue` whose next call will.
         """
         with self._changing:
-            home = self._home
-            self._take_down(self._stop_timeout)
-        if home is not None:
-            home.check()
+            home = self._take_down()
+        if home is None:
+            return
+        home.check()
+        if self._own_queue() is None:
+            home.check_death()
 
     def reset(self) -> None:
         """Forget all messages that were accepted so far.
@@ -250,7 +274,7 @@ class Controller:
         :raises ServerStuck: It did not answer within ``reset_timeout``.
         """
         home = self._home
-        if home is None or self._process is None:
+        if home is None:
             raise NotRunning("reset() needs a running server: call start() first")
         with self._changing:
             home.request("reset", timeout=self._reset_timeout)
@@ -271,7 +295,7 @@ class Controller:
     ) -> None:
         try:
             self.stop()
-        except HandlerError:
+        except (HandlerError, ServerDied):
             # The test is failing anyhow; what it says must not be covered up.
             if error is None:
                 raise
@@ -282,32 +306,36 @@ class Controller:
         # Not at the head: importing this package is not to cost what running
         # a server does.
         from lazr_smtptest._channel import open_channel
+        from lazr_smtptest._home import HomeEnd
         from lazr_smtptest._listen import listen
 
+        self._check_queue_is_free()
         with contextlib.ExitStack() as handed_over:
+            handed_over.enter_context(_standard_descriptors())
             sockets = listen(self.server.host, self.server.port)
             for sock in sockets:
                 handed_over.enter_context(sock)
             port = sockets[0].getsockname()[1]
-            home, theirs = open_channel(self._context)
-            handed_over.callback(theirs.close)
+            channel = open_channel(self._context)
+            handed_over.callback(channel.theirs.close)
+            home = HomeEnd(channel)
             try:
-                process = self._launch(theirs, sockets)
+                process = self._launch(channel.theirs, sockets)
+                home.attach(process, self.host, port)
             except BaseException:
                 home.close()
                 raise
         self._port = port
-        home.attach(process, self.host, port)
         try:
-            self._await_ready(home, process)
+            self._await_ready(home)
         except BaseException:
-            _kill(home, process)
-            _release(home, process)
+            _kill(home)
+            home.close()
             raise
-        self._home, self._process = home, process
+        self._home = home
         self._join_queue(home)
 
-    def _launch(self, theirs: Any, sockets: list[socket.socket]) -> BaseProcess:
+    def _launch(self, theirs: ServerEnd, sockets: list[socket.socket]) -> BaseProcess:
         from lazr_smtptest import _child
 
         process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
@@ -316,7 +344,7 @@ class Controller:
                 theirs,
                 sockets,
                 _child.Shipment(self.server),
-                self._own_queue() is None and isinstance(self.server, QueueServer),
+                isinstance(self.server, QueueServer) and self._own_queue() is None,
                 self._context.get_start_method() == "fork",
                 logging.getLogger().level,
                 _child.event_loop_factory(self._uvloop),
@@ -335,14 +363,14 @@ class Controller:
             ) from error
         return process
 
-    def _await_ready(self, home: HomeEnd, process: BaseProcess) -> None:
-        where: dict[str, Any] = {"host": self.host, "port": self.port, "pid": process.pid}
+    def _await_ready(self, home: HomeEnd) -> None:
+        where: dict[str, Any] = {"host": self.host, "port": self.port, "pid": home.pid}
         try:
-            problem = home.await_reply(0, self._start_timeout)
+            problem = home.await_reply(0, self._start_timeout, "was not ready")
         except ServerStuck as error:
             raise StartTimeout(
-                f"the server process {process.pid} for {self.host} port {self.port} was started, "
-                f"and did not report that it serves within {self._start_timeout:g} seconds.  "
+                f"{home.name} was started, and did not report that it serves within "
+                f"{self._start_timeout:g} seconds.  "
                 "On a machine as busy as that, give a longer start_timeout"
                 + (f".  It was here:\n{error.stack}" if error.stack else ""),
                 elapsed=self._start_timeout,
@@ -350,9 +378,8 @@ class Controller:
             ) from None
         except ServerDied as error:
             raise StartError(
-                f"the server process {process.pid} for {self.host} port {self.port} ended with "
-                f"exit code {error.exitcode} before it served"
-                + (f".  Its last words were:\n{error.stack}" if error.stack else ""),
+                f"{home.name} ended with exit code {error.exitcode} before it served.  "
+                + (f"Its last words were:\n{error.stack}" if error.stack else _SEE_STDERR),
                 exitcode=error.exitcode,
                 **where,
             ) from None
@@ -367,8 +394,20 @@ class Controller:
             raise TypeError(f"the server's queue must have a put(message); {queue!r} has none")
 
     def _own_queue(self) -> MessageQueue | None:
-        queue = getattr(self.server, "queue", None)
+        if not isinstance(self.server, QueueServer):
+            return None
+        queue = self.server.queue
         return queue if isinstance(queue, MessageQueue) else None
+
+    def _check_queue_is_free(self) -> None:
+        queue = self._own_queue()
+        if queue is not None and queue._is_fed():
+            raise AlreadyRunning(
+                "another controller's server fills this server's queue: "
+                "give each controller a queue of its own",
+                host=self.host,
+                port=self.port,
+            )
 
     def _join_queue(self, home: HomeEnd) -> None:
         queue = self._own_queue()
@@ -381,14 +420,17 @@ class Controller:
 
     # Stopping.
 
-    def _take_down(self, timeout: float) -> None:
-        home, process, filler = self._home, self._process, self._filler
-        if home is None or process is None:
-            return
-        _end(home, process, timeout)
+    def _take_down(self) -> HomeEnd | None:
+        """End what runs or has died; give what is left of it."""
+        home, filler = self._home, self._filler
+        if home is None or home.is_foreign():
+            return None
+        deadline = time.monotonic() + self._stop_timeout
+        _end(home, self._stop_timeout)
         if filler is not None:
-            filler.join(timeout)
-        self._process = self._filler = None
+            filler.join(max(deadline - time.monotonic(), 0.0))
+        self._home = self._filler = None
+        return home
 
 
 class QueueController(Controller):

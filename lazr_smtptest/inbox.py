@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import queue
 import time
 from collections import deque
 from typing import Any
 
-from lazr_smtptest._channel import HomeEnd
+from lazr_smtptest._home import HomeEnd
 from lazr_smtptest.message import Message, parse
 
 __all__ = ["MessageQueue"]
@@ -49,12 +50,12 @@ class MessageQueue:
         :raises HandlerError: A handler has failed since the last call.
         :raises ServerDied: None is left, and the server process died.
         :raises ServerStuck: An accepted message did not arrive in 5 seconds.
-        :raises ValueError: The timeout is negative.
+        :raises ValueError: The timeout is negative, or no finite number.
         """
         if timeout is None:
             timeout = DEFAULT_TIMEOUT
-        if timeout < 0:
-            raise ValueError(f"timeout must not be negative, and {timeout!r} is")
+        if not 0 <= timeout < math.inf:
+            raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
         started = time.monotonic()
         parcel = self._take(timeout if block else 0.0)
         if parcel is not None:
@@ -106,6 +107,10 @@ class MessageQueue:
         with contextlib.suppress(IndexError):
             return self._older.popleft()
         return None if self._home is None else self._home.take(timeout)
+
+    def _is_fed(self) -> bool:
+        """Say whether a running server fills this queue."""
+        return self._home is not None and self._home.is_alive()
 
     def _attach(self, home: HomeEnd) -> None:
         """Be filled from another channel; what is left of the last one stays."""

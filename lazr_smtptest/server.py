@@ -73,6 +73,8 @@ class Server:
         self.host = _text("host", host)
         self.port = _whole_number("port", port, 0, 65535)
         self.hostname = _text("hostname", hostname)
+        if not hostname:
+            raise ValueError("hostname must not be empty")
         self.ident = _text("ident", ident)
         self.data_size_limit = (
             None

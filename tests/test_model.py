@@ -31,6 +31,7 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.controller = QueueController(reset_timeout=5)
         self.dead = self.hung = False
+        self.stopped = True
         self.clients: dict[int, smtplib.SMTP] = {}
         self.expected: list[str] = []
         self.sent = 0
@@ -52,14 +53,14 @@ class Model(RuleBasedStateMachine):
     def start(self) -> None:
         if not self.running:
             self.controller.start()
-            self.dead = False
+            self.dead = self.stopped = False
         assert self.running
 
     @rule()
     def stop(self) -> None:
         self.controller.stop()
         self._hang_up()
-        self.dead = False
+        self.stopped = True
         assert not self.running
 
     @precondition(lambda self: self.running)
@@ -126,7 +127,7 @@ class Model(RuleBasedStateMachine):
             self.controller.reset()
             self.expected.clear()
         else:
-            with pytest.raises(ServerDied if self.dead else NotRunning):
+            with pytest.raises(NotRunning if self.stopped else ServerDied):
                 self.controller.reset()
 
 

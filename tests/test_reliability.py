@@ -88,7 +88,7 @@ def test_death_while_a_grandchild_holds_the_pipe():
 
 def _records_fd(controller) -> int:
     """Find the writing end of the pipe that our records' end reads."""
-    ours = os.stat(controller._home._records.fileno()).st_ino
+    ours = os.stat(controller._home._channel.records.fileno()).st_ino
     folder = f"/proc/{controller.pid}/fd"
     for fd in os.listdir(folder):
         if os.readlink(f"{folder}/{fd}") == f"pipe:[{ours}]":

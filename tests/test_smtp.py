@@ -1,0 +1,309 @@
+"""The protocol: where it differs from aiosmtpd's, and where it must not."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import socket
+
+import aiosmtpd.smtp
+import pytest
+from helpers import connected, send, until
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lazr_smtptest import QueueController
+from lazr_smtptest._smtp import INSIDES, SMTP
+
+COMMANDS = [
+    b"EHLO client.example",
+    b"HELO client.example",
+    b"MAIL FROM:<kim@example.com>",
+    b"mail from:<kim@example.com> size=100 body=8bitmime",
+    b"MAIL FROM:<kim@example.com> SIZE=99999999",
+    b"MAIL FROM:<kim@example.com> SIZE=1 SIZE=2",
+    b"MAIL FROM:<kim@example.com> SIZE=",
+    b"MAIL FROM:<kim@example.com> SMTPUTF8",
+    b"MAIL FROM:<kim@example.com> BODY=BINARYMIME",
+    b"MAIL FROM: <kim@example.com>",
+    b"MAIL FROM:<>",
+    b'MAIL FROM:<"kim lee"@example.com>',
+    b"MAIL FROM:kim@example.com",
+    b"MAIL",
+    b"RCPT TO:<lee@example.com>",
+    b"rcpt to:<LEE@example.com>",
+    b"RCPT TO:<lee@example.com> NOTIFY=NEVER",
+    b"RCPT TO:<lee@[127.0.0.1]>",
+    b"RCPT TO:<lee..lee@example.com>",
+    b"RCPT TO:<lee>",
+    b"DATA\r\nSubject: hello\r\n\r\n..dot\r\n.",
+    b"DATA\r\n.",
+    b"DATA now",
+    b"RSET",
+    b"NOOP",
+    b"VRFY kim",
+    b"HELP MAIL",
+    b"STARTTLS",
+    b"AUTH PLAIN",
+    b"",
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with QueueController("127.0.0.1", recipient_limit=2, data_size_limit=100_000) as controller:
+        yield controller
+
+
+def talk(controller, stream: bytes, *, piecewise: bool) -> bytes:
+    """Send commands, at once or each when the last was answered; give all replies."""
+    received = b""
+    address = (controller.host, controller.port)
+    with socket.create_connection(address, timeout=10) as sock, sock.makefile("rb") as replies:
+
+        def reply() -> bytes:
+            lines = b""
+            while True:
+                line = replies.readline()
+                lines += line
+                if line[3:4] != b"-":
+                    return lines
+
+        received += reply()
+        if piecewise:
+            for piece in stream.split(b"|"):
+                sock.sendall(piece)
+                received += reply()
+        else:
+            sock.sendall(stream.replace(b"|", b""))
+        received += replies.read()
+    return received
+
+
+def stream_of(commands: list[bytes]) -> bytes:
+    """Put a bar wherever an answer is due."""
+    pieces = []
+    for command in commands:
+        head, crlf, content = command.partition(b"\r\n")
+        pieces.append(head + b"\r\n")
+        if crlf:
+            pieces.append(content + b"\r\n")
+    return b"|".join([*pieces, b"QUIT\r\n"])
+
+
+def envelopes(controller) -> list[tuple]:
+    return [(m.envelope[2:8], m.raw) for m in controller]
+
+
+@settings(
+    deadline=None, max_examples=150 if "CI" in os.environ else 60, derandomize="CI" in os.environ
+)
+@given(st.lists(st.sampled_from(COMMANDS), max_size=14))
+@example(COMMANDS[:3] + COMMANDS[14:15] * 3 + COMMANDS[20:21] + COMMANDS[2:3])
+@example([COMMANDS[0], COMMANDS[2], COMMANDS[14], COMMANDS[20]] * 3)
+def test_the_quick_way_answers_as_the_long_one(server, commands):
+    """One by one they are answered on the spot, all at once by the coroutine.
+
+    And what is accepted is the same, in envelope and content.  A DATA that is
+    refused would have its content taken for commands, so it has none then.
+    """
+    commands = _without_content_where_refused(server, commands)
+    server.reset()
+    one_by_one = talk(server, stream_of(commands), piecewise=True)
+    accepted = envelopes(server)
+    at_once = talk(server, stream_of(commands), piecewise=False)
+    assert one_by_one == at_once
+    assert accepted == envelopes(server)
+
+
+def _without_content_where_refused(server, commands: list[bytes]) -> list[bytes]:
+    """Ask the server itself which DATA it takes."""
+    kept: list[bytes] = []
+    with socket.create_connection((server.host, server.port), timeout=10) as sock:
+        with sock.makefile("rb") as replies:
+
+            def code() -> bytes:
+                while (line := replies.readline())[3:4] == b"-":
+                    continue
+                return line[:3]
+
+            code()
+            for command in commands:
+                head, crlf, content = command.partition(b"\r\n")
+                sock.sendall(head + b"\r\n")
+                taken = code() == b"354"
+                if crlf and taken:
+                    sock.sendall(content + b"\r\n")
+                    code()
+                kept.append(command if taken else head)
+    return kept
+
+
+def test_the_quick_way_is_taken_by_smtplib(server):
+    """Or the benchmarks measure something else."""
+    quick = []
+
+    class Watched(SMTP):
+        def _answered(self, data):
+            answered = super()._answered(data)
+            quick.append((bytes(data[:4]), answered))
+            return answered
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        from lazr_smtptest._delivery import Delivery
+        from lazr_smtptest.server import Server
+
+        async def eventual(envelope, raw):
+            return "250 OK"
+
+        delivery = Delivery(eventual, lambda envelope, raw: "250 OK")
+        listening = await loop.create_server(
+            lambda: Watched(
+                Server(),
+                deliver=delivery,
+                report=None,
+                on_rset=None,
+                numbers=iter(range(9)),
+                loop=loop,
+            ),
+            "127.0.0.1",
+            0,
+        )
+        port = listening.sockets[0].getsockname()[1]
+
+        class Where:
+            host = "127.0.0.1"
+
+        where = Where()
+        where.port = port
+
+        def send_one() -> None:
+            with connected(where) as client:
+                send(client, "hello")
+
+        await asyncio.to_thread(send_one)
+        listening.close()
+
+    asyncio.run(main())
+    assert [verb for verb, answered in quick if answered] == [b"mail", b"rcpt", b"data"]
+
+
+def test_a_log_at_info_gets_every_command(caplog):
+    caplog.set_level(logging.INFO, "mail.log")
+    with QueueController() as controller:
+        with connected(controller) as client:
+            send(client, "hello")
+        assert controller.queue.get_nowait()["subject"] == "hello"
+        text = caplog.text.lower()
+        for verb in ("mail from:<kim@example.com>", "rcpt to:<lee@example.com>", "data"):
+            assert f">> b'{verb}" in text
+
+
+def test_the_insides_that_are_used_exist():
+    """Fails when aiosmtpd or asyncio change what is used beyond their documents."""
+    here = inspect.getsource(__import__("lazr_smtptest._smtp", fromlist=["_smtp"]))
+    for name in INSIDES["asyncio.StreamReader"]:
+        assert f"reader.{name}" in here
+    reader = asyncio.StreamReader.__new__(asyncio.StreamReader)
+    loop = asyncio.new_event_loop()
+    try:
+        reader = asyncio.StreamReader(loop=loop)
+        for name in INSIDES["asyncio.StreamReader"]:
+            assert hasattr(reader, name)
+        assert reader._waiter is None
+        assert reader._buffer == b""
+        protocol = aiosmtpd.smtp.SMTP(object(), hostname="h", loop=loop)
+        protocol._cb_client_connected(reader, None)
+        for name in INSIDES["aiosmtpd.smtp.SMTP"]:
+            assert hasattr(protocol, name), name
+            assert f"self.{name}" in here or f"super().{name}" in here, name
+        assert protocol._handle_hooks == {}
+        assert protocol._timeout_handle is None
+    finally:
+        loop.close()
+
+
+def test_limits_of_one_session_are_not_those_of_another(server):
+    """In aiosmtpd, EHLO in one session changes them for all, again and again."""
+    with connected(server) as client:
+        for _ in range(100):
+            client.ehlo()
+        code, _ = client.docmd("MAIL", "FROM:<kim@example.com> " + "X" * 700)
+        assert code == 500
+        assert b"250" not in _
+
+
+def test_a_silent_session_is_ended():
+    """With the base class's five minutes cut to a fifth of a second."""
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        from lazr_smtptest.server import Server
+
+        def make():
+            session = SMTP(
+                Server(), deliver=None, report=None, on_rset=None, numbers=iter(()), loop=loop
+            )
+            session._timeout_duration = 0.2
+            return session
+
+        listening = await loop.create_server(make, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        await reader.readline()
+        started = loop.time()
+        for _ in range(3):  # each command begins the time anew
+            writer.write(b"NOOP\r\n")
+            assert (await reader.readline()).startswith(b"250")
+            await asyncio.sleep(0.1)
+        rest = await reader.read()
+        elapsed = loop.time() - started
+        writer.close()
+        listening.close()
+        assert elapsed > 0.4 - 0.05
+        return rest
+
+    assert asyncio.run(main()) == b""
+
+
+def test_ehlo_is_answered_in_one_piece(server):
+    with socket.create_connection((server.host, server.port), timeout=10) as sock:
+        assert sock.recv(1000).startswith(b"220 ")
+        sock.sendall(b"EHLO client.example\r\n")
+        reply = sock.recv(1000)
+        assert reply.endswith(b"250 HELP\r\n")
+        assert reply.count(b"\r\n") >= 4
+
+
+@pytest.mark.parametrize("uvloop", [False, True, None])
+def test_either_event_loop(uvloop):
+    if uvloop:
+        pytest.importorskip("uvloop", reason="uvloop is an extra")
+    with QueueController(uvloop=uvloop) as controller:
+        with connected(controller) as client:
+            send(client, "hello")
+        assert controller.queue.get_nowait()["subject"] == "hello"
+        with open(f"/proc/{controller.pid}/fd/0"):
+            pass
+
+
+def test_uvloop_that_is_not_there():
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match=r"lazr-smtptest\[speed\]"):
+            QueueController(uvloop=True).start()
+
+
+def test_replies_after_the_client_hung_up_harm_nobody(server):
+    for _ in range(20):
+        sock = socket.create_connection((server.host, server.port), timeout=10)
+        sock.sendall(
+            b"EHLO a\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<a@b.c>\r\nDATA\r\nSubject: x\r\n\r\n.\r\n"
+        )
+        sock.close()
+    with connected(server) as client:
+        send(client, "alive")
+    until(lambda: "alive" in [m["subject"] for m in server])
