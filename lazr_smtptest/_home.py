@@ -80,7 +80,7 @@ class HomeEnd:
         self._changed = threading.Condition(self._lock)
         self._watcher: int | None = None
         self._ended = self._closed = False
-        self._asked_to_stop = self._death_told = False
+        self._asked_to_stop = self._forced = self._death_told = False
         self._exitcode: int | None = None
         self._last_words = ""
         self._received = [0 for _ in COUNTED]
@@ -297,11 +297,13 @@ class HomeEnd:
     def terminate(self) -> None:
         """End the server process by SIGTERM, to which it does not listen."""
         if self._process is not None and not self._ended:
+            self._forced = True
             self._process.terminate()
 
     def kill(self) -> None:
         """End the server process by SIGKILL."""
         if self._process is not None and not self._ended:
+            self._forced = True
             self._process.kill()
 
     def close(self) -> None:
@@ -592,12 +594,15 @@ class HomeEnd:
         return max(self._counters[ACCEPTED] - self._received[ACCEPTED], 0)
 
     def _ended_well(self) -> bool:
-        return self._asked_to_stop and not self._lost()
+        """Say whether the end was what was asked for, and cost no message."""
+        if not self._asked_to_stop or self._lost():
+            return False
+        return self._forced or self._exitcode in (0, None)
 
     def _death(self) -> ServerDied:
         self._death_told = True
         exitcode, stack, lost = self._exitcode, self._last_words, self._lost()
-        how = "had to be killed" if self._asked_to_stop else "ended by itself"
+        how = "had to be killed" if self._forced else "ended by itself"
         text = (
             f"{self.name} {how}, with {describe_exit(exitcode)}; "
             f"{lost} accepted message{'s' if lost != 1 else ''} had not left it.  "

@@ -32,7 +32,8 @@ BUSY_THREADS = str(Path(__file__).with_name("busy_threads.py"))
 
 def busy_forks(rounds: int) -> dict[str, float]:
     started = time.monotonic()
-    subprocess.run([sys.executable, BUSY_THREADS, str(rounds)], check=True, timeout=600)
+    command = [sys.executable, BUSY_THREADS, str(rounds)]
+    subprocess.run(command, check=True, timeout=600, stdout=subprocess.DEVNULL)
     return {"milliseconds": (time.monotonic() - started) * 1000 / rounds}
 
 
@@ -56,7 +57,7 @@ def rows(rng: random.Random) -> list[tuple[str, int, Callable[[], dict[str, Any]
             for others in (False, True):
                 name = f"test process killed, {count} server{'s' * (count > 1)}, {method}"
                 name += ", other children" * others
-                add(name, 4, killed_test_process, method, count, others)
+                add(name, 7, killed_test_process, method, count, others)
     table.append(
         ("server killed, pipe full, fork", 8, lambda: killed_under_load("fork", rng, 400_000))
     )
