@@ -186,9 +186,13 @@ def test_exceptions_from_signal_handlers_at_any_moment():
     controller.stop()
 
 
+# A socket may be made and not yet be in anybody's care when the exception comes.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(60)
 def test_an_interrupted_start_or_stop_can_be_followed_by_another():
     controller = QueueController()
+    with controller:
+        pass  # what it imports is imported: half an import is beyond mending
     with Interrupter() as interrupter:
         for number in range(120):
             with (
