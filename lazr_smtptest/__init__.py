@@ -9,6 +9,8 @@
 ('hi', ('lee@example.com',))
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lazr_smtptest._version import __version__
 from lazr_smtptest.controller import Controller, QueueController
 from lazr_smtptest.errors import (
@@ -22,8 +24,10 @@ from lazr_smtptest.errors import (
     StartTimeout,
 )
 from lazr_smtptest.inbox import MessageQueue
-from lazr_smtptest.message import Envelope, Message
 from lazr_smtptest.server import QueueServer, Server
+
+if TYPE_CHECKING:
+    from lazr_smtptest.message import Envelope, Message
 
 __all__ = [
     "AlreadyRunning",
@@ -43,3 +47,12 @@ __all__ = [
     "StartTimeout",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use what takes the whole email package."""
+    if name in ("Envelope", "Message"):
+        from lazr_smtptest import message
+
+        return getattr(message, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -356,12 +356,15 @@ class ServerProcess:
         if isinstance(self._server, QueueServer):
             self._server.queue = self.outbox
         self._deliver = way_of_delivery(self._server, self.outbox, self._worker, self._exit)
-        try:
-            self._open_session()
-        except Exception as error:
-            name = type(self._server).__name__
-            self.outbox.send("reply", 0, f"no session can be made for {name}: {error!r}")
-            return _EX_SOFTWARE
+        if type(self._server) not in (QueueServer, Server):
+            # aiosmtpd looks at all attributes of a server, and at its hooks'
+            # signatures, when a client connects.  Better it does so now.
+            try:
+                self._open_session()
+            except Exception as error:
+                name = type(self._server).__name__
+                self.outbox.send("reply", 0, f"no session can be made for {name}: {error!r}")
+                return _EX_SOFTWARE
         return self._loop.run_until_complete(self._serve())
 
     async def _serve(self) -> int:

@@ -25,7 +25,6 @@ from lazr_smtptest.errors import (
     StartTimeout,
 )
 from lazr_smtptest.inbox import MessageQueue
-from lazr_smtptest.message import Message
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from lazr_smtptest._channel import ServerEnd
     from lazr_smtptest._foreign import QueueFiller
     from lazr_smtptest._home import HomeEnd
+    from lazr_smtptest.message import Message
 
 __all__ = ["Controller", "QueueController"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import pickle
 import queue
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._home import HomeEnd
-from lazr_smtptest.message import Message, parse
+if TYPE_CHECKING:
+    from lazr_smtptest._home import HomeEnd
+    from lazr_smtptest.message import Message
 
 __all__ = ["MessageQueue"]
 
@@ -130,5 +130,11 @@ def unpack(parcel: bytes | tuple[Any, bytes]) -> Any:
     :return: A message, as a rule.
     """
     if isinstance(parcel, bytes):
+        import pickle
+
         return pickle.loads(parcel)
+    # Not at the head: it takes the whole email package, and importing this one
+    # is not to cost what reading a message does.
+    from lazr_smtptest.message import parse
+
     return parse(*parcel)

@@ -8,10 +8,12 @@ stored in the server process, and the test process does not see it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._version import __version__
-from lazr_smtptest.message import Message
+
+if TYPE_CHECKING:
+    from lazr_smtptest.message import Message
 
 __all__ = ["QueueServer", "Server"]
 
