@@ -13,6 +13,8 @@ which is all that pickle carries.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AlreadyRunning",
     "HandlerError",
@@ -27,6 +29,8 @@ __all__ = [
 
 class SMTPTestError(Exception):
     """The base of all errors of this package; catch it to catch them all.
+
+    Its keyword arguments, which all errors have, are kept as attributes.
 
     :ivar host: The host the server was asked to listen on, or None.
     :ivar port: The port the server listens on, or None.
@@ -72,12 +76,9 @@ class StartError(SMTPTestError):
         message: str = "",
         *,
         exitcode: int | None = None,
-        host: str | None = None,
-        port: int | None = None,
-        pid: int | None = None,
-        elapsed: float | None = None,
+        **where: Any,
     ) -> None:
-        super().__init__(message, host=host, port=port, pid=pid, elapsed=elapsed)
+        super().__init__(message, **where)
         self.exitcode = exitcode
 
 
@@ -103,11 +104,9 @@ class ServerDied(SMTPTestError):
         exitcode: int | None = None,
         lost: int = 0,
         stack: str = "",
-        host: str | None = None,
-        port: int | None = None,
-        pid: int | None = None,
+        **where: Any,
     ) -> None:
-        super().__init__(message, host=host, port=port, pid=pid)
+        super().__init__(message, **where)
         self.exitcode = exitcode
         self.lost = lost
         self.stack = stack
@@ -125,12 +124,9 @@ class ServerStuck(SMTPTestError, TimeoutError):
         message: str = "",
         *,
         stack: str = "",
-        host: str | None = None,
-        port: int | None = None,
-        pid: int | None = None,
-        elapsed: float | None = None,
+        **where: Any,
     ) -> None:
-        super().__init__(message, host=host, port=port, pid=pid, elapsed=elapsed)
+        super().__init__(message, **where)
         self.stack = stack
 
 
@@ -150,9 +146,7 @@ class HandlerError(SMTPTestError):
         message: str = "",
         *,
         traceback: str = "",
-        host: str | None = None,
-        port: int | None = None,
-        pid: int | None = None,
+        **where: Any,
     ) -> None:
-        super().__init__(message, host=host, port=port, pid=pid)
+        super().__init__(message, **where)
         self.traceback = traceback

@@ -45,9 +45,14 @@ WAYS = {
 
 def keywords(cls: type[Exception]) -> dict[str, Any]:
     """Give a value for each keyword argument of a class."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert names
+    names = [
+        parameter.name
+        for base in cls.__mro__
+        if issubclass(base, lazr_smtptest.SMTPTestError)
+        for parameter in inspect.signature(base.__init__).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    assert {"host", "port", "pid", "elapsed"} <= set(names)
     return {name: VALUES[name] for name in names}
 
 
