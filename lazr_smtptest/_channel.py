@@ -15,12 +15,12 @@ Four pipes:
     From the server process: what `faulthandler` writes about a process that
     can no longer speak for itself.
 
-Beside them stand three numbers in shared memory, which only the server process
-writes: how many messages it has put on ``records``, how many failures, and how
-often it said that all before is to be forgotten.  It counts before it answers
-the client.  So a test process that has seen the answer, and has read less than
-was counted, knows that the rest is on its way, and one that has read as much
-knows that there is no more.
+Beside them stand numbers in shared memory, which only the server process
+writes: how many messages it has put on ``records``, how many failures, how many
+log records, and how often it said that all before is to be forgotten.  It
+counts before it answers the client.  So a test process that has seen the
+answer, and has read less than was counted, knows that the rest is on its way,
+and one that has read as much knows that there is no more.
 
 A `multiprocessing.Queue` is not used for the records.  Its reader cannot give
 up half way through a record, so a stopped server process would stop the test
@@ -50,6 +50,7 @@ __all__ = [
     "FORGET",
     "FORGOTTEN",
     "FORKING",
+    "LOGGED",
     "Channel",
     "ServerEnd",
     "disown_in_children",
@@ -57,8 +58,9 @@ __all__ = [
 ]
 
 #: The places of the shared numbers: how many messages the server process has
-#: put, how many failures it has reported, and how often it was reset.
-COUNTED = ACCEPTED, FAILED, FORGOTTEN = 0, 1, 2
+#: put, how many failures it has reported, how often it was reset, and how many
+#: log records it has sent.
+COUNTED = ACCEPTED, FAILED, FORGOTTEN, LOGGED = 0, 1, 2, 3
 
 #: Stands for a message where everything before it is to be forgotten, for a
 #: reader that has passed some of it on.

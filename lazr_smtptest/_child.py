@@ -445,7 +445,10 @@ class ServerProcess:
     async def _reset(self) -> None:
         """Reset the server object, behind the handlers that are running."""
         try:
-            await self._loop.run_in_executor(self._worker, self._server.reset)
+            # The thread is idle where messages do not go by way of it.
+            nothing_to_do = type(self._server).reset is Server.reset
+            if not (nothing_to_do and self._deliver.immediate):
+                await self._loop.run_in_executor(self._worker, self._server.reset)
             await self.outbox.forget()
         except RefusedAtHome:
             return

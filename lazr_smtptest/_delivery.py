@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import pickle
 import queue
 import threading
 import traceback
@@ -24,9 +23,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from lazr_smtptest._channel import ACCEPTED, FAILED, FORGET, FORGOTTEN, ServerEnd
-from lazr_smtptest._frames import FrameWriter
-from lazr_smtptest.message import Envelope, parse
+from lazr_smtptest._channel import ACCEPTED, FAILED, FORGET, FORGOTTEN, LOGGED, ServerEnd
+from lazr_smtptest._frames import FrameWriter, pickled
+from lazr_smtptest.message import Envelope, Received, parse
 from lazr_smtptest.server import QueueServer, Server
 
 __all__ = ["Delivery", "Outbox", "refusal", "way_of_delivery"]
@@ -49,7 +48,7 @@ ACCEPTED_REPLY = "250 OK"
 #: queue.  The thread may be kept from running by a test that computes.
 _PUT_TIMEOUT = 60.0
 
-_COUNTED = {"message": ACCEPTED, "failed": FAILED, "forget": FORGOTTEN}
+_COUNTED = {"failed": FAILED, "forget": FORGOTTEN, "log": LOGGED}
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -102,11 +101,10 @@ class Outbox:
         :param item: A message, or anything else that is picklable.
         :raises Exception: What pickle raises if it is not.
         """
-        self.send("message", pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
-
-    def forward(self, envelope: Envelope, raw: bytes) -> None:
-        """Put a message as it was received; the test process parses it."""
-        self.send("message", (envelope, raw))
+        parcel = pickled(item)
+        with self._count:
+            self._writer.write(parcel, sealed=True)
+            self._counters[ACCEPTED] += 1
 
     def send(self, kind: str, *content: Any) -> None:
         """Send a record, and count it if it is of a kind that is counted."""
@@ -148,19 +146,21 @@ class AcknowledgedOutbox(Outbox):
         self._awaited: dict[int, Future[None]] = {}
         self._number = 0
 
-    def post(self, parcel: bytes | str | tuple[Envelope, bytes]) -> Future[None]:
+    def post(self, item: Any) -> Future[None]:
         """Send a message.
 
-        :param parcel: The message, pickled or as it was received; or `FORGET`.
+        :param item: The message; or `FORGET`.
         :return: A future, done when the queue has it, or has refused it.
         """
+        # Pickled twice, so that one that cannot be unpickled has its number.
+        parcel = pickled(item)
         future: Future[None] = Future()
         with self._count:
             self._number += 1
             number = self._number
             self._awaited[number] = future
         try:
-            self.send("message", (number, parcel))
+            super().put((number, parcel))
         except BaseException:
             del self._awaited[number]
             raise
@@ -179,7 +179,7 @@ class AcknowledgedOutbox(Outbox):
                 "on the event loop, put() would wait for ever for what the loop has yet to read: "
                 "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
             )
-        self.post(pickle.dumps(item, pickle.HIGHEST_PROTOCOL)).result(_PUT_TIMEOUT)
+        self.post(item).result(_PUT_TIMEOUT)
 
     async def forget(self) -> None:
         """Have the test process empty the queue, and wait for it.
@@ -220,7 +220,7 @@ def way_of_delivery(
 
 def _forwarding(outbox: Outbox) -> Delivery:
     def forward(envelope: Envelope, raw: bytes) -> str:
-        outbox.forward(envelope, raw)
+        outbox.put(Received(envelope, raw))
         return ACCEPTED_REPLY
 
     async def forward_eventually(envelope: Envelope, raw: bytes) -> str:
@@ -231,7 +231,7 @@ def _forwarding(outbox: Outbox) -> Delivery:
 
 def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
     async def forward(envelope: Envelope, raw: bytes) -> str:
-        placed = asyncio.wrap_future(outbox.post((envelope, raw)))
+        placed = asyncio.wrap_future(outbox.post(Received(envelope, raw)))
         try:
             await asyncio.wait_for(placed, _PUT_TIMEOUT)
         except RefusedAtHome as error:

@@ -7,6 +7,7 @@ something else; so with such a queue, and only then, there is a thread.
 
 from __future__ import annotations
 
+import pickle
 import queue
 import threading
 import traceback
@@ -55,24 +56,26 @@ class QueueFiller:
             except ServerStuck:
                 continue
             if parcel is not None:
-                self._place(*parcel)
+                self._place(*pickle.loads(parcel))
             elif self._home.ended:
                 return
 
-    def _place(self, number: int, parcel: Any) -> None:
+    def _place(self, number: int, parcel: bytes) -> None:
         from lazr_smtptest._delivery import refusal
         from lazr_smtptest.inbox import unpack
 
         refused = None
+        method = "put"
         try:
-            if parcel == FORGET:
+            message = unpack(parcel)
+            if message == FORGET:
+                method = "get_nowait"
                 self._empty()
             else:
-                self._put(unpack(parcel))
+                self._put(message)
         except Exception as error:
             refused = refusal(error)
             text = traceback.format_exc()
-            method = "get_nowait" if parcel == FORGET else "put"
             where = f"{type(self._target).__name__}.{method}"
             what = f"{where} raised {type(error).__name__}: {error}"
             self._home.fail(HandlerError(f"{what}\n\n{text}", traceback=text))

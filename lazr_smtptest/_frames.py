@@ -6,7 +6,9 @@ blocks until there is room.  A process that is stopped half way through would
 take the other down with it.  These two ends keep what is half read or not yet
 written in memory instead.
 
-A frame is the length of a pickle, as eight octets, and the pickle.
+A frame is one octet that says whether it is to be unpickled at once, the length
+of a pickle as eight octets, and the pickle.  A message is not unpickled until
+somebody takes it: a reset throws most of them away.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-__all__ = ["FrameReader", "FrameWriter", "encode"]
+__all__ = ["FrameReader", "FrameWriter", "encode", "pickled"]
 
-_HEADER = struct.Struct("!Q")
+_HEADER = struct.Struct("!?Q")
 
 #: What one read takes at most.  Large enough that a call costs little beside
 #: the copying, and a quarter of the largest pipe.
@@ -33,14 +35,24 @@ _READ_SIZE = 262_144
 _PARTS_PER_WRITE = 16
 
 
-def encode(value: Any) -> tuple[bytes, bytes]:
-    """Make a frame, in two parts so that a large pickle is not copied again.
+def pickled(value: Any) -> bytes:
+    """Pickle something, in the way of all frames.
 
     :param value: Anything picklable.
-    :return: The header and the pickle.
+    :return: The pickle.
     """
-    body = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return _HEADER.pack(len(body)), body
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def encode(value: Any, *, sealed: bool = False) -> tuple[bytes, bytes]:
+    """Make a frame, in two parts so that a large pickle is not copied again.
+
+    :param value: Anything picklable; if sealed, the octets themselves.
+    :param sealed: Whether the reader is to give the octets as they are.
+    :return: The header and the body.
+    """
+    body = value if sealed else pickled(value)
+    return _HEADER.pack(sealed, len(body)), body
 
 
 class FrameReader:
@@ -59,8 +71,8 @@ class FrameReader:
     def read(self) -> list[Any] | None:
         """Read once, without blocking.
 
-        :return: The objects that are now whole, perhaps none of them; None if
-            there was nothing to read.
+        :return: The objects that are now whole, perhaps none of them, and
+            octets for each that is sealed; None if there was nothing to read.
         :raises EOFError: Every writing end is closed.
         """
         try:
@@ -78,12 +90,12 @@ class FrameReader:
         start = 0
         with memoryview(pending) as view:
             while len(pending) - start >= _HEADER.size:
-                (length,) = _HEADER.unpack_from(view, start)
+                sealed, length = _HEADER.unpack_from(view, start)
                 end = start + _HEADER.size + length
                 if len(pending) < end:
                     break
                 with view[start + _HEADER.size : end] as body:
-                    frames.append(pickle.loads(body))
+                    frames.append(bytes(body) if sealed else pickle.loads(body))
                 start = end
         if start:
             del pending[:start]
@@ -111,14 +123,15 @@ class FrameWriter:
         self._writing = False
         self._backlog: deque[memoryview] = deque()
 
-    def write(self, value: Any) -> None:
+    def write(self, value: Any, *, sealed: bool = False) -> None:
         """Write one object, or as much of it as there is room for.
 
-        :param value: Anything picklable.
+        :param value: See `encode`.
+        :param sealed: See `encode`.
         :raises Exception: Whatever pickle raises; nothing is written then.
         :raises BrokenPipeError: The reading end is closed.
         """
-        header, body = encode(value)
+        header, body = encode(value, sealed=sealed)
         parts = (memoryview(header), memoryview(body))
         with self._lock:
             idle = not self._backlog

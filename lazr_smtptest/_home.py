@@ -25,6 +25,7 @@ from lazr_smtptest._channel import (
     FAILED,
     FORGOTTEN,
     FORKING,
+    LOGGED,
     Channel,
     disown_in_children,
 )
@@ -135,7 +136,8 @@ class HomeEnd:
             if self._is_incomplete():
                 return None
             self._raise_failure()
-            return len(self._messages) + self._in_transit()
+            coming = self._counters[ACCEPTED] - self._received[ACCEPTED]
+            return len(self._messages) + (0 if self._ended else max(coming, 0))
 
         count = self._await(counted, TRANSIT_TIMEOUT)
         if count is None:
@@ -155,6 +157,10 @@ class HomeEnd:
         :raises ServerDied: Nothing is left, and the server process is gone.
         :raises ServerStuck: What was on its way has not come within 5 seconds.
         """
+        if self._messages and not (self._logs or self._failures or self._is_incomplete()):
+            # The next one is here, and so is all that must come first.
+            with contextlib.suppress(IndexError):
+                return self._messages.popleft()
         found = self._await(lambda: self._next(failures), timeout) if timeout > 0 else None
         if found is None:
             found = self._await(lambda: self._next(failures) or self._nothing(), TRANSIT_TIMEOUT)
@@ -440,7 +446,11 @@ class HomeEnd:
         if frames is None:
             return False
         for frame in frames:
-            self._sort(*frame)
+            if type(frame) is bytes:
+                self._messages.append(frame)
+                self._received[ACCEPTED] += 1
+            else:
+                self._sort(*frame)
         self._tell_waiting()
         return True
 
@@ -455,13 +465,11 @@ class HomeEnd:
         self._note_end()
 
     def _sort(self, kind: str, *content: Any) -> None:
-        if kind == "message":
-            self._messages.append(content[0])
-            self._received[ACCEPTED] += 1
-        elif kind == "reply":
+        if kind == "reply":
             self._replies[content[0]] = content[1]
         elif kind == "log":
             self._logs.append(content[0])
+            self._received[LOGGED] += 1
         elif kind == "failed":
             self._failures.append(HandlerError(content[0], traceback=content[1], **self._where))
             self._received[FAILED] += 1
@@ -493,14 +501,15 @@ class HomeEnd:
     def _is_incomplete(self) -> bool:
         """Say whether something must be awaited before any message is taken.
 
-        That is a failure, or the word that what came before is to be
-        forgotten; or a message, where there is none.
+        That is a failure, a log record, or the word that what came before is
+        to be forgotten; or a message, where there is none.
         """
         if self._ended:
             return False
         counters, received = self._counters, self._received
-        if counters[FAILED] > received[FAILED] or counters[FORGOTTEN] > received[FORGOTTEN]:
-            return True
+        for kind in (FAILED, FORGOTTEN, LOGGED):
+            if counters[kind] > received[kind]:
+                return True
         return not self._messages and counters[ACCEPTED] > received[ACCEPTED]
 
     def _pass_on_logs(self) -> None:

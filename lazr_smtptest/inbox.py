@@ -103,9 +103,9 @@ class MessageQueue:
         return self.qsize() == 0
 
     def _take(self, timeout: float) -> Any | None:
-        # In two steps, so that what take() raises has no IndexError behind it.
-        with contextlib.suppress(IndexError):
-            return self._older.popleft()
+        if self._older:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                return self._older.popleft()
         return None if self._home is None else self._home.take(timeout)
 
     def _is_fed(self) -> bool:
@@ -123,18 +123,17 @@ class MessageQueue:
         self._older.clear()
 
 
-def unpack(parcel: bytes | tuple[Any, bytes]) -> Any:
+def unpack(parcel: bytes) -> Any:
     """Make what a test gets of what the server process sent.
 
-    :param parcel: A pickle, or an envelope and the octets.
+    :param parcel: The pickle of a `Received`, or of what a handler passed on.
     :return: A message, as a rule.
     """
-    if isinstance(parcel, bytes):
-        import pickle
-
-        return pickle.loads(parcel)
     # Not at the head: it takes the whole email package, and importing this one
     # is not to cost what reading a message does.
-    from lazr_smtptest.message import parse
+    import pickle
 
-    return parse(*parcel)
+    from lazr_smtptest.message import Received, parse
+
+    value = pickle.loads(parcel)
+    return parse(*value) if type(value) is Received else value

@@ -14,7 +14,7 @@ from email.errors import MessageDefect
 from email.message import EmailMessage
 from typing import Any, NamedTuple
 
-__all__ = ["Envelope", "Message", "ParserFailed", "parse"]
+__all__ = ["Envelope", "Message", "ParserFailed", "Received", "parse"]
 
 #: Headers that 2.x added, and so do we.  A sender may have forged them.
 _X_PEER, _X_MAILFROM, _X_RCPTTO = "X-Peer", "X-MailFrom", "X-RcptTo"
@@ -54,6 +54,13 @@ class Envelope(NamedTuple):
     tls: str | None
     auth_user: str | None
     received_at: datetime
+
+
+class Received(NamedTuple):
+    """A message as it comes from the server process, not parsed."""
+
+    envelope: Envelope
+    raw: bytes
 
 
 class Message(EmailMessage):
@@ -103,8 +110,8 @@ def parse(envelope: Envelope, raw: bytes) -> Message:
 
 def _add_headers(message: Message) -> None:
     """Replace the X- headers of 2.x by true ones."""
-    for name, _ in list(message.raw_items()):
-        if name.lower() in _OURS:
+    if not _OURS.isdisjoint([name.lower() for name in message.keys()]):  # noqa: SIM118
+        for name in (_X_PEER, _X_MAILFROM, _X_RCPTTO):
             del message[name]
     envelope = message.envelope
     # set_raw() is how the parser itself adds a header: the value is parsed
@@ -115,7 +122,10 @@ def _add_headers(message: Message) -> None:
         (_X_MAILFROM, envelope.mail_from),
         (_X_RCPTTO, ", ".join(envelope.rcpt_tos)),
     ):
-        text = _LINE_BREAKS.sub(" ", value)
-        # Octets that are not ASCII look like this to the parser, too.
-        raw = text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
-        message.set_raw(name, raw)
+        message.set_raw(name, value if value.isascii() and value.isprintable() else _safe(value))
+
+
+def _safe(value: str) -> str:
+    """Make a header's value of any text: one line, and octets as the parser has them."""
+    text = _LINE_BREAKS.sub(" ", value)
+    return text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
