@@ -171,6 +171,9 @@ class SMTP(aiosmtpd.smtp.SMTP):
         # in the midst of an AUTH, whose answers are never among these.
         if reader._waiter is None or reader._buffer or len(data) > self.command_size_limit:
             return False
+        # A client that does not read has to wait, and only a coroutine can.
+        if self.transport.get_write_buffer_size():
+            return False
         command = _PLAIN_COMMAND.match(data)
         if command is None or not self._may_take_mail():
             return False
