@@ -129,7 +129,7 @@ class HomeEnd:
         :raises ServerDied: Nothing is left, and the server process is gone.
         :raises ServerStuck: What was on its way has not come within 5 seconds.
         """
-        if not self._ended and not self._in_transit():
+        if not (self._ended or self._failures or self._logs or self._in_transit()):
             return len(self._messages)
 
         def counted() -> int | None:

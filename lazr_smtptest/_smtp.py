@@ -123,6 +123,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
         self._content_is_quick = False
         self._corked: bytearray | None = None
         self._deadline = 0.0
+        self._mid_line = False
         super().__init__(
             server,
             data_size_limit=server.data_size_limit,
@@ -146,6 +147,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
         content = self._content
         if content is None or content.ended:
             if not (self._quick and self._answered(data)):
+                self._mid_line = not data.endswith(b"\n")
                 super().data_received(data)
             return
         rest = content.feed(data)
@@ -167,9 +169,12 @@ class SMTP(aiosmtpd.smtp.SMTP):
         :return: Whether it was; if not, nothing has been done about it.
         """
         reader: Any = self._reader
-        # Waiting, with nothing to read: the coroutine is between commands, or
-        # in the midst of an AUTH, whose answers are never among these.
-        if reader._waiter is None or reader._buffer or len(data) > self.command_size_limit:
+        # Waiting, with nothing to read, and not for the rest of a line (which
+        # is what it does about one that is too long): the coroutine is between
+        # commands, or in the midst of an AUTH, whose answers are never these.
+        if reader._waiter is None or reader._buffer or self._mid_line:
+            return False
+        if len(data) > self.command_size_limit:
             return False
         # A client that does not read has to wait, and only a coroutine can.
         if self.transport.get_write_buffer_size():
@@ -277,7 +282,8 @@ class SMTP(aiosmtpd.smtp.SMTP):
             await super().smtp_EHLO(hostname)
         finally:
             self._corked = None
-        self._writer.write(bytes(corked))
+        if corked:
+            await super().push(bytes(corked[:-2]))
 
     # What differs from the base class.
 
@@ -337,6 +343,7 @@ class SMTP(aiosmtpd.smtp.SMTP):
         reader: Any = self._reader
         early = bytes(reader._buffer)
         reader._buffer.clear()
+        self._mid_line = False
         reader._maybe_resume_transport()
         if early:
             self.data_received(early)

@@ -669,3 +669,18 @@ def test_rset_with_more_than_one_read_in_the_pipe():
         client.rset()
         with pytest.raises(queue.Empty):
             controller.queue.get_nowait()
+
+
+def test_each_failure_is_told_by_qsize_too():
+    class Fails(QueueServer):
+        def handle_message(self, message):
+            raise ValueError(message["subject"])
+
+    inbox = MessageQueue()
+    with Controller(Fails("localhost", 0, inbox)) as controller, connected(controller) as client:
+        for subject in ("one", "two"):
+            assert refused_reply(client, subject)[0] == 451
+        for subject in ("one", "two"):
+            with pytest.raises(HandlerError, match=f"ValueError: {subject}"):
+                inbox.qsize()
+        assert inbox.qsize() == 0

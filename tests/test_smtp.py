@@ -307,3 +307,33 @@ def test_replies_after_the_client_hung_up_harm_nobody(server):
     with connected(server) as client:
         send(client, "alive")
     until(lambda: "alive" in [m["subject"] for m in server])
+
+
+@pytest.mark.parametrize("uvloop", [False, None])
+def test_the_rest_of_a_line_that_is_too_long_is_no_command(uvloop):
+    with QueueController(uvloop=uvloop) as controller:
+        address = (controller.host, controller.port)
+        with socket.create_connection(address, timeout=10) as sock, sock.makefile("rb") as replies:
+            replies.readline()
+            sock.sendall(b"HELO x\r\n")
+            assert replies.readline().startswith(b"250")
+            sock.sendall(b"NOOP " + b"a" * 5000)
+            # A whole command of another session: by then this much is read.
+            with connected(controller) as client:
+                client.noop()
+            sock.sendall(b"MAIL FROM:<evil@example.com>\r\n")
+            assert replies.readline() == b"500 Command line too long\r\n"
+            sock.sendall(b"RCPT TO:<a@example.com>\r\n")
+            assert replies.readline().startswith(b"503")
+
+
+def test_ehlo_waits_for_a_client_that_does_not_read():
+    with QueueController() as controller:
+        with socket.create_connection((controller.host, controller.port), timeout=10) as sock:
+            sock.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                for _ in range(400):
+                    sock.sendall(b"EHLO x\r\n" * 10_000)
+        with connected(controller) as client:
+            send(client, "alive")
+        assert controller.queue.get_nowait()["subject"] == "alive"
