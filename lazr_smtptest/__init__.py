@@ -9,32 +9,37 @@
 ('hi', ('lee@example.com',))
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._version import __version__
-from lazr_smtptest.controller import Controller, QueueController
-from lazr_smtptest.errors import (
-    AlreadyRunning,
-    HandlerError,
-    NotRunning,
-    ServerDied,
-    ServerStuck,
-    SMTPTestError,
-    StartError,
-    StartTimeout,
-)
-from lazr_smtptest.inbox import MessageQueue
-from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
-    from lazr_smtptest.message import Envelope, Message
+    from lazr_smtptest.controller import Controller, QueueController
+    from lazr_smtptest.errors import (
+        AlreadyRunning,
+        HandlerError,
+        MessageNotReceived,
+        NotRunning,
+        ServerDied,
+        ServerStuck,
+        SMTPTestError,
+        StartError,
+        StartTimeout,
+        UnexpectedMessage,
+    )
+    from lazr_smtptest.inbox import MessageQueue
+    from lazr_smtptest.message import Attachment, Envelope, Message
+    from lazr_smtptest.server import QueueServer, Server
 
 __all__ = [
     "AlreadyRunning",
+    "Attachment",
     "Controller",
     "Envelope",
     "HandlerError",
     "Message",
+    "MessageNotReceived",
     "MessageQueue",
     "NotRunning",
     "QueueController",
@@ -45,14 +50,40 @@ __all__ = [
     "ServerStuck",
     "StartError",
     "StartTimeout",
+    "UnexpectedMessage",
     "__version__",
 ]
 
+#: Where the names live.  Each is imported when it is first used: pytest loads
+#: this package's plugin whether or not any test sends mail.
+_HOMES = {
+    "controller": ("Controller", "QueueController"),
+    "errors": (
+        "AlreadyRunning",
+        "HandlerError",
+        "MessageNotReceived",
+        "NotRunning",
+        "SMTPTestError",
+        "ServerDied",
+        "ServerStuck",
+        "StartError",
+        "StartTimeout",
+        "UnexpectedMessage",
+    ),
+    "inbox": ("MessageQueue",),
+    "message": ("Attachment", "Envelope", "Message"),
+    "server": ("QueueServer", "Server"),
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import on first use what takes the whole email package."""
-    if name in ("Envelope", "Message"):
-        from lazr_smtptest import message
-
-        return getattr(message, name)
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+            globals()[name] = value
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

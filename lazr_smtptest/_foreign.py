@@ -7,7 +7,6 @@ something else; so with such a queue, and only then, there is a thread.
 
 from __future__ import annotations
 
-import pickle
 import queue
 import threading
 import traceback
@@ -15,6 +14,7 @@ from typing import Any
 
 from lazr_smtptest._channel import FORGET
 from lazr_smtptest._home import HomeEnd
+from lazr_smtptest._parcel import Parcel
 from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck
 
 __all__ = ["QueueFiller"]
@@ -56,18 +56,17 @@ class QueueFiller:
             except ServerStuck:
                 continue
             if parcel is not None:
-                self._place(*pickle.loads(parcel))
+                self._place(*parcel.open())
             elif self._home.ended:
                 return
 
-    def _place(self, number: int, parcel: bytes) -> None:
+    def _place(self, number: int, octets: bytes) -> None:
         from lazr_smtptest._delivery import refusal
-        from lazr_smtptest.inbox import unpack
 
         refused = None
         method = "put"
         try:
-            message = unpack(parcel)
+            message = Parcel(octets).open()
             if message == FORGET:
                 method = "get_nowait"
                 self._empty()

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -30,6 +30,7 @@ from lazr_smtptest._channel import (
     disown_in_children,
 )
 from lazr_smtptest._frames import FrameReader, encode
+from lazr_smtptest._parcel import Parcel
 from lazr_smtptest._process import ServerProcessHandle, describe_exit
 from lazr_smtptest.errors import HandlerError, NotRunning, ServerDied, ServerStuck
 
@@ -85,7 +86,7 @@ class HomeEnd:
         self._exitcode: int | None = None
         self._last_words = ""
         self._received = [0 for _ in COUNTED]
-        self._messages: deque[Any] = deque()
+        self._messages: deque[Parcel] = deque()
         self._failures: deque[HandlerError] = deque()
         self._logs: deque[logging.LogRecord] = deque()
         self._replies: dict[int, Any] = {}
@@ -146,20 +147,20 @@ class HomeEnd:
             self._raise_death()
         return count
 
-    def take(self, timeout: float = 0.0, *, failures: bool = True) -> Any | None:
+    def take(self, timeout: float = 0.0, *, failures: bool = True) -> Parcel | None:
         """Take the next message.
 
         :param timeout: How long to wait, in seconds, when none is there and
             none is on its way.
         :param failures: Whether to raise what handlers raised.
-        :return: What was put, or None if there is nothing.
+        :return: The message, or None if there is none.
         :raises HandlerError: A handler has failed.
         :raises ServerDied: Nothing is left, and the server process is gone.
         :raises ServerStuck: What was on its way has not come within 5 seconds.
         """
         if self._messages and not (self._logs or self._failures or self._is_incomplete()):
             # The next one is here, and so is all that must come first.
-            with contextlib.suppress(IndexError):
+            with contextlib.suppress(IndexError), self._lock:
                 return self._messages.popleft()
         found = self._await(lambda: self._next(failures), timeout) if timeout > 0 else None
         if found is None:
@@ -171,7 +172,7 @@ class HomeEnd:
         self._raise_death()
         return None
 
-    def _next(self, failures: bool) -> tuple[Any, ...] | None:
+    def _next(self, failures: bool) -> tuple[Parcel, ...] | None:
         """Take the next message or raise the next failure, if it may be done yet."""
         if self._is_incomplete():
             return None
@@ -179,16 +180,72 @@ class HomeEnd:
             self._raise_failure()
         return (self._messages.popleft(),) if self._messages else None
 
-    def _nothing(self) -> tuple[Any, ...] | None:
+    def _nothing(self) -> tuple[Parcel, ...] | None:
         """Give the empty tuple if it is certain that there is no message."""
         return None if self._in_transit() or self._ended else ()
 
-    def remains(self) -> list[Any]:
-        """Hand out all messages that have arrived."""
+    # What there is, looked at and not taken.
+
+    def look(self) -> tuple[list[Parcel], int]:
+        """Give all messages that can be taken, and take none.
+
+        What was accepted before the call is among them.
+
+        :return: The messages, and how many have ever arrived.
+        :raises HandlerError: A handler has failed.
+        :raises ServerStuck: What was on its way has not come within 5 seconds.
+        """
+        accepted = self._counters[ACCEPTED]
+
+        def all_of_them() -> tuple[list[Parcel], int] | None:
+            received = self._received[ACCEPTED]
+            if not self._ended and (received < accepted or self._is_incomplete()):
+                return None
+            self._raise_failure()
+            return list(self._messages), received
+
+        found = self._await(all_of_them, TRANSIT_TIMEOUT)
+        if found is None:
+            self._raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
+        return found
+
+    @property
+    def remains(self) -> list[Parcel]:
+        """What has arrived, whatever else may be wrong."""
         with self._lock:
-            remains = list(self._messages)
-            self._messages.clear()
-            return remains
+            return list(self._messages)
+
+    def await_more(self, seen: int, timeout: float) -> None:
+        """Wait until more have arrived than were seen, or something failed.
+
+        :param seen: How many had ever arrived; see `look`.
+        :param timeout: How long to wait, in seconds.
+        """
+        self._await(lambda: self._received[ACCEPTED] > seen or self._failures or None, timeout)
+
+    def claim(self, wanted: Iterable[Parcel]) -> bool:
+        """Take these messages, wherever they are; all of them or none.
+
+        :param wanted: What `look` gave.
+        :return: Whether they were still there.
+        """
+        taken: list[Parcel] = []
+        with self._lock:
+            try:
+                for parcel in wanted:
+                    self._messages.remove(parcel)
+                    taken.append(parcel)
+            except ValueError:  # another thread was quicker
+                self._messages.extendleft(reversed(taken))
+                return False
+            return True
+
+    def adopt(self, other: HomeEnd) -> None:
+        """Take over what is left of another end; it came before all else."""
+        with other._lock:
+            older, other._messages = other._messages, deque()
+        with self._lock:
+            self._messages.extendleft(reversed(older))
 
     def check(self) -> None:
         """Raise what a handler has raised, if it did and nobody knows yet.
@@ -204,13 +261,14 @@ class HomeEnd:
             finally:
                 self._failures.clear()
 
-    def check_death(self) -> None:
-        """Raise that the server process had died, if no call has said so.
+    def check_death(self, *, again: bool = True) -> None:
+        """Raise that the server process has died, whatever is left to take.
 
-        :raises ServerDied: It had.
+        :param again: Whether to do so if a call has said so before.
+        :raises ServerDied: It has.
         """
-        if not self._death_told:
-            self._raise_death()
+        if again or not self._death_told:
+            self._raise_death(drained=False)
 
     def fail(self, failure: HandlerError) -> None:
         """Note a failure of code that was plugged in at this end."""
@@ -447,7 +505,7 @@ class HomeEnd:
             return False
         for frame in frames:
             if type(frame) is bytes:
-                self._messages.append(frame)
+                self._messages.append(Parcel(frame))
                 self._received[ACCEPTED] += 1
             else:
                 self._sort(*frame)
@@ -575,13 +633,16 @@ class HomeEnd:
         if self._failures:
             raise self._failures.popleft()
 
-    def _raise_death(self) -> None:
-        """Raise if the server process is gone, and should not be."""
+    def _raise_death(self, *, drained: bool = True) -> None:
+        """Raise if the server process is gone, and should not be.
+
+        :param drained: Whether what is left must have been taken first.
+        """
         self._check_owner()
         with self._lock:
             if not self._ended and self._process is not None and self._process.is_gone():
                 self._take_in_the_rest()
-            if not self._ended or self._messages or self._ended_well():
+            if not self._ended or (drained and self._messages) or self._ended_well():
                 return
             raise self._death()
 
@@ -620,6 +681,11 @@ class HomeEnd:
         if stack:
             text += f".  Its last words were:\n{stack}"
         return ServerDied(text, exitcode=exitcode, lost=lost, stack=stack, **self._where)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """What errors say of the server: host, port and pid."""
+        return self._where.copy()
 
     @property
     def name(self) -> str:

@@ -21,6 +21,7 @@ from lazr_smtptest.errors import (
     NotRunning,
     ServerDied,
     ServerStuck,
+    SMTPTestError,
     StartError,
     StartTimeout,
 )
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from types import TracebackType
 
-    # typing has it from 3.11 on.
-    from typing_extensions import Self
+    # typing has them from 3.11 on.
+    from typing_extensions import Self, Unpack
 
     from lazr_smtptest._channel import ServerEnd
+    from lazr_smtptest._criteria import Wanted
     from lazr_smtptest._foreign import QueueFiller
     from lazr_smtptest._home import HomeEnd
     from lazr_smtptest.message import Message
@@ -260,7 +262,7 @@ class Controller:
             return
         home.check()
         if self._own_queue() is None:
-            home.check_death()
+            home.check_death(again=False)
 
     def reset(self) -> None:
         """Forget all messages that were accepted so far.
@@ -278,10 +280,29 @@ class Controller:
             raise NotRunning("reset() needs a running server: call start() first")
         with self._changing:
             home.request("reset", timeout=self._reset_timeout)
-            queue = self._own_queue()
-            if queue is not None:
-                queue._forget_older()
             home.check()
+
+    def _diagnose(self, timeout: float) -> SMTPTestError | None:
+        """Find out whether something is wrong with the server process.
+
+        :param timeout: How long it may take to answer, in seconds.
+        :return: That it died or is stuck; None if it is well, or was stopped.
+        """
+        home = self._home
+        if home is None:
+            return None
+        try:
+            home.request("ping", timeout=timeout)
+        except (ServerDied, ServerStuck) as error:
+            return error
+        return None
+
+    def _give_up(self) -> None:
+        """End a server process that is known to be stuck, without asking first."""
+        with self._changing:
+            if self._home is not None:
+                self._home.kill()
+            self._take_down()
 
     def __enter__(self) -> Self:
         self.start()
@@ -484,6 +505,25 @@ class QueueController(Controller):
         :param port: Where to listen.
         """
         self.server = QueueServer(host, port, self.queue, **self.server_options)
+
+    @property
+    def messages(self) -> list[Message]:
+        """What is there now, taking nothing; see `MessageQueue.messages`."""
+        return self.queue.messages
+
+    def wait(self, timeout: float = 5.0, **wanted: Unpack[Wanted]) -> Message:
+        """Take the first message that is wanted; see `MessageQueue.wait`."""
+        return self.queue.wait(timeout, **wanted)
+
+    def wait_many(
+        self, count: int, timeout: float = 5.0, **wanted: Unpack[Wanted]
+    ) -> list[Message]:
+        """Take the first so many that are wanted; see `MessageQueue.wait_many`."""
+        return self.queue.wait_many(count, timeout, **wanted)
+
+    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[Wanted]) -> None:
+        """See to it that there is none; see `MessageQueue.expect_none`."""
+        self.queue.expect_none(quiet, **wanted)
 
     def __iter__(self) -> Iterator[Message]:
         """Take the messages that are there now.

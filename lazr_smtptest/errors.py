@@ -3,7 +3,8 @@
 `SMTPTestError` is never raised itself.  Below it, the classes tell whose
 turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
 `HandlerError` is the fault of the code that a test plugged into the server,
-and the rest is about the server process.  A port that is taken, or a host
+`MessageNotReceived` and `UnexpectedMessage` are what a test is for, and the
+rest is about the server process.  A port that is taken, or a host
 that is not ours, stays the plain `OSError` that the operating system raised.
 
 An exception crosses process borders here (and again in parallel test
@@ -13,17 +14,20 @@ which is all that pickle carries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
     "AlreadyRunning",
     "HandlerError",
+    "MessageNotReceived",
     "NotRunning",
     "SMTPTestError",
     "ServerDied",
     "ServerStuck",
     "StartError",
     "StartTimeout",
+    "UnexpectedMessage",
 ]
 
 
@@ -150,3 +154,38 @@ class HandlerError(SMTPTestError):
     ) -> None:
         super().__init__(message, **where)
         self.traceback = traceback
+
+
+class MessageNotReceived(SMTPTestError, AssertionError, TimeoutError):
+    """Raised when a message that was waited for has not come.
+
+    :ivar near_misses: The messages that came nearest to it, nearest first, at
+        most five: each a `NearMiss`.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        near_misses: Sequence[Any] = (),
+        **where: Any,
+    ) -> None:
+        super().__init__(message, **where)
+        self.near_misses = tuple(near_misses)
+
+
+class UnexpectedMessage(SMTPTestError, AssertionError):
+    """Raised when a message came that was not to come.
+
+    :ivar message: The `Message`.
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        message: Any = None,
+        **where: Any,
+    ) -> None:
+        super().__init__(text, **where)
+        self.message = message

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import queue
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
+
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from lazr_smtptest._criteria import Criteria, Difference, Wanted
     from lazr_smtptest._home import HomeEnd
+    from lazr_smtptest._parcel import Parcel
     from lazr_smtptest.message import Message
 
 __all__ = ["MessageQueue"]
@@ -28,6 +33,28 @@ class MessageQueue:
     call here sees that message; no waiting is needed, and so there is no
     reason to call with ``block=True`` for a message that has been sent.
 
+    For mail that a program sends when it gets to it, there are `wait`,
+    `wait_many` and `expect_none`.  They look at all messages that are there,
+    at first, and then at each that arrives.  All three take these keyword
+    arguments, and want messages that meet every one of them:
+
+    ``rcpt``
+        a recipient of the envelope (RCPT), blind copies included
+    ``sender``
+        the sender of the envelope (MAIL); ``""`` is the null reverse-path
+    ``to``
+        an address in the header field To
+    ``subject``
+        the header field Subject, decoded
+    ``where``
+        a callable that takes the message and says whether it is wanted; only
+        called for messages that meet all else
+
+    The first four may be a callable that takes the text, or a compiled pattern
+    to search for in it.  A string is a part of the subject, but the whole of
+    an address, where the domain's case and the way of quoting are of no
+    importance (RFC 5321, 2.4).
+
     What was accepted before `Controller.stop` can still be taken after it.
 
     >>> MessageQueue().qsize()
@@ -36,7 +63,8 @@ class MessageQueue:
 
     def __init__(self) -> None:
         self._home: HomeEnd | None = None
-        self._older: deque[Any] = deque()
+        #: The last messages that were taken, where a report may want them.
+        self._taken: deque[Parcel] = deque(maxlen=0)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Message:
         """Take the next message.
@@ -52,20 +80,17 @@ class MessageQueue:
         :raises ServerStuck: An accepted message did not arrive in 5 seconds.
         :raises ValueError: The timeout is negative, or no finite number.
         """
-        if timeout is None:
-            timeout = DEFAULT_TIMEOUT
-        if not 0 <= timeout < math.inf:
-            raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
+        timeout = _seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
         started = time.monotonic()
-        parcel = self._take(timeout if block else 0.0)
+        parcel = None if self._home is None else self._home.take(timeout if block else 0.0)
         if parcel is not None:
-            message: Message = unpack(parcel)
+            self._taken.append(parcel)
+            message: Message = parcel.open()
             return message
         if not block:
             raise queue.Empty("no message is there")
         elapsed = time.monotonic() - started
-        running = self._home is not None and not self._home.ended
-        reason = "" if running else ": no server is running"
+        reason = "" if self._may_get_more() else ": no server is running"
         raise queue.Empty(f"no message came within {elapsed:.3g} seconds{reason}")
 
     def get_nowait(self) -> Message:
@@ -92,8 +117,7 @@ class MessageQueue:
         :raises ServerDied: See `get`; where the death is known already.
         :raises ServerStuck: See `get`.
         """
-        waiting = 0 if self._home is None else self._home.waiting()
-        return len(self._older) + waiting
+        return 0 if self._home is None else self._home.waiting()
 
     def empty(self) -> bool:
         """Say whether there is no message.  See `qsize`.
@@ -102,11 +126,91 @@ class MessageQueue:
         """
         return self.qsize() == 0
 
-    def _take(self, timeout: float) -> Any | None:
-        if self._older:
-            with contextlib.suppress(IndexError):  # another thread was quicker
-                return self._older.popleft()
-        return None if self._home is None else self._home.take(timeout)
+    @property
+    def messages(self) -> list[Message]:
+        """What is there now, in order, as a list.  Nothing is taken.
+
+        Blocks like `get_nowait`.
+
+        :raises HandlerError: See `get`.
+        :raises ServerDied: See `get`.
+        :raises ServerStuck: See `get`.
+        """
+        home = self._home
+        if home is None:
+            return []
+        parcels, _ = home.look()
+        if not parcels:
+            home.check_death()
+        return [parcel.open() for parcel in parcels]
+
+    def wait(self, timeout: float = 5.0, **wanted: Unpack[Wanted]) -> Message:
+        """Take the first message that is wanted; wait for it if need be.
+
+        The others stay, in order.
+
+        :param timeout: How long to wait at most, in seconds; at once when the
+            message is there, and when no server is running any more.
+        :param wanted: See the class; without any, each message will do.
+        :return: The message.
+        :raises MessageNotReceived: It has not come; the text is a report.
+        :raises HandlerError: See `get`.
+        :raises ServerDied: It is not here, and the server process died.
+        :raises ServerStuck: See `get`.
+        :raises TypeError: A criterion is unknown, or of a type it cannot be.
+        :raises ValueError: The timeout is negative, or no finite number.
+        """
+        return self.wait_many(1, timeout, **wanted)[0]
+
+    def wait_many(
+        self, count: int, timeout: float = 5.0, **wanted: Unpack[Wanted]
+    ) -> list[Message]:
+        """Take the first so many messages that are wanted, when all are there.
+
+        If they do not all come, none is taken.
+
+        :param count: How many.
+        :param timeout: How long to wait at most for all of them, in seconds.
+        :param wanted: See the class.
+        :return: The messages, in the order in which they were accepted.
+        :raises Exception: See `wait`.
+        """
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"count must be a whole number from 1 on, not {count!r}")
+        search = _Search(self, wanted)
+        deadline = search.started + _seconds("timeout", timeout)
+        while True:
+            parcels = search.look()
+            if len(parcels) < count:
+                if not search.may_go_on(deadline):
+                    raise search.failure(count)
+            elif self._home is not None and self._home.claim(parcels[:count]):
+                self._taken.extend(parcels[:count])
+                return [parcel.open() for parcel in parcels[:count]]
+
+    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[Wanted]) -> None:
+        """See to it that no message is there that is not wanted, nor comes.
+
+        Nothing is taken.
+
+        :param quiet: How long to watch, in seconds.  Less will do when no
+            server is running any more.
+        :param wanted: See the class; here, what is *not* to come.
+        :raises UnexpectedMessage: Such a message was there, or came.
+        :raises NotRunning: No server has ever filled this queue.
+        :raises Exception: See `wait`.
+        """
+        if self._home is None:
+            raise NotRunning("no message can come where no server was started: call start() first")
+        search = _Search(self, wanted)
+        deadline = search.started + _seconds("quiet", quiet)
+        while not (found := search.look()):
+            if not search.may_go_on(deadline):
+                return
+        raise search.surprise(found[0], quiet)
+
+    def _may_get_more(self) -> bool:
+        return self._home is not None and not self._home.ended
 
     def _is_fed(self) -> bool:
         """Say whether a running server fills this queue."""
@@ -115,25 +219,94 @@ class MessageQueue:
     def _attach(self, home: HomeEnd) -> None:
         """Be filled from another channel; what is left of the last one stays."""
         if self._home is not None:
-            self._older.extend(self._home.remains())
+            home.adopt(self._home)
         self._home = home
 
-    def _forget_older(self) -> None:
-        """Drop what came from servers before this one."""
-        self._older.clear()
+    def _keep_taken(self, limit: int) -> None:
+        """Begin to keep the last messages that are taken from now on.
+
+        :param limit: How many.
+        """
+        self._taken = deque(maxlen=limit)
 
 
-def unpack(parcel: bytes) -> Any:
-    """Make what a test gets of what the server process sent.
+class _Search:
+    """One call's search: what it wants, and what it has seen so far.
 
-    :param parcel: The pickle of a `Received`, or of what a handler passed on.
-    :return: A message, as a rule.
+    :param inbox: Where to look.
+    :param wanted: The criteria, as the caller gave them.
     """
-    # Not at the head: it takes the whole email package, and importing this one
-    # is not to cost what reading a message does.
-    import pickle
 
-    from lazr_smtptest.message import Received, parse
+    def __init__(self, inbox: MessageQueue, wanted: Wanted) -> None:
+        from lazr_smtptest._criteria import Criteria
 
-    value = pickle.loads(parcel)
-    return parse(*value) if type(value) is Received else value
+        self._criteria: Criteria = Criteria(**wanted)
+        self._inbox = inbox
+        self._seen = 0
+        self._is_last_look = False
+        self._parcels: list[Parcel] = []
+        #: Each message is looked at once, however long the search.
+        self._differences: dict[Parcel, list[Difference]] = {}
+        self.started = time.monotonic()
+
+    def look(self) -> list[Parcel]:
+        """Give what is wanted of that which is there."""
+        home = self._inbox._home
+        if home is None:
+            self._is_last_look = True
+            return []
+        # Before looking: what came just before the end is to be seen.
+        self._is_last_look = home.ended
+        self._parcels, self._seen = home.look()
+        known = self._differences
+        for parcel in self._parcels:
+            if parcel not in known:
+                known[parcel] = self._criteria.differences(parcel.open())
+        return [parcel for parcel in self._parcels if not known[parcel]]
+
+    def may_go_on(self, deadline: float) -> bool:
+        """Wait for more.
+
+        :param deadline: Until when.
+        :return: Whether it is worth another look.
+        :raises ServerDied: No more can come, since the server process died.
+        """
+        home = self._inbox._home
+        left = deadline - time.monotonic()
+        if home is None:
+            return False
+        if left > 0 and not self._is_last_look:
+            home.await_more(self._seen, left)
+            return True
+        home.check_death()
+        return False
+
+    def failure(self, count: int) -> MessageNotReceived:
+        """Make the error that reports a search in vain."""
+        elapsed = time.monotonic() - self.started
+        found = [(p.open(), self._differences[p]) for p in self._parcels]
+        text, misses = self._criteria.report(found, count, elapsed)
+        if not self._inbox._may_get_more():
+            text += ".  No server is running, so none can come: call start() first"
+        elif not found:
+            text += ".  Is it sent to {host} port {port}, and is that a matter of seconds?".format(
+                **self._where()
+            )
+        return MessageNotReceived(text, near_misses=misses, elapsed=elapsed, **self._where())
+
+    def surprise(self, parcel: Parcel, quiet: float) -> UnexpectedMessage:
+        """Make the error that reports a message that was not to come."""
+        elapsed = time.monotonic() - self.started
+        message = parcel.open()
+        text = self._criteria.report_surprise(message, elapsed, quiet)
+        return UnexpectedMessage(text, message=message, elapsed=elapsed, **self._where())
+
+    def _where(self) -> dict[str, Any]:
+        home = self._inbox._home
+        return {} if home is None else home.where
+
+
+def _seconds(name: str, value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+    return value

@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import email
 import email.policy
+import os
 import re
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from email.errors import MessageDefect
 from email.message import EmailMessage
-from typing import Any, NamedTuple
+from email.message import Message as AnyMessage
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Envelope", "Message", "ParserFailed", "Received", "parse"]
+__all__ = ["Attachment", "Envelope", "Message", "ParserFailed", "Received", "parse"]
 
 #: Headers that 2.x added, and so do we.  A sender may have forged them.
 _X_PEER, _X_MAILFROM, _X_RCPTTO = "X-Peer", "X-MailFrom", "X-RcptTo"
 _OURS = frozenset(name.lower() for name in (_X_PEER, _X_MAILFROM, _X_RCPTTO))
 
 _LINE_BREAKS = re.compile(r"[\r\n]+")
+
+#: A URL in running text, and what may follow it there without being part of it.
+_URL = re.compile(r"\bhttps?://[^\s<>\"]+", re.IGNORECASE)
+_PUNCTUATION = ".,;:!?'*_"
+_BRACKETS = {")": "(", "]": "[", "}": "{"}
+
+
+T = TypeVar("T")
 
 
 class Envelope(NamedTuple):
@@ -63,11 +76,27 @@ class Received(NamedTuple):
     raw: bytes
 
 
+class Attachment(NamedTuple):
+    """A part of a message that is not its text.
+
+    :ivar name: The file name, or None if the sender gave it none.
+    :ivar type: The media type, such as ``"image/png"``, in lower case.
+    :ivar data: The content, with its transfer encoding undone.
+    """
+
+    name: str | None
+    type: str
+    data: bytes
+
+
 class Message(EmailMessage):
     """A received message: an `email.message.EmailMessage` and what it came in.
 
     As in 2.x, the headers X-Peer, X-MailFrom and X-RcptTo are added at the
     end; any that the sender wrote itself are taken out first.
+
+    What this class adds to its base class raises nothing, however broken the
+    mail is.
 
     :ivar envelope: The `Envelope`.
     :ivar raw: The content as the client sent it, octet for octet, with
@@ -76,6 +105,64 @@ class Message(EmailMessage):
 
     envelope: Envelope
     raw: bytes
+
+    def header(self, name: str, default: str = "") -> str:
+        """Give a header field, unfolded and decoded (RFC 2047).
+
+        :param name: The field's name, in any case.
+        :param default: What to give if there is no such field.
+        :return: The first such field.
+        """
+        return next(iter(self.headers(name)), default)
+
+    def headers(self, name: str) -> list[str]:
+        """Give all header fields of a name, unfolded and decoded (RFC 2047).
+
+        :param name: The fields' name, in any case.
+        :return: The fields, in order.
+        """
+        return [
+            _decoded(self, key, value)
+            for key, value in self.raw_items()
+            if key.lower() == name.lower()
+        ]
+
+    @property
+    def text(self) -> str:
+        """The plain text, decoded, with LF for line ends; empty if there is none."""
+        return _first_text(self, "text/plain")
+
+    @property
+    def html(self) -> str:
+        """The HTML text, decoded, with LF for line ends; empty if there is none."""
+        return _first_text(self, "text/html")
+
+    @property
+    def attachments(self) -> list[Attachment]:
+        """All parts but the texts, pictures that the HTML shows included."""
+        return [
+            Attachment(_name(part), _type(part), _octets(part))
+            for part in _leaves(self)
+            if not _is_text(part)
+        ]
+
+    def links(self) -> list[str]:
+        """Give the links in the HTML, and the web addresses in the plain text.
+
+        :return: Each once, in the order in which they appear, HTML first.
+        """
+        finder = _LinkFinder()
+        finder.feed(self.html)
+        found = finder.links + [_without_punctuation(url) for url in _URL.findall(self.text)]
+        return list(dict.fromkeys(found))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the message to a file, as it was sent; by custom, ``.eml``.
+
+        :param path: The file.  What was in it is lost.
+        :raises OSError: It cannot be written.
+        """
+        Path(path).write_bytes(self.raw)
 
 
 class ParserFailed(MessageDefect):
@@ -129,3 +216,95 @@ def _safe(value: str) -> str:
     """Make a header's value of any text: one line, and octets as the parser has them."""
     text = _LINE_BREAKS.sub(" ", value)
     return text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
+
+
+# Reading what is, perhaps, broken.
+
+
+def _read(read: Callable[[], T], otherwise: T) -> T:
+    """Read something that the standard library's parser may give up on."""
+    try:
+        return read()
+    except Exception:  # it raises whatever its code stumbles over
+        return otherwise
+
+
+def _decoded(message: EmailMessage, name: str, value: str) -> str:
+    plain = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _read(
+        lambda: str(message.policy.header_fetch_parse(name, value)), _LINE_BREAKS.sub("", plain)
+    )
+
+
+def _leaves(message: AnyMessage) -> Iterator[AnyMessage]:
+    """Give the parts that have no parts, in order.
+
+    A message that is attached to this one is a part, and its parts are not.
+    """
+    waiting = [message]
+    while waiting:
+        part = waiting.pop()
+        payload = part.get_payload()
+        if _type(part).startswith("multipart/") and isinstance(payload, list):
+            waiting += [inner for inner in reversed(payload) if isinstance(inner, AnyMessage)]
+        else:
+            yield part
+
+
+def _type(part: AnyMessage) -> str:
+    return _read(part.get_content_type, "application/octet-stream")
+
+
+def _name(part: AnyMessage) -> str | None:
+    return _read(part.get_filename, None)
+
+
+def _is_text(part: AnyMessage) -> bool:
+    return (
+        _type(part) in ("text/plain", "text/html")
+        and _read(part.get_content_disposition, None) != "attachment"
+        and _name(part) is None
+    )
+
+
+def _octets(part: AnyMessage) -> bytes:
+    if part.is_multipart():  # a message, not to be looked into
+        return _read(lambda: bytes(part.get_payload(0)), b"")  # type: ignore[arg-type]
+    payload: Any = _read(lambda: part.get_payload(decode=True), None)
+    return payload if isinstance(payload, bytes) else b""
+
+
+def _first_text(message: AnyMessage, content_type: str) -> str:
+    for part in _leaves(message):
+        if _type(part) == content_type and _is_text(part):
+            return _text(part).replace("\r\n", "\n")
+    return ""
+
+
+def _text(part: AnyMessage) -> str:
+    octets = _octets(part)
+    charset = _read(lambda: part.get_content_charset("utf-8"), "utf-8")
+    # There may be no such charset.
+    return _read(lambda: octets.decode(charset, "replace"), octets.decode("utf-8", "replace"))
+
+
+class _LinkFinder(HTMLParser):
+    """Finds what can be clicked on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Take note of a link."""
+        if tag in ("a", "area"):
+            self.links += [value.strip() for name, value in attrs if name == "href" and value]
+
+
+def _without_punctuation(url: str) -> str:
+    """Cut off what ends the sentence, or closes a bracket opened before."""
+    while url[-1] in _PUNCTUATION or url.count(url[-1]) > url.count(
+        _BRACKETS.get(url[-1], url[-1])
+    ):
+        url = url[:-1]
+    return url

@@ -28,6 +28,8 @@ VALUES = {
     "exitcode": -9,
     "lost": 3,
     "stack": 'File "x.py", line 1 in main\n',
+    "near_misses": ("a miss",),
+    "message": "a message",
     "traceback": "Traceback (most recent call last):\nValueError: ü\n",
 }
 
@@ -75,7 +77,7 @@ def test_each_is_one_of_ours(cls: type[Exception]) -> None:
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_the_timeouts_are_timeout_errors(cls: type[Exception]) -> None:
-    timeouts = {errors.StartTimeout, errors.ServerStuck}
+    timeouts = {errors.StartTimeout, errors.ServerStuck, errors.MessageNotReceived}
     assert issubclass(cls, TimeoutError) is (cls in timeouts)
 
 

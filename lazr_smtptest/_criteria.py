@@ -1,0 +1,249 @@
+"""Which messages a test wants, and how near the others came.  Test process."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypedDict
+
+from lazr_smtptest._describe import describe, headline, quoted
+from lazr_smtptest.message import Message
+
+__all__ = ["Criteria", "Difference", "NearMiss", "Wanted"]
+
+#: Near misses that a report has.
+_REPORTED = 5
+
+#: What a text is compared with: a string, a pattern to search for, or a
+#: callable that says.
+Matcher = str | re.Pattern[str] | Callable[[str], object]
+
+
+class Wanted(TypedDict, total=False):
+    """The criteria, as keyword arguments."""
+
+    rcpt: Matcher
+    sender: Matcher
+    to: Matcher
+    subject: Matcher
+    where: Callable[[Any], object]
+
+
+class Difference(NamedTuple):
+    """One criterion that a message does not meet.
+
+    :ivar field: The criterion's name.
+    :ivar explanation: What was wanted, what was found, and what the difference
+        is, where that is hard to see.
+    """
+
+    field: str
+    explanation: str
+
+
+class NearMiss(NamedTuple):
+    """A message that was not what was wanted.
+
+    :ivar message: The message.
+    :ivar differences: Each criterion that it does not meet.
+    """
+
+    message: Any
+    differences: Sequence[Difference]
+
+
+class Criteria:
+    """What is wanted of a message; see `MessageQueue`.
+
+    :raises TypeError: A criterion is unknown, or of a type it cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        rcpt: Matcher | None = None,
+        sender: Matcher | None = None,
+        to: Matcher | None = None,
+        subject: Matcher | None = None,
+        where: Callable[[Any], object] | None = None,
+    ) -> None:
+        given = {"rcpt": rcpt, "sender": sender, "to": to, "subject": subject}
+        self._fields = {
+            name: _checked(name, matcher) for name, matcher in given.items() if matcher is not None
+        }
+        if where is not None and not callable(where):
+            raise TypeError(f"where must be a callable that takes a message, not {where!r}")
+        self._where = where
+
+    def __str__(self) -> str:
+        parts = [f"{name} {_in_words(name, wanted)}" for name, wanted in self._fields.items()]
+        if self._where is not None:
+            parts.append(f"where {_name(self._where)}")
+        return " and ".join(parts)
+
+    def differences(self, message: Any) -> list[Difference]:
+        """Compare.
+
+        :param message: A `Message`; anything else meets no criterion but
+            ``where``.
+        :return: What the message does not meet; empty if it is wanted.
+        :raises Exception: Whatever a criterion that is a callable raises.
+        """
+        found = []
+        for name, wanted in self._fields.items():
+            texts = _TEXTS[name](message) if isinstance(message, Message) else []
+            if not any(_meets(name, wanted, text) for text in texts):
+                found.append(Difference(name, _explain(name, wanted, texts)))
+        if not found and self._where is not None and not self._where(message):
+            found.append(Difference("where", f"{_name(self._where)} did not want it"))
+        return found
+
+    def report(
+        self, found: Sequence[tuple[Any, list[Difference]]], count: int, elapsed: float
+    ) -> tuple[str, list[NearMiss]]:
+        """Say that a message has not come, and what has.
+
+        :param found: The messages that are there, with their differences.
+        :param count: How many messages were wanted.
+        :param elapsed: How long was waited for them, in seconds.
+        :return: The text, and the messages that came nearest, nearest first.
+        """
+        misses = [NearMiss(message, differing) for message, differing in found if differing]
+        misses.sort(key=lambda miss: len(miss.differences))
+        nearest = misses[:_REPORTED]
+        matching = len(found) - len(misses)
+        missing = f"only {matching} of {count} messages" if count > 1 else "no message"
+        lines = [
+            f"{missing}{self._suffix()} came within {elapsed:.2f} seconds; {_how_many(len(found))}"
+        ]
+        for miss in nearest:
+            lines.append(f"- {headline(miss.message)}")
+            lines += [f"    {name}: {explanation}" for name, explanation in miss.differences]
+        if len(misses) > len(nearest):
+            lines.append(f"- and {len(misses) - len(nearest)} more, which came no nearer")
+        return "\n".join(lines), nearest
+
+    def report_surprise(self, message: Any, elapsed: float, quiet: float) -> str:
+        """Say that a message was there that should not be.
+
+        :param message: The message.
+        :param elapsed: After how long it was seen, in seconds.
+        :param quiet: How long none was to come, in seconds.
+        """
+        return (
+            f"a message{self._suffix()} was there after {elapsed:.2f} seconds, and none "
+            f"was to come for {quiet:g} seconds:\n{describe(message)}"
+        )
+
+    def _suffix(self) -> str:
+        return f" with {self}" if self._fields or self._where is not None else ""
+
+
+def _checked(name: str, matcher: Matcher) -> Matcher:
+    if isinstance(matcher, re.Pattern) and isinstance(matcher.pattern, bytes):
+        raise TypeError(f"{name} must be a pattern of str, not of bytes: {matcher!r}")
+    if not isinstance(matcher, str | re.Pattern) and not callable(matcher):
+        raise TypeError(f"{name} must be a str, a compiled pattern or a callable, not {matcher!r}")
+    return matcher
+
+
+def _how_many(count: int) -> str:
+    if not count:
+        return "no message is there at all"
+    return "1 message is there:" if count == 1 else f"{count} messages are there:"
+
+
+# What is compared.
+
+
+def _to_addresses(message: Message) -> list[str]:
+    return [
+        # With its name for a pattern's sake; without, for all others'.
+        text
+        for name, address in email.utils.getaddresses(message.headers("To"))
+        for text in ([address, f"{name} <{address}>"] if name else [address])
+    ]
+
+
+_TEXTS: dict[str, Callable[[Message], list[str]]] = {
+    "rcpt": lambda message: list(message.envelope.rcpt_tos),
+    "sender": lambda message: [message.envelope.mail_from],
+    "to": _to_addresses,
+    "subject": lambda message: [message.header("Subject")],
+}
+
+
+def _meets(name: str, wanted: Matcher, text: str) -> bool:
+    if isinstance(wanted, re.Pattern):
+        return wanted.search(text) is not None
+    if not isinstance(wanted, str):
+        return bool(wanted(text))
+    if name == "subject":
+        return wanted in text
+    return _canonical(wanted) == _canonical(text)
+
+
+def _canonical(text: str) -> tuple[str, str]:
+    """Split an address in two, so that those that mean the same are equal.
+
+    The domain knows no case (RFC 5321, 2.4), may be written in its own script
+    or in ASCII (RFC 5890), and a local part may be quoted though it need not be
+    (RFC 5321, 4.1.2).
+    """
+    address = email.utils.parseaddr(text)[1] or text.strip("<> ")
+    local, at, domain = address.rpartition("@")
+    if not at:
+        return address, ""
+    if len(local) > 1 and local[0] == local[-1] == '"':
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    try:
+        domain = domain.encode("idna").decode("ascii")
+    except UnicodeError:  # an address literal, or no domain at all
+        return local, domain.casefold()
+    return local, domain.lower()
+
+
+# What is said about it.
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _in_words(name: str, wanted: Matcher) -> str:
+    if isinstance(wanted, re.Pattern):
+        return f"matching {quoted(wanted.pattern)}"
+    if not isinstance(wanted, str):
+        return f"that {_name(wanted)} wants"
+    return f"containing {quoted(wanted)}" if name == "subject" else quoted(wanted)
+
+
+def _explain(name: str, wanted: Matcher, texts: Iterable[str]) -> str:
+    texts = list(texts)
+    got = ", ".join(quoted(text) for text in _nearest_first(wanted, texts)[:_REPORTED])
+    more = f" and {len(texts) - _REPORTED} more" if len(texts) > _REPORTED else ""
+    hint = _hint(name, wanted, texts) if isinstance(wanted, str) else ""
+    return f"wanted {_in_words(name, wanted)}, got {got or 'none'}{more}{hint}"
+
+
+def _nearest_first(wanted: Matcher, texts: list[str]) -> list[str]:
+    if not isinstance(wanted, str) or len(texts) < 2:
+        return texts
+    near = get_close_matches(wanted, texts, n=_REPORTED)
+    return [*near, *(text for text in texts if text not in near)]
+
+
+def _hint(name: str, wanted: str, texts: list[str]) -> str:
+    """Point out a difference that is easily overlooked."""
+    if any(wanted.casefold() in text.casefold() for text in texts):
+        if name == "subject":
+            return ", which differs in case"
+        if any(wanted.casefold() == text.casefold() for text in texts):
+            return ", which differs in the case of the local part"
+        return "; a str is compared with the whole address, use a pattern for a part of it"
+    squeezed = "".join(wanted.split())
+    if any(squeezed in "".join(text.split()) for text in texts):
+        return ", which differs in white space"
+    return ""

@@ -1,0 +1,90 @@
+"""What the pytest plugin says of mail when a test failed.  Test process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from lazr_smtptest._describe import describe, headline
+from lazr_smtptest._parcel import Parcel
+from lazr_smtptest.controller import QueueController
+from lazr_smtptest.errors import SMTPTestError
+
+__all__ = ["explain", "unread"]
+
+#: Messages that a report describes, of each kind.
+_SHOWN = 20
+
+#: Seconds that a server process has to show that it is not stuck.
+_PROBE_TIMEOUT = 1.0
+
+
+def unread(controller: QueueController) -> list[str]:
+    """Say which messages a test has not taken.
+
+    :param controller: The controller.
+    :return: A line for each message; none where there is an error to say why.
+    """
+    parcels, _ = _left(controller)
+    lines = [f"- {headline(parcel.open())}" for parcel in parcels[:_SHOWN]]
+    more = len(parcels) - len(lines)
+    return [*lines, f"- and {more} more"] if more else lines
+
+
+def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -> None:
+    """Add what there is to know of the mail to the report on a failed test.
+
+    Blocks up to 2 seconds for each controller whose server process is stuck.
+
+    :param report: The report.
+    :param controllers: The controllers that the test used.
+    """
+    sections = []
+    for controller in controllers:
+        problem = controller._diagnose(_PROBE_TIMEOUT)
+        if problem is not None:
+            _put_first(report, problem)
+        sections.append(_section(controller, problem))
+    report.sections.append(("SMTP messages", "\n\n".join(sections)))
+
+
+def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:
+    """Have the report begin with a problem, however the test itself failed."""
+    longrepr: Any = report.longrepr
+    if hasattr(longrepr, "chain"):
+        told: Any = pytest.ExceptionInfo.from_exception(problem).getrepr(style="value")
+        first = (told.reprtraceback, told.reprcrash, "The test used that server, and failed:")
+        longrepr.chain = [first, *longrepr.chain]
+    else:
+        report.longrepr = f"{type(problem).__name__}: {problem}\n\n{longrepr}"
+
+
+def _section(controller: QueueController, problem: SMTPTestError | None) -> str:
+    taken = controller.queue._taken
+    left, failure = _left(controller)
+    lines = [f"{controller!r}"]
+    lines += [f"{type(error).__name__}: {error}" for error in (problem, failure) if error]
+    lines += _listed("read by the test", taken) + _listed("left unread", left)
+    if not taken and not left:
+        lines.append("No message has arrived.")
+    return "\n".join(lines)
+
+
+def _left(controller: QueueController) -> tuple[list[Parcel], SMTPTestError | None]:
+    home = controller.queue._home
+    if home is None:
+        return [], None
+    try:
+        return home.look()[0], None
+    except SMTPTestError as error:
+        return home.remains, error
+
+
+def _listed(what: str, parcels: Iterable[Parcel]) -> list[str]:
+    parcels = list(parcels)
+    shown = [f"- {describe(parcel.open())}" for parcel in parcels[:_SHOWN]]
+    more = len(parcels) - len(shown)
+    title = [f"{len(parcels)} {what}:"] if parcels else []
+    return [*title, *shown, *([f"- and {more} more"] if more else [])]

@@ -1,0 +1,172 @@
+"""Fixtures for pytest.  Test process.
+
+pytest loads this in each run, so what it needs is imported when a fixture is
+used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from lazr_smtptest.controller import QueueController
+
+#: The controllers that a test used.
+_USED = pytest.StashKey[list["QueueController"]]()
+
+#: The options that the worker's server was started with.
+_OPTIONS = pytest.StashKey[dict[str, Any]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("smtptest_host", "where SMTP servers listen", default="localhost")
+    parser.addini(
+        "smtptest_port",
+        "the port of the SMTP server; a worker gwN of pytest-xdist adds N to it.  "
+        "By default each gets a free one",
+        default="0",
+    )
+    parser.addini("smtptest_strict", "fail a test that leaves mail unread", "bool", False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "smtptest(**options): run the test's SMTP server with these options, "
+        "which are those of lazr_smtptest.QueueController.",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    host, port = config.getini("smtptest_host"), _base_port(config)
+    if not port:
+        return None
+    workers = sum(
+        int(count) if star and count.isdigit() else 1
+        for count, star, _ in (spec.partition("*") for spec in config.getoption("tx", None) or ())
+    )
+    owners = [f"port {port + n} for gw{n}" for n in range(workers)] or [f"port {port}"]
+    return f"smtptest: {host}, {', '.join(owners)}"
+
+
+def _base_port(config: pytest.Config) -> int:
+    port: str = config.getini("smtptest_port")
+    if not port.isdecimal():
+        raise pytest.UsageError(f"smtptest_port must be a number, not {port!r}")
+    return int(port)
+
+
+def _worker(config: pytest.Config) -> str:
+    """Give the name that pytest-xdist has for this process."""
+    name: str = getattr(config, "workerinput", {}).get("workerid", "")
+    return name
+
+
+@pytest.fixture(scope="session")
+def smtptest_options(pytestconfig: pytest.Config) -> dict[str, Any]:
+    """The options of the servers: override it to have others.
+
+    They are the keyword arguments of `QueueController`.
+    """
+    port = _base_port(pytestconfig)
+    number = re.search(r"\d+\Z", _worker(pytestconfig))
+    return {
+        "host": pytestconfig.getini("smtptest_host"),
+        "port": port + int(number[0]) if port and number else port,
+    }
+
+
+@pytest.fixture(scope="session")
+def smtptest_server(
+    pytestconfig: pytest.Config, smtptest_options: dict[str, Any]
+) -> Generator[QueueController]:
+    """Run this worker's SMTP server, for fixtures of a wide scope.
+
+    It is started once.  Tests had better use `smtptest`, which resets it.
+    """
+    from lazr_smtptest._fixtures import start
+
+    pytestconfig.stash[_OPTIONS] = smtptest_options
+    with start(smtptest_options, _worker(pytestconfig)) as controller:
+        yield controller
+
+
+@pytest.fixture
+def smtptest(request: pytest.FixtureRequest, smtptest_options: dict[str, Any]) -> QueueController:
+    """An SMTP server that has no mail yet, as a running `QueueController`.
+
+    It is this worker's, or with ``@pytest.mark.smtptest(**options)`` one for
+    this test alone.
+    """
+    from lazr_smtptest._fixtures import refresh
+
+    marks = [*request.node.iter_markers("smtptest")]
+    if any(mark.args for mark in marks):
+        raise TypeError("@pytest.mark.smtptest takes keyword arguments only")
+    controller: QueueController
+    if marks:
+        own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
+        controller = request.getfixturevalue("smtptest_factory")(**own)
+        return controller
+    controller = request.getfixturevalue("smtptest_server")
+    if request.config.stash[_OPTIONS] != smtptest_options:  # overridden nearby
+        controller = request.getfixturevalue("smtptest_factory")(**smtptest_options)
+        return controller
+    request.node.stash[_USED].append(controller)
+    refresh(controller, _worker(request.config))
+    return controller
+
+
+@pytest.fixture
+def smtptest_factory(
+    request: pytest.FixtureRequest, smtptest_options: dict[str, Any]
+) -> Callable[..., QueueController]:
+    """Start more SMTP servers; they are stopped at the end of the test.
+
+    Called with the options that are to differ from `smtptest_options`; the
+    port is a free one, unless it is among them.
+    """
+    from lazr_smtptest._fixtures import start
+
+    def make(**options: Any) -> QueueController:
+        wanted = {**smtptest_options, "port": 0, **options}
+        manager = start(wanted, _worker(request.config))
+        controller = manager.__enter__()
+        request.addfinalizer(lambda: manager.__exit__(None, None, None))
+        request.node.stash[_USED].append(controller)
+        return controller
+
+    return make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_USED] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    result = yield
+    used = item.stash.get(_USED, [])
+    if used and item.config.getini("smtptest_strict"):
+        from lazr_smtptest._report import unread
+
+        left = [line for controller in used for line in unread(controller)]
+        if left:
+            pytest.fail("the test left mail unread:\n" + "\n".join(left), pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    used = item.stash.get(_USED, [])
+    if used and report.failed:
+        from lazr_smtptest._report import explain
+
+        explain(report, used)
+    return report
