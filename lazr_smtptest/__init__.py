@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         StartTimeout,
         UnexpectedMessage,
     )
-    from lazr_smtptest.inbox import MessageQueue
+    from lazr_smtptest.inbox import MessageQueue, NearMiss
     from lazr_smtptest.message import Attachment, Envelope, Message
     from lazr_smtptest.server import QueueServer, Server
 
@@ -41,6 +41,7 @@ __all__ = [
     "Message",
     "MessageNotReceived",
     "MessageQueue",
+    "NearMiss",
     "NotRunning",
     "QueueController",
     "QueueServer",
@@ -70,7 +71,7 @@ _HOMES = {
         "StartTimeout",
         "UnexpectedMessage",
     ),
-    "inbox": ("MessageQueue",),
+    "inbox": ("MessageQueue", "NearMiss"),
     "message": ("Attachment", "Envelope", "Message"),
     "server": ("QueueServer", "Server"),
 }

@@ -6,12 +6,13 @@ import email.utils
 import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 from lazr_smtptest._describe import describe, headline, quoted
+from lazr_smtptest.inbox import Difference, NearMiss
 from lazr_smtptest.message import Message
 
-__all__ = ["Criteria", "Difference", "NearMiss", "Wanted"]
+__all__ = ["Criteria", "Wanted"]
 
 #: Near misses that a report has.
 _REPORTED = 5
@@ -31,27 +32,8 @@ class Wanted(TypedDict, total=False):
     where: Callable[[Any], object]
 
 
-class Difference(NamedTuple):
-    """One criterion that a message does not meet.
-
-    :ivar field: The criterion's name.
-    :ivar explanation: What was wanted, what was found, and what the difference
-        is, where that is hard to see.
-    """
-
-    field: str
-    explanation: str
-
-
-class NearMiss(NamedTuple):
-    """A message that was not what was wanted.
-
-    :ivar message: The message.
-    :ivar differences: Each criterion that it does not meet.
-    """
-
-    message: Any
-    differences: Sequence[Difference]
+def _anything(_message: Any) -> bool:
+    return True
 
 
 class Criteria:
@@ -63,64 +45,78 @@ class Criteria:
     def __init__(
         self,
         *,
-        rcpt: Matcher | None = None,
-        sender: Matcher | None = None,
-        to: Matcher | None = None,
-        subject: Matcher | None = None,
-        where: Callable[[Any], object] | None = None,
+        where: Callable[[Any], object] = _anything,
+        **fields: Matcher,
     ) -> None:
-        given = {"rcpt": rcpt, "sender": sender, "to": to, "subject": subject}
-        self._fields = {
-            name: _checked(name, matcher) for name, matcher in given.items() if matcher is not None
-        }
-        if where is not None and not callable(where):
+        for name, matcher in fields.items():
+            _check(name, matcher)
+        if not callable(where):
             raise TypeError(f"where must be a callable that takes a message, not {where!r}")
+        self._fields = {name: fields[name] for name in _TEXTS if name in fields}
         self._where = where
 
     def __str__(self) -> str:
         parts = [f"{name} {_in_words(name, wanted)}" for name, wanted in self._fields.items()]
-        if self._where is not None:
+        if self._where is not _anything:
             parts.append(f"where {_name(self._where)}")
         return " and ".join(parts)
 
-    def differences(self, message: Any) -> list[Difference]:
+    def unmet(self, message: Any) -> list[str]:
         """Compare.
 
         :param message: A `Message`; anything else meets no criterion but
             ``where``.
-        :return: What the message does not meet; empty if it is wanted.
+        :return: The names of those that it does not meet; none if it is wanted.
         :raises Exception: Whatever a criterion that is a callable raises.
         """
-        found = []
-        for name, wanted in self._fields.items():
-            texts = _TEXTS[name](message) if isinstance(message, Message) else []
-            if not any(_meets(name, wanted, text) for text in texts):
-                found.append(Difference(name, _explain(name, wanted, texts)))
-        if not found and self._where is not None and not self._where(message):
-            found.append(Difference("where", f"{_name(self._where)} did not want it"))
-        return found
+        found = [
+            name
+            for name, wanted in self._fields.items()
+            if not any(_meets(name, wanted, text) for text in _texts(name, wanted, message))
+        ]
+        return found if found or self._where(message) else ["where"]
+
+    def differences(self, message: Any) -> list[Difference]:
+        """Compare, and explain.
+
+        :param message: See `unmet`.
+        :return: What the message does not meet, and how.
+        """
+        return [self._difference(name, message) for name in self.unmet(message)]
+
+    def _difference(self, name: str, message: Any) -> Difference:
+        if name == "where":
+            return Difference(name, f"{_name(self._where)} did not want it")
+        wanted = self._fields[name]
+        return Difference(name, _explain(name, wanted, _texts(name, wanted, message)))
 
     def report(
-        self, found: Sequence[tuple[Any, list[Difference]]], count: int, elapsed: float
+        self, found: Sequence[tuple[Any, list[str]]], count: int, elapsed: float
     ) -> tuple[str, list[NearMiss]]:
         """Say that a message has not come, and what has.
 
-        :param found: The messages that are there, with their differences.
+        :param found: The messages that are there, each with what it does not
+            meet.
         :param count: How many messages were wanted.
         :param elapsed: How long was waited for them, in seconds.
         :return: The text, and the messages that came nearest, nearest first.
         """
-        misses = [NearMiss(message, differing) for message, differing in found if differing]
-        misses.sort(key=lambda miss: len(miss.differences))
-        nearest = misses[:_REPORTED]
+        misses = [(message, unmet) for message, unmet in found if unmet]
+        misses.sort(key=lambda miss: len(miss[1]))
+        nearest = [
+            NearMiss(message, [self._difference(name, message) for name in unmet])
+            for message, unmet in misses[:_REPORTED]
+        ]
         matching = len(found) - len(misses)
         missing = f"only {matching} of {count} messages" if count > 1 else "no message"
         lines = [
-            f"{missing}{self._suffix()} came within {elapsed:.2f} seconds; {_how_many(len(found))}"
+            f"{missing}{self._suffix()} came within {elapsed:.2f} seconds{_how_many(len(found))}"
         ]
         for miss in nearest:
             lines.append(f"- {headline(miss.message)}")
             lines += [f"    {name}: {explanation}" for name, explanation in miss.differences]
+        if not misses:
+            lines[0] = lines[0].rstrip(":")
         if len(misses) > len(nearest):
             lines.append(f"- and {len(misses) - len(nearest)} more, which came no nearer")
         return "\n".join(lines), nearest
@@ -138,41 +134,49 @@ class Criteria:
         )
 
     def _suffix(self) -> str:
-        return f" with {self}" if self._fields or self._where is not None else ""
+        return f" with {self}" if str(self) else ""
 
 
-def _checked(name: str, matcher: Matcher) -> Matcher:
+def _check(name: str, matcher: Matcher) -> None:
+    if name not in _TEXTS:
+        known = ", ".join([*_TEXTS, "where"])
+        raise TypeError(f"a message has no {name!r} to look for; there is {known}")
     if isinstance(matcher, re.Pattern) and isinstance(matcher.pattern, bytes):
         raise TypeError(f"{name} must be a pattern of str, not of bytes: {matcher!r}")
     if not isinstance(matcher, str | re.Pattern) and not callable(matcher):
         raise TypeError(f"{name} must be a str, a compiled pattern or a callable, not {matcher!r}")
-    return matcher
 
 
 def _how_many(count: int) -> str:
     if not count:
-        return "no message is there at all"
-    return "1 message is there:" if count == 1 else f"{count} messages are there:"
+        return ""
+    return "; 1 message is there:" if count == 1 else f"; {count} messages are there:"
 
 
 # What is compared.
 
 
-def _to_addresses(message: Message) -> list[str]:
-    return [
-        # With its name for a pattern's sake; without, for all others'.
-        text
-        for name, address in email.utils.getaddresses(message.headers("To"))
-        for text in ([address, f"{name} <{address}>"] if name else [address])
-    ]
-
-
 _TEXTS: dict[str, Callable[[Message], list[str]]] = {
     "rcpt": lambda message: list(message.envelope.rcpt_tos),
     "sender": lambda message: [message.envelope.mail_from],
-    "to": _to_addresses,
+    "to": lambda message: [address for _, address in _to(message)],
     "subject": lambda message: [message.header("Subject")],
 }
+
+
+def _to(message: Message) -> list[tuple[str, str]]:
+    found = email.utils.getaddresses(message.headers("To"))
+    return [(name, address) for name, address in found if address]
+
+
+def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:
+    if not isinstance(message, Message):
+        return []
+    texts = _TEXTS[field](message)
+    if field == "to" and isinstance(wanted, re.Pattern):
+        # A pattern may be after the name; what is compared is the address.
+        texts += [f"{name} <{address}>" for name, address in _to(message) if name]
+    return texts
 
 
 def _meets(name: str, wanted: Matcher, text: str) -> bool:
@@ -237,6 +241,8 @@ def _nearest_first(wanted: Matcher, texts: list[str]) -> list[str]:
 
 def _hint(name: str, wanted: str, texts: list[str]) -> str:
     """Point out a difference that is easily overlooked."""
+    if not wanted.strip():
+        return ""
     if any(wanted.casefold() in text.casefold() for text in texts):
         if name == "subject":
             return ", which differs in case"

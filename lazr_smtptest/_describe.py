@@ -63,7 +63,8 @@ def describe(item: Any) -> str:
     if isinstance(item, Message):
         lines += [f"  | {_plain(line)}" for line in _first_lines(item)]
         lines += [
-            f"  attached: {quoted(found.name or '')} ({found.type}, {len(found.data)} bytes)"
+            f"  attached: {quoted(found.name or '')} "
+            f"({_plain(found.type)}, {len(found.data)} bytes)"
             for found in item.attachments[:_ATTACHMENTS]
         ]
     return "\n".join(lines)

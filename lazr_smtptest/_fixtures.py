@@ -11,60 +11,103 @@ from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import ServerDied, ServerStuck
 from lazr_smtptest.server import Server
 
-__all__ = ["refresh", "start"]
+__all__ = ["Worker"]
 
 #: Messages that a controller keeps after they were taken, for the report on a
 #: failed test.
 _KEPT = 20
 
 
-@contextlib.contextmanager
-def start(options: dict[str, Any], worker: str) -> Iterator[QueueController]:
-    """Start a server, and stop it in the end.
+class Worker:
+    """The servers of one process that runs tests.
 
-    :param options: The keyword arguments of `QueueController`.
-    :param worker: The name of this process, or an empty string.
-    :return: The controller.
-    :raises OSError: The port is taken; the text names it, and the worker.
-    :raises TypeError: There is no such option.
+    It has one server that stays, as long as the options stay the same, and is
+    used by one test after the other.
+
+    :param name: What pytest-xdist calls this process; empty without it.
     """
-    _check(options)
-    controller = QueueController(**options)
-    controller.queue._keep_taken(_KEPT)
-    _start(controller, worker)
-    try:
-        yield controller
-    finally:
-        controller.stop()
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._options: dict[str, Any] = {}
+        self._controller: QueueController | None = None
 
-def refresh(controller: QueueController, worker: str) -> None:
-    """Have a controller forget its mail, with another server if need be.
+    def serve(self, options: dict[str, Any]) -> QueueController:
+        """Give the server that stays; start it if it does not run.
 
-    Blocks up to 7 seconds where the server process is stuck.
+        With other options than last time, it is another one, on the same port
+        if that can be.
 
-    :param controller: The controller.
-    :param worker: The name of this process, or an empty string.
-    """
-    try:
-        if controller.is_running:
+        :param options: The keyword arguments of `QueueController`.
+        :raises OSError: The port is taken; the text names it, and the worker.
+        :raises TypeError: There is no such option.
+        """
+        last = self._controller
+        if last is None or options != self._options:
+            self.stop()
+            self._controller = _make(options)
+            self._options = options
+            if last is not None:
+                self._controller._port = last._port
+        assert self._controller is not None
+        self._start(self._controller)
+        return self._controller
+
+    def serve_afresh(self, options: dict[str, Any]) -> QueueController:
+        """Give the server that stays, with no mail, and well.
+
+        Blocks up to 7 seconds where it turns out to be stuck.
+
+        :param options: See `serve`.
+        """
+        if self._controller is not None:
+            try:
+                if self._controller.is_running:
+                    self._controller.reset()
+            except (ServerDied, ServerStuck):
+                self._controller._give_up()
+        # It may also be that a test has stopped it, or killed it.
+        controller = self.serve(options)
+        controller.queue._keep_taken(_KEPT)
+        if not controller.queue.empty():  # of one that died
             controller.reset()
-    except (ServerDied, ServerStuck):
-        controller._give_up()
-    if not controller.is_running:
-        # A test may have stopped it, or killed it.
-        _start(controller, worker)
-        controller.reset()
-    controller.queue._keep_taken(_KEPT)
+        return controller
+
+    @contextlib.contextmanager
+    def start(self, options: dict[str, Any]) -> Iterator[QueueController]:
+        """Start one more server, and stop it in the end.
+
+        :param options: See `serve`.
+        """
+        if options["port"] and options["port"] == self._options.get("port"):
+            self.stop()
+        controller = _make(options)
+        controller.queue._keep_taken(_KEPT)
+        self._start(controller)
+        try:
+            yield controller
+        finally:
+            controller.stop()
+
+    def stop(self) -> None:
+        """Stop the server that stays, until it is used again."""
+        if self._controller is not None:
+            self._controller.stop()
+
+    def _start(self, controller: QueueController) -> None:
+        if controller.is_running:
+            return
+        try:
+            controller.start()
+        except OSError as error:
+            if self._name and error.strerror:
+                error.strerror = f"pytest-xdist's worker {self._name}: {error.strerror}"
+            raise
 
 
-def _start(controller: QueueController, worker: str) -> None:
-    try:
-        controller.start()
-    except OSError as error:
-        if worker and error.strerror:
-            error.strerror = f"pytest-xdist's worker {worker}: {error.strerror}"
-        raise
+def _make(options: dict[str, Any]) -> QueueController:
+    _check(options)
+    return QueueController(**options)
 
 
 def _check(options: dict[str, Any]) -> None:

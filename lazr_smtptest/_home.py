@@ -229,15 +229,12 @@ class HomeEnd:
         :param wanted: What `look` gave.
         :return: Whether they were still there.
         """
-        taken: list[Parcel] = []
+        wanted = list(wanted)
         with self._lock:
-            try:
-                for parcel in wanted:
-                    self._messages.remove(parcel)
-                    taken.append(parcel)
-            except ValueError:  # another thread was quicker
-                self._messages.extendleft(reversed(taken))
+            if not set(self._messages).issuperset(wanted):  # another thread was quicker
                 return False
+            for parcel in wanted:
+                self._messages.remove(parcel)
             return True
 
     def adopt(self, other: HomeEnd) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Parcel"]
+__all__ = ["Parcel", "Unreadable"]
 
 
 class Parcel:
@@ -42,3 +42,22 @@ class Parcel:
             self._item = parse(*value) if type(value) is Received else value
             self._octets = None
         return self._item
+
+    def peek(self) -> Any:
+        """Look at the item, whatever state it is in.
+
+        :return: The item, or `Unreadable`.
+        """
+        try:
+            return self.open()
+        except Exception as error:  # whatever unpickling raises
+            return Unreadable(f"{type(error).__name__}: {error}")
+
+
+class Unreadable(NamedTuple):
+    """Stands for an item that cannot be unpickled.
+
+    :ivar reason: Why not.
+    """
+
+    reason: str

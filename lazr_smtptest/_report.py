@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ def unread(controller: QueueController) -> list[str]:
     :return: A line for each message; none where there is an error to say why.
     """
     parcels, _ = _left(controller)
-    lines = [f"- {headline(parcel.open())}" for parcel in parcels[:_SHOWN]]
+    lines = [f"- {headline(parcel.peek())}" for parcel in parcels[:_SHOWN]]
     more = len(parcels) - len(lines)
     return [*lines, f"- and {more} more"] if more else lines
 
@@ -44,9 +44,9 @@ def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -
     sections = []
     for controller in controllers:
         problem = controller._diagnose(_PROBE_TIMEOUT)
+        sections.append(_section(controller, problem))
         if problem is not None:
             _put_first(report, problem)
-        sections.append(_section(controller, problem))
     report.sections.append(("SMTP messages", "\n\n".join(sections)))
 
 
@@ -54,20 +54,26 @@ def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:
     """Have the report begin with a problem, however the test itself failed."""
     longrepr: Any = report.longrepr
     if hasattr(longrepr, "chain"):
+        problem.args = (f"{type(problem).__name__}: {problem}",)
         told: Any = pytest.ExceptionInfo.from_exception(problem).getrepr(style="value")
         first = (told.reprtraceback, told.reprcrash, "The test used that server, and failed:")
         longrepr.chain = [first, *longrepr.chain]
+        # The summary's line; with --tb=no there is nothing else.
+        if longrepr.reprcrash is not None:
+            what = problem.args[0].partition("\n")[0]
+            longrepr.reprcrash.message = f"{what}; {longrepr.reprcrash.message}"
     else:
         report.longrepr = f"{type(problem).__name__}: {problem}\n\n{longrepr}"
 
 
 def _section(controller: QueueController, problem: SMTPTestError | None) -> str:
-    taken = controller.queue._taken
+    inbox = controller.queue
     left, failure = _left(controller)
     lines = [f"{controller!r}"]
     lines += [f"{type(error).__name__}: {error}" for error in (problem, failure) if error]
-    lines += _listed("read by the test", taken) + _listed("left unread", left)
-    if not taken and not left:
+    lines += _listed("read by the test", inbox._taken, inbox._taken_count)
+    lines += _listed("left unread", left[:_SHOWN], len(left))
+    if not inbox._taken and not left:
         lines.append("No message has arrived.")
     return "\n".join(lines)
 
@@ -82,9 +88,9 @@ def _left(controller: QueueController) -> tuple[list[Parcel], SMTPTestError | No
         return home.remains, error
 
 
-def _listed(what: str, parcels: Iterable[Parcel]) -> list[str]:
-    parcels = list(parcels)
-    shown = [f"- {describe(parcel.open())}" for parcel in parcels[:_SHOWN]]
-    more = len(parcels) - len(shown)
-    title = [f"{len(parcels)} {what}:"] if parcels else []
-    return [*title, *shown, *([f"- and {more} more"] if more else [])]
+def _listed(what: str, shown: Collection[Parcel], count: int) -> list[str]:
+    if not count:
+        return []
+    lines = [f"- {describe(parcel.peek())}" for parcel in shown]
+    more = [f"- and {count - len(lines)} more"] if len(lines) < count else []
+    return [f"{count} {what}:", *lines, *more]

@@ -56,6 +56,9 @@ _SEE_STDERR = (
     "again, which must be a file, and guard what it runs by __name__ == '__main__'"
 )
 
+#: What stands for all interfaces, and who to connect to then.
+_ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
 #: Seconds until a killed process is gone, unless the kernel itself is stuck.
 _KILL_TIMEOUT = 5.0
 
@@ -199,9 +202,9 @@ class Controller:
     def host(self) -> str:
         """The host that the server was asked to listen on; to connect to, too.
 
-        Where that was empty, for all interfaces, it is ``"localhost"``.
+        Where that means all interfaces, it is an address of this machine.
         """
-        return self.server.host or "localhost"
+        return _ALL_INTERFACES.get(self.server.host, self.server.host)
 
     @property
     def port(self) -> int:
@@ -225,7 +228,8 @@ class Controller:
         """Start the server process, and wait until it serves.
 
         Clients may connect as soon as this returns.  A server process that
-        died is cleaned up after first.
+        died is cleaned up after first.  Where any free port will do, the one
+        of the last time is taken again if it still is free.
 
         :raises AlreadyRunning: It runs already.
         :raises ImportError: uvloop was asked for and is not installed.
@@ -328,12 +332,11 @@ class Controller:
         # a server does.
         from lazr_smtptest._channel import open_channel
         from lazr_smtptest._home import HomeEnd
-        from lazr_smtptest._listen import listen
 
         self._check_queue_is_free()
         with contextlib.ExitStack() as handed_over:
             handed_over.enter_context(_standard_descriptors())
-            sockets = listen(self.server.host, self.server.port)
+            sockets = self._listen()
             for sock in sockets:
                 handed_over.enter_context(sock)
             port = sockets[0].getsockname()[1]
@@ -355,6 +358,14 @@ class Controller:
             raise
         self._home = home
         self._join_queue(home)
+
+    def _listen(self) -> list[socket.socket]:
+        from lazr_smtptest._listen import listen
+
+        if self.server.port == 0 and self._port is not None:
+            with contextlib.suppress(OSError):  # somebody has it now
+                return listen(self.server.host, self._port)
+        return listen(self.server.host, self.server.port)
 
     def _launch(self, theirs: ServerEnd, sockets: list[socket.socket]) -> BaseProcess:
         from lazr_smtptest import _child
@@ -513,16 +524,19 @@ class QueueController(Controller):
 
     def wait(self, timeout: float = 5.0, **wanted: Unpack[Wanted]) -> Message:
         """Take the first message that is wanted; see `MessageQueue.wait`."""
+        __tracebackhide__ = True  # for pytest
         return self.queue.wait(timeout, **wanted)
 
     def wait_many(
         self, count: int, timeout: float = 5.0, **wanted: Unpack[Wanted]
     ) -> list[Message]:
         """Take the first so many that are wanted; see `MessageQueue.wait_many`."""
+        __tracebackhide__ = True  # for pytest
         return self.queue.wait_many(count, timeout, **wanted)
 
     def expect_none(self, quiet: float = 0.2, **wanted: Unpack[Wanted]) -> None:
         """See to it that there is none; see `MessageQueue.expect_none`."""
+        __tracebackhide__ = True  # for pytest
         self.queue.expect_none(quiet, **wanted)
 
     def __iter__(self) -> Iterator[Message]:

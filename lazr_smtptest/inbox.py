@@ -6,22 +6,46 @@ import math
 import queue
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from lazr_smtptest._criteria import Criteria, Difference, Wanted
+    from lazr_smtptest._criteria import Criteria, Wanted
     from lazr_smtptest._home import HomeEnd
     from lazr_smtptest._parcel import Parcel
     from lazr_smtptest.message import Message
 
-__all__ = ["MessageQueue"]
+__all__ = ["Difference", "MessageQueue", "NearMiss"]
 
 #: Seconds that `MessageQueue.get` waits when it is given no timeout.
 DEFAULT_TIMEOUT = 60.0
+
+
+class Difference(NamedTuple):
+    """One criterion that a message does not meet.
+
+    :ivar field: The criterion's name.
+    :ivar explanation: What was wanted, what was found, and what the difference
+        is, where that is hard to see.
+    """
+
+    field: str
+    explanation: str
+
+
+class NearMiss(NamedTuple):
+    """A message that was not what was wanted.
+
+    :ivar message: The message.
+    :ivar differences: Each criterion that it does not meet.
+    """
+
+    message: Any
+    differences: Sequence[Difference]
 
 
 class MessageQueue:
@@ -65,6 +89,7 @@ class MessageQueue:
         self._home: HomeEnd | None = None
         #: The last messages that were taken, where a report may want them.
         self._taken: deque[Parcel] = deque(maxlen=0)
+        self._taken_count = 0
 
     def get(self, block: bool = True, timeout: float | None = None) -> Message:
         """Take the next message.
@@ -84,7 +109,7 @@ class MessageQueue:
         started = time.monotonic()
         parcel = None if self._home is None else self._home.take(timeout if block else 0.0)
         if parcel is not None:
-            self._taken.append(parcel)
+            self._note_taken(parcel)
             message: Message = parcel.open()
             return message
         if not block:
@@ -160,6 +185,7 @@ class MessageQueue:
         :raises TypeError: A criterion is unknown, or of a type it cannot be.
         :raises ValueError: The timeout is negative, or no finite number.
         """
+        __tracebackhide__ = True  # for pytest
         return self.wait_many(1, timeout, **wanted)[0]
 
     def wait_many(
@@ -175,6 +201,7 @@ class MessageQueue:
         :return: The messages, in the order in which they were accepted.
         :raises Exception: See `wait`.
         """
+        __tracebackhide__ = True  # for pytest
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"count must be a whole number from 1 on, not {count!r}")
         search = _Search(self, wanted)
@@ -185,7 +212,7 @@ class MessageQueue:
                 if not search.may_go_on(deadline):
                     raise search.failure(count)
             elif self._home is not None and self._home.claim(parcels[:count]):
-                self._taken.extend(parcels[:count])
+                self._note_taken(*parcels[:count])
                 return [parcel.open() for parcel in parcels[:count]]
 
     def expect_none(self, quiet: float = 0.2, **wanted: Unpack[Wanted]) -> None:
@@ -200,6 +227,7 @@ class MessageQueue:
         :raises NotRunning: No server has ever filled this queue.
         :raises Exception: See `wait`.
         """
+        __tracebackhide__ = True  # for pytest
         if self._home is None:
             raise NotRunning("no message can come where no server was started: call start() first")
         search = _Search(self, wanted)
@@ -228,6 +256,11 @@ class MessageQueue:
         :param limit: How many.
         """
         self._taken = deque(maxlen=limit)
+        self._taken_count = 0
+
+    def _note_taken(self, *parcels: Parcel) -> None:
+        self._taken.extend(parcels)
+        self._taken_count += len(parcels)
 
 
 class _Search:
@@ -246,7 +279,7 @@ class _Search:
         self._is_last_look = False
         self._parcels: list[Parcel] = []
         #: Each message is looked at once, however long the search.
-        self._differences: dict[Parcel, list[Difference]] = {}
+        self._unmet: dict[Parcel, list[str]] = {}
         self.started = time.monotonic()
 
     def look(self) -> list[Parcel]:
@@ -258,10 +291,10 @@ class _Search:
         # Before looking: what came just before the end is to be seen.
         self._is_last_look = home.ended
         self._parcels, self._seen = home.look()
-        known = self._differences
+        known = self._unmet
         for parcel in self._parcels:
             if parcel not in known:
-                known[parcel] = self._criteria.differences(parcel.open())
+                known[parcel] = self._criteria.unmet(parcel.peek())
         return [parcel for parcel in self._parcels if not known[parcel]]
 
     def may_go_on(self, deadline: float) -> bool:
@@ -284,20 +317,18 @@ class _Search:
     def failure(self, count: int) -> MessageNotReceived:
         """Make the error that reports a search in vain."""
         elapsed = time.monotonic() - self.started
-        found = [(p.open(), self._differences[p]) for p in self._parcels]
+        found = [(parcel.peek(), self._unmet[parcel]) for parcel in self._parcels]
         text, misses = self._criteria.report(found, count, elapsed)
         if not self._inbox._may_get_more():
-            text += ".  No server is running, so none can come: call start() first"
+            text += "\nNo server is running, so none can come"
         elif not found:
-            text += ".  Is it sent to {host} port {port}, and is that a matter of seconds?".format(
-                **self._where()
-            )
+            text += "\nDoes the program send to {host} port {port}?".format(**self._where())
         return MessageNotReceived(text, near_misses=misses, elapsed=elapsed, **self._where())
 
     def surprise(self, parcel: Parcel, quiet: float) -> UnexpectedMessage:
         """Make the error that reports a message that was not to come."""
         elapsed = time.monotonic() - self.started
-        message = parcel.open()
+        message = parcel.peek()
         text = self._criteria.report_surprise(message, elapsed, quiet)
         return UnexpectedMessage(text, message=message, elapsed=elapsed, **self._where())
 
@@ -307,6 +338,8 @@ class _Search:
 
 
 def _seconds(name: str, value: float) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a number of seconds, not {value!r}")
     return value

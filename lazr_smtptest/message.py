@@ -25,10 +25,12 @@ __all__ = ["Attachment", "Envelope", "Message", "ParserFailed", "Received", "par
 _X_PEER, _X_MAILFROM, _X_RCPTTO = "X-Peer", "X-MailFrom", "X-RcptTo"
 _OURS = frozenset(name.lower() for name in (_X_PEER, _X_MAILFROM, _X_RCPTTO))
 
+#: Changes nothing about a message but its line ends, which it has lost.
+_AS_SENT = email.policy.default.clone(refold_source="none", utf8=True, linesep="\r\n")
 _LINE_BREAKS = re.compile(r"[\r\n]+")
 
 #: A URL in running text, and what may follow it there without being part of it.
-_URL = re.compile(r"\bhttps?://[^\s<>\"]+", re.IGNORECASE)
+_URL = re.compile(r"(?<![^\W_])https?://[^\s<>\"]{1,4000}", re.IGNORECASE)
 _PUNCTUATION = ".,;:!?'*_"
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
@@ -129,7 +131,10 @@ class Message(EmailMessage):
 
     @property
     def text(self) -> str:
-        """The plain text, decoded, with LF for line ends; empty if there is none."""
+        """The plain text, decoded, with LF for line ends; empty if there is none.
+
+        SMTP has an end for the last line, too.
+        """
         return _first_text(self, "text/plain")
 
     @property
@@ -152,7 +157,7 @@ class Message(EmailMessage):
         :return: Each once, in the order in which they appear, HTML first.
         """
         finder = _LinkFinder()
-        finder.feed(self.html)
+        _read(lambda: finder.feed(self.html), None)
         found = finder.links + [_without_punctuation(url) for url in _URL.findall(self.text)]
         return list(dict.fromkeys(found))
 
@@ -244,9 +249,9 @@ def _leaves(message: AnyMessage) -> Iterator[AnyMessage]:
     waiting = [message]
     while waiting:
         part = waiting.pop()
-        payload = part.get_payload()
-        if _type(part).startswith("multipart/") and isinstance(payload, list):
-            waiting += [inner for inner in reversed(payload) if isinstance(inner, AnyMessage)]
+        # Nobody asks for a payload that is a text: that would be decoded.
+        if part.is_multipart() and _type(part).startswith("multipart/"):
+            waiting += reversed(_inner(part))
         else:
             yield part
 
@@ -256,7 +261,7 @@ def _type(part: AnyMessage) -> str:
 
 
 def _name(part: AnyMessage) -> str | None:
-    return _read(part.get_filename, None)
+    return _read(part.get_filename, None) or None
 
 
 def _is_text(part: AnyMessage) -> bool:
@@ -269,9 +274,18 @@ def _is_text(part: AnyMessage) -> bool:
 
 def _octets(part: AnyMessage) -> bytes:
     if part.is_multipart():  # a message, not to be looked into
-        return _read(lambda: bytes(part.get_payload(0)), b"")  # type: ignore[arg-type]
+        return b"".join(_as_sent(inner) for inner in _inner(part))
     payload: Any = _read(lambda: part.get_payload(decode=True), None)
     return payload if isinstance(payload, bytes) else b""
+
+
+def _inner(part: AnyMessage) -> list[AnyMessage]:
+    payload: Any = part.get_payload()
+    return [inner for inner in payload if isinstance(inner, AnyMessage)]
+
+
+def _as_sent(message: AnyMessage) -> bytes:
+    return _read(lambda: message.as_bytes(policy=_AS_SENT), b"")
 
 
 def _first_text(message: AnyMessage, content_type: str) -> str:
@@ -298,7 +312,8 @@ class _LinkFinder(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take note of a link."""
         if tag in ("a", "area"):
-            self.links += [value.strip() for name, value in attrs if name == "href" and value]
+            hrefs = [(value or "").strip() for name, value in attrs if name == "href"]
+            self.links += filter(None, hrefs)
 
 
 def _without_punctuation(url: str) -> str:

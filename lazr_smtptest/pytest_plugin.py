@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from lazr_smtptest._fixtures import Worker
     from lazr_smtptest.controller import QueueController
 
 #: The controllers that a test used.
 _USED = pytest.StashKey[list["QueueController"]]()
-
-#: The options that the worker's server was started with.
-_OPTIONS = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _base_port(config)  # what is wrong with it is said at once
     config.addinivalue_line(
         "markers",
         "smtptest(**options): run the test's SMTP server with these options, "
@@ -50,7 +49,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
         for count, star, _ in (spec.partition("*") for spec in config.getoption("tx", None) or ())
     )
     owners = [f"port {port + n} for gw{n}" for n in range(workers)] or [f"port {port}"]
-    return f"smtptest: {host}, {', '.join(owners)}"
+    return f"smtptest: {host or 'all interfaces'}, {', '.join(owners)}"
 
 
 def _base_port(config: pytest.Config) -> int:
@@ -81,60 +80,58 @@ def smtptest_options(pytestconfig: pytest.Config) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def smtptest_server(
-    pytestconfig: pytest.Config, smtptest_options: dict[str, Any]
-) -> Generator[QueueController]:
+def _smtptest_worker(pytestconfig: pytest.Config) -> Generator[Worker]:
+    from lazr_smtptest._fixtures import Worker
+
+    worker = Worker(_worker(pytestconfig))
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture(scope="session")
+def smtptest_server(_smtptest_worker: Worker, smtptest_options: dict[str, Any]) -> QueueController:
     """Run this worker's SMTP server, for fixtures of a wide scope.
 
     It is started once.  Tests had better use `smtptest`, which resets it.
     """
-    from lazr_smtptest._fixtures import start
-
-    pytestconfig.stash[_OPTIONS] = smtptest_options
-    with start(smtptest_options, _worker(pytestconfig)) as controller:
-        yield controller
+    return _smtptest_worker.serve(smtptest_options)
 
 
 @pytest.fixture
-def smtptest(request: pytest.FixtureRequest, smtptest_options: dict[str, Any]) -> QueueController:
+def smtptest(
+    request: pytest.FixtureRequest, _smtptest_worker: Worker, smtptest_options: dict[str, Any]
+) -> QueueController:
     """An SMTP server that has no mail yet, as a running `QueueController`.
 
     It is this worker's, or with ``@pytest.mark.smtptest(**options)`` one for
     this test alone.
     """
-    from lazr_smtptest._fixtures import refresh
-
     marks = [*request.node.iter_markers("smtptest")]
     if any(mark.args for mark in marks):
         raise TypeError("@pytest.mark.smtptest takes keyword arguments only")
-    controller: QueueController
     if marks:
         own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
-        controller = request.getfixturevalue("smtptest_factory")(**own)
+        controller: QueueController = request.getfixturevalue("smtptest_factory")(
+            **{"port": smtptest_options.get("port", 0), **own}
+        )
         return controller
-    controller = request.getfixturevalue("smtptest_server")
-    if request.config.stash[_OPTIONS] != smtptest_options:  # overridden nearby
-        controller = request.getfixturevalue("smtptest_factory")(**smtptest_options)
-        return controller
+    controller = _smtptest_worker.serve_afresh(smtptest_options)
     request.node.stash[_USED].append(controller)
-    refresh(controller, _worker(request.config))
     return controller
 
 
 @pytest.fixture
 def smtptest_factory(
-    request: pytest.FixtureRequest, smtptest_options: dict[str, Any]
+    request: pytest.FixtureRequest, _smtptest_worker: Worker, smtptest_options: dict[str, Any]
 ) -> Callable[..., QueueController]:
     """Start more SMTP servers; they are stopped at the end of the test.
 
     Called with the options that are to differ from `smtptest_options`; the
     port is a free one, unless it is among them.
     """
-    from lazr_smtptest._fixtures import start
 
     def make(**options: Any) -> QueueController:
-        wanted = {**smtptest_options, "port": 0, **options}
-        manager = start(wanted, _worker(request.config))
+        manager = _smtptest_worker.start({**smtptest_options, "port": 0, **options})
         controller = manager.__enter__()
         request.addfinalizer(lambda: manager.__exit__(None, None, None))
         request.node.stash[_USED].append(controller)

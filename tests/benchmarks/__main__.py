@@ -17,8 +17,18 @@ from typing import Any
 import measures
 import peers
 import report
+import suites
 from measures import QUICK, Plan
 from rounds import Growth, Measure
+
+_MEASURES: list[Callable[[Plan], Measure | list[Measure]]] = [
+    *measures.FIRST,
+    *measures.BY_SOURCE,
+    *measures.OTHERS,
+    suites.suites,
+]
+_NAMES = [measure.__name__ for measure in [*_MEASURES, *measures.GROWTH]]
+_ONLY = f"leave out all but these: {', '.join(_NAMES)}"
 
 #: Seconds after which something must have gone wrong.
 _AT_MOST = 900.0
@@ -32,7 +42,7 @@ def main() -> None:
     if options.rounds is not None:
         plan = dataclasses.replace(plan, rounds=options.rounds, growth_rounds=options.rounds)
     started = time.perf_counter()
-    found, growths = _measure(plan)
+    found, growths = _measure(plan, options.only)
     about = report.machine() | {
         "plan": dataclasses.asdict(plan),
         "seconds": time.perf_counter() - started,
@@ -46,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=_rounds, help="how often each is measured (default 5)")
     parser.add_argument("--quick", action="store_true", help="try it: the figures are worthless")
+    parser.add_argument("--only", nargs="+", choices=_NAMES, metavar="MEASURE", help=_ONLY)
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     parser.add_argument("--svg", type=Path, help="draw the ratios into this file")
     return parser.parse_args()
@@ -58,14 +69,16 @@ def _rounds(given: str) -> int:
     return number
 
 
-def _measure(plan: Plan) -> tuple[list[Measure], list[Growth]]:
-    source = peers.find_program("smtp-source") is not None
+def _measure(plan: Plan, only: Sequence[str] | None) -> tuple[list[Measure], list[Growth]]:
+    names = set(_NAMES if only is None else only)
+    if peers.find_program("smtp-source") is None:
+        names -= {measure.__name__ for measure in [*measures.BY_SOURCE, *measures.GROWTH]}
     found: list[Measure] = []
-    by_source = measures.BY_SOURCE if source else []
-    for measure in [*measures.FIRST, *by_source, *measures.OTHERS]:
-        result = _timed(measure, plan)
-        found.extend(result if isinstance(result, list) else [result])
-    growths: Sequence[Callable[[Plan], Growth]] = measures.GROWTH if source else []
+    for measure in _MEASURES:
+        if measure.__name__ in names:
+            result = _timed(measure, plan)
+            found.extend(result if isinstance(result, list) else [result])
+    growths = [growth for growth in measures.GROWTH if growth.__name__ in names]
     return found, [_timed(growth, plan) for growth in growths]
 
 

@@ -44,6 +44,7 @@ class Plan:
     connections: int = 60
     starts: int = 10
     parsed: int = 1000
+    suite_tests: int = 500
 
 
 QUICK = Plan(
@@ -57,6 +58,7 @@ QUICK = Plan(
     connections=15,
     starts=3,
     parsed=200,
+    suite_tests=40,
 )
 
 

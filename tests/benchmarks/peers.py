@@ -243,13 +243,15 @@ def missing() -> list[str]:
     """Name what would take part if it were installed."""
     names = [name for name, module, _ in _ON_A_THREAD if not is_installed(module)]
     names += [name for name in ("uvloop", "matplotlib") if not is_installed(name)]
+    names += [] if is_installed("xdist") else ["pytest-xdist"]
     return names + [name for name in ("smtp-sink", "smtp-source") if not find_program(name)]
 
 
 def versions() -> dict[str, str]:
     """Say which versions take part."""
     found = {}
-    for name in ("lazr-smtptest", *(name for name, _, _ in _ON_A_THREAD), "uvloop"):
+    others = ("uvloop", "pytest", "pytest-xdist")
+    for name in ("lazr-smtptest", *(name for name, _, _ in _ON_A_THREAD), *others):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     if "lazr-smtptest" not in found:

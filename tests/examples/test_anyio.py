@@ -1,0 +1,33 @@
+from email.message import EmailMessage
+from functools import partial
+
+import aiosmtplib
+import anyio
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"  # which aiosmtplib needs
+
+
+async def remind(host, port, address):
+    await anyio.sleep(0.3)
+    message = EmailMessage()
+    message["From"] = "calendar@example.com"
+    message["To"] = address
+    message["Subject"] = "Reminder"
+    message.set_content("Lunch at noon.\n")
+    await aiosmtplib.send(message, hostname=host, port=port)
+
+
+async def test_reminders(smtptest):
+    async with anyio.create_task_group() as tasks:
+        for address in "kim@example.com", "lee@example.com":
+            tasks.start_soon(remind, smtptest.host, smtptest.port, address)
+        wait = partial(smtptest.wait_many, 2, subject="Reminder")
+        messages = await anyio.to_thread.run_sync(wait)
+    recipients = sorted(message.header("To") for message in messages)
+    assert recipients == ["kim@example.com", "lee@example.com"]
