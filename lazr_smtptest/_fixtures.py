@@ -29,7 +29,9 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._options: dict[str, Any] = {}
+        #: One for all options that were ever asked for; no more than one of
+        #: them runs.
+        self._controllers: list[tuple[dict[str, Any], QueueController]] = []
         self._controller: QueueController | None = None
 
     def serve(self, options: dict[str, Any]) -> QueueController:
@@ -42,16 +44,21 @@ class Worker:
         :raises OSError: The port is taken; the text names it, and the worker.
         :raises TypeError: There is no such option.
         """
-        last = self._controller
-        if last is None or options != self._options:
-            self.stop()
-            self._controller = _make(options)
-            self._options = options
-            if last is not None:
-                self._controller._port = last._port
-        assert self._controller is not None
-        self._start(self._controller)
-        return self._controller
+        last, wanted = self._controller, self._find(options)
+        if last is not None and last is not wanted:
+            last.stop()
+            wanted._port = last._port
+        self._controller = wanted
+        self._start(wanted)
+        return wanted
+
+    def _find(self, options: dict[str, Any]) -> QueueController:
+        for known, controller in self._controllers:
+            if known == options:
+                return controller
+        controller = _make(options)
+        self._controllers.append((dict(options), controller))
+        return controller
 
     def serve_afresh(self, options: dict[str, Any]) -> QueueController:
         """Give the server that stays, with no mail, and well.
@@ -60,12 +67,13 @@ class Worker:
 
         :param options: See `serve`.
         """
-        if self._controller is not None:
-            try:
-                if self._controller.is_running:
-                    self._controller.reset()
-            except (ServerDied, ServerStuck):
-                self._controller._give_up()
+        running = self._controller
+        try:
+            if running is not None and running.is_running:
+                running.reset()
+        except (ServerDied, ServerStuck):
+            assert running is not None
+            running._give_up()
         # It may also be that a test has stopped it, or killed it.
         controller = self.serve(options)
         controller.queue._keep_taken(_KEPT)
@@ -79,8 +87,8 @@ class Worker:
 
         :param options: See `serve`.
         """
-        if options["port"] and options["port"] == self._options.get("port"):
-            self.stop()
+        if self._controller is not None and options["port"] == self._controller.server.port != 0:
+            self.stop()  # it makes room
         controller = _make(options)
         controller.queue._keep_taken(_KEPT)
         self._start(controller)

@@ -17,6 +17,8 @@ __all__ = ["explain", "unread"]
 #: Messages that a report describes, of each kind.
 _SHOWN = 20
 
+_UNREAD = "left unread"
+
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
 
@@ -72,7 +74,7 @@ def _section(controller: QueueController, problem: SMTPTestError | None) -> str:
     lines = [f"{controller!r}"]
     lines += [f"{type(error).__name__}: {error}" for error in (problem, failure) if error]
     lines += _listed("read by the test", inbox._taken, inbox._taken_count)
-    lines += _listed("left unread", left[:_SHOWN], len(left))
+    lines += _listed(_UNREAD, left[:_SHOWN], len(left))
     if not inbox._taken and not left:
         lines.append("No message has arrived.")
     return "\n".join(lines)
@@ -93,4 +95,5 @@ def _listed(what: str, shown: Collection[Parcel], count: int) -> list[str]:
         return []
     lines = [f"- {describe(parcel.peek())}" for parcel in shown]
     more = [f"- and {count - len(lines)} more"] if len(lines) < count else []
-    return [f"{count} {what}:", *lines, *more]
+    # Of those that were read, the last are kept.
+    return [f"{count} {what}:", *(lines + more if what == _UNREAD else more + lines)]
