@@ -7,6 +7,8 @@
 ...     message = controller.queue.get_nowait()
 >>> message["subject"], message.envelope.rcpt_tos
 ('hi', ('lee@example.com',))
+
+PYTEST_DONT_REWRITE: there are no assertions here for pytest to explain.
 """
 
 import importlib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lazr_smtptest.controller import QueueController
@@ -70,7 +70,9 @@ class Worker:
         running = self._controller
         try:
             if running is not None and running.is_running:
+                running.queue._begin_anew()
                 running.reset()
+                running.queue.empty()  # what it should have sent, it has sent
         except (ServerDied, ServerStuck):
             assert running is not None
             running._give_up()
@@ -82,20 +84,35 @@ class Worker:
         return controller
 
     @contextlib.contextmanager
-    def start(self, options: dict[str, Any]) -> Iterator[QueueController]:
+    def start(
+        self, options: dict[str, Any], own: dict[str, Any], *, instead: bool = False
+    ) -> Iterator[QueueController]:
         """Start one more server, and stop it in the end.
 
-        :param options: See `serve`.
+        :param options: See `serve`; but the port is a free one.
+        :param own: The options that are to differ.
+        :param instead: Whether it is to have the port of the server that
+            stays, where that is given; which is stopped for so long.
         """
-        if self._controller is not None and options["port"] == self._controller.server.port != 0:
-            self.stop()  # it makes room
-        controller = _make(options)
+        _check(options)
+        wanted = {**options, "port": options.get("port", 0) if instead else 0, **own}
+        controller = _make(wanted)
         controller.queue._keep_taken(_KEPT)
-        self._start(controller)
+        lasting = self._controller
+        if lasting is not None and instead and wanted["port"] == lasting.server.port != 0:
+            makes_room = lasting.is_running
+            lasting.stop()
+        else:
+            makes_room = False
         try:
-            yield controller
+            self._start(controller)
+            try:
+                yield controller
+            finally:
+                controller.stop()
         finally:
-            controller.stop()
+            if makes_room and lasting is not None:
+                self._start(lasting)
 
     def stop(self) -> None:
         """Stop the server that stays, until it is used again."""
@@ -119,6 +136,8 @@ def _make(options: dict[str, Any]) -> QueueController:
 
 
 def _check(options: dict[str, Any]) -> None:
+    if not isinstance(options, Mapping):
+        raise TypeError(f"smtptest_options must be a dict of options, not {options!r}")
     known = [
         name
         for kind in (QueueController, Server)

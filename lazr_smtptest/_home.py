@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from multiprocessing import connection
@@ -29,6 +28,7 @@ from lazr_smtptest._channel import (
     Channel,
     disown_in_children,
 )
+from lazr_smtptest._clock import now
 from lazr_smtptest._frames import FrameReader, encode
 from lazr_smtptest._parcel import Parcel
 from lazr_smtptest._process import ServerProcessHandle, describe_exit
@@ -56,6 +56,10 @@ _LONGEST_WAIT = 86_400.0
 _RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM})
 
 T = TypeVar("T")
+
+
+def _always() -> bool:
+    return True
 
 
 class HomeEnd:
@@ -147,12 +151,19 @@ class HomeEnd:
             self._raise_death()
         return count
 
-    def take(self, timeout: float = 0.0, *, failures: bool = True) -> Parcel | None:
+    def take(
+        self,
+        timeout: float = 0.0,
+        *,
+        failures: bool = True,
+        is_wanted: Callable[[], bool] = _always,
+    ) -> Parcel | None:
         """Take the next message.
 
         :param timeout: How long to wait, in seconds, when none is there and
             none is on its way.
         :param failures: Whether to raise what handlers raised.
+        :param is_wanted: Asked whether the caller still wants a message.
         :return: The message, or None if there is none.
         :raises HandlerError: A handler has failed.
         :raises ServerDied: Nothing is left, and the server process is gone.
@@ -162,7 +173,9 @@ class HomeEnd:
             # The next one is here, and so is all that must come first.
             with contextlib.suppress(IndexError), self._lock:
                 return self._messages.popleft()
-        found = self._await(lambda: self._next(failures), timeout) if timeout > 0 else None
+        found = None
+        if timeout > 0:
+            found = self._await(lambda: self._next(failures) if is_wanted() else (), timeout)
         if found is None:
             found = self._await(lambda: self._next(failures) or self._nothing(), TRANSIT_TIMEOUT)
         if found:
@@ -215,13 +228,24 @@ class HomeEnd:
         with self._lock:
             return list(self._messages)
 
-    def await_more(self, seen: int, timeout: float) -> None:
+    def wake(self) -> None:
+        """Have all that wait look again at what they wait for."""
+        with self._lock:
+            self._tell_waiting()
+
+    def await_more(self, seen: int, timeout: float, is_wanted: Callable[[], bool]) -> None:
         """Wait until more have arrived than were seen, or something failed.
 
         :param seen: How many had ever arrived; see `look`.
         :param timeout: How long to wait, in seconds.
+        :param is_wanted: See `take`.
         """
-        self._await(lambda: self._received[ACCEPTED] > seen or self._failures or None, timeout)
+
+        def anything() -> bool | None:
+            more = self._received[ACCEPTED] > seen or bool(self._failures)
+            return True if more or not is_wanted() else None
+
+        self._await(anything, timeout)
 
     def claim(self, wanted: Iterable[Parcel]) -> bool:
         """Take these messages, wherever they are; all of them or none.
@@ -324,7 +348,7 @@ class HomeEnd:
         :param timeout: How long to wait, in seconds.
         :return: Whether it has ended.
         """
-        deadline = time.monotonic() + timeout
+        deadline = now() + timeout
         if self._closed or not self.is_alive():
             return self.await_end(timeout)
         self._asked_to_stop = True
@@ -334,7 +358,7 @@ class HomeEnd:
             return True
         except ServerStuck:
             return False
-        return self.await_end(deadline - time.monotonic())
+        return self.await_end(deadline - now())
 
     def await_end(self, timeout: float) -> bool:
         """Wait until the server process is gone and all it sent is here.
@@ -417,7 +441,7 @@ class HomeEnd:
         :return: What the attempt gave, or None.
         """
         me = threading.get_ident()
-        deadline = time.monotonic() + timeout
+        deadline = now() + timeout
         while True:
             # Log records first, and without the lock: a log handler is other
             # people's code.  What it raises must not cost a message.
@@ -428,7 +452,7 @@ class HomeEnd:
                     if self._logs:
                         continue
                     result = attempt()
-                    left = min(deadline - time.monotonic(), _LONGEST_WAIT)
+                    left = min(deadline - now(), _LONGEST_WAIT)
                     if result is not None or self._ended or left <= 0:
                         return result
                     if took:
@@ -588,7 +612,7 @@ class HomeEnd:
         :raises ServerStuck: It takes no more.
         """
         self._check_owner()
-        deadline = time.monotonic() + timeout
+        deadline = now() + timeout
         try:
             with self._lock:
                 if self._closed:
@@ -611,7 +635,7 @@ class HomeEnd:
             try:
                 left = left[os.write(pipe, left) :]
             except BlockingIOError:
-                remaining = min(deadline - time.monotonic(), _LONGEST_WAIT)
+                remaining = min(deadline - now(), _LONGEST_WAIT)
                 if remaining <= 0 or not poll.poll(remaining * 1000):
                     raise
 

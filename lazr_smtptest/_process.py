@@ -10,6 +10,8 @@ import time
 from multiprocessing import connection, process
 from typing import TYPE_CHECKING
 
+from lazr_smtptest._clock import now
+
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
@@ -68,8 +70,8 @@ class ServerProcessHandle:
             # little later; for a forked process this does not wait.
             connection.wait([self._process.sentinel], _REAP_TIMEOUT)
             return self._process.exitcode
-        deadline = time.monotonic() + _REAP_TIMEOUT
-        while self._process.exitcode is None and time.monotonic() < deadline:
+        deadline = now() + _REAP_TIMEOUT
+        while self._process.exitcode is None and now() < deadline:
             time.sleep(0.001)  # there is nothing to wait on
         return self._process.exitcode
 

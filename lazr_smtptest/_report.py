@@ -73,7 +73,7 @@ def _section(controller: QueueController, problem: SMTPTestError | None) -> str:
     left, failure = _left(controller)
     lines = [f"{controller!r}"]
     lines += [f"{type(error).__name__}: {error}" for error in (problem, failure) if error]
-    lines += _listed("read by the test", inbox._taken, inbox._taken_count)
+    lines += _listed("read by the test", list(inbox._taken), inbox._taken_count)
     lines += _listed(_UNREAD, left[:_SHOWN], len(left))
     if not inbox._taken and not left:
         lines.append("No message has arrived.")

@@ -9,12 +9,12 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._clock import now
 from lazr_smtptest.errors import (
     AlreadyRunning,
     HandlerError,
@@ -297,6 +297,8 @@ class Controller:
             return None
         try:
             home.request("ping", timeout=timeout)
+        except NotRunning:  # it has been stopped meanwhile, or this is a forked child
+            return None
         except (ServerDied, ServerStuck) as error:
             return error
         return None
@@ -457,10 +459,10 @@ class Controller:
         home, filler = self._home, self._filler
         if home is None or home.is_foreign():
             return None
-        deadline = time.monotonic() + self._stop_timeout
+        deadline = now() + self._stop_timeout
         _end(home, self._stop_timeout)
         if filler is not None:
-            filler.join(max(deadline - time.monotonic(), 0.0))
+            filler.join(max(deadline - now(), 0.0))
         self._home = self._filler = None
         return home
 

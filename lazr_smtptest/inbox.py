@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import queue
-import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lazr_smtptest._clock import now
 from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ class MessageQueue:
         #: The last messages that were taken, where a report may want them.
         self._taken: deque[Parcel] = deque(maxlen=0)
         self._taken_count = 0
+        #: Who waits for what the last test wanted gets nothing of this one's.
+        self._generation = 0
 
     def get(self, block: bool = True, timeout: float | None = None) -> Message:
         """Take the next message.
@@ -106,15 +108,18 @@ class MessageQueue:
         :raises ValueError: The timeout is negative, or no finite number.
         """
         timeout = _seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
-        started = time.monotonic()
-        parcel = None if self._home is None else self._home.take(timeout if block else 0.0)
+        started = now()
+        home, is_wanted = self._home, self._waiter()
+        parcel = None
+        if home is not None:
+            parcel = home.take(timeout if block else 0.0, is_wanted=is_wanted)
         if parcel is not None:
             self._note_taken(parcel)
             message: Message = parcel.open()
             return message
         if not block:
             raise queue.Empty("no message is there")
-        elapsed = time.monotonic() - started
+        elapsed = now() - started
         reason = "" if self._may_get_more() else ": no server is running"
         raise queue.Empty(f"no message came within {elapsed:.3g} seconds{reason}")
 
@@ -258,6 +263,16 @@ class MessageQueue:
         self._taken = deque(maxlen=limit)
         self._taken_count = 0
 
+    def _begin_anew(self) -> None:
+        """End all waiting: whoever waits now is of a test that is over."""
+        self._generation += 1
+        if self._home is not None:
+            self._home.wake()
+
+    def _waiter(self) -> Callable[[], bool]:
+        generation = self._generation
+        return lambda: self._generation == generation
+
     def _note_taken(self, *parcels: Parcel) -> None:
         self._taken.extend(parcels)
         self._taken_count += len(parcels)
@@ -277,10 +292,11 @@ class _Search:
         self._inbox = inbox
         self._seen = 0
         self._is_last_look = False
+        self._is_wanted = inbox._waiter()
         self._parcels: list[Parcel] = []
         #: Each message is looked at once, however long the search.
         self._unmet: dict[Parcel, list[str]] = {}
-        self.started = time.monotonic()
+        self.started = now()
 
     def look(self) -> list[Parcel]:
         """Give what is wanted of that which is there."""
@@ -305,18 +321,18 @@ class _Search:
         :raises ServerDied: No more can come, since the server process died.
         """
         home = self._inbox._home
-        left = deadline - time.monotonic()
+        left = deadline - now()
         if home is None:
             return False
-        if left > 0 and not self._is_last_look:
-            home.await_more(self._seen, left)
-            return True
+        if left > 0 and not self._is_last_look and self._is_wanted():
+            home.await_more(self._seen, left, self._is_wanted)
+            return self._is_wanted()
         home.check_death()
         return False
 
     def failure(self, count: int) -> MessageNotReceived:
         """Make the error that reports a search in vain."""
-        elapsed = time.monotonic() - self.started
+        elapsed = now() - self.started
         found = [(parcel.peek(), self._unmet[parcel]) for parcel in self._parcels]
         text, misses = self._criteria.report(found, count, elapsed)
         if not self._inbox._may_get_more():
@@ -327,7 +343,7 @@ class _Search:
 
     def surprise(self, parcel: Parcel, quiet: float) -> UnexpectedMessage:
         """Make the error that reports a message that was not to come."""
-        elapsed = time.monotonic() - self.started
+        elapsed = now() - self.started
         message = parcel.peek()
         text = self._criteria.report_surprise(message, elapsed, quiet)
         return UnexpectedMessage(text, message=message, elapsed=elapsed, **self._where())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,13 +21,18 @@ if TYPE_CHECKING:
 _USED = pytest.StashKey[list["QueueController"]]()
 
 
+#: The type of an ini option that is a number; pytest has it from 8.4 on.
+_INT: Any = "int" if pytest.version_tuple >= (8, 4) else "string"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("smtptest_host", "where SMTP servers listen", default="localhost")
     parser.addini(
         "smtptest_port",
         "the port of the SMTP server; a worker gwN of pytest-xdist adds N to it.  "
         "By default each gets a free one",
-        default="0",
+        type=_INT,
+        default=0,
     )
     parser.addini("smtptest_strict", "fail a test that leaves mail unread", "bool", False)
 
@@ -53,10 +59,13 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def _base_port(config: pytest.Config) -> int:
-    port: str = config.getini("smtptest_port")
-    if not port.isdecimal():
-        raise pytest.UsageError(f"smtptest_port must be a number, not {port!r}")
-    return int(port)
+    try:
+        port = int(config.getini("smtptest_port"))
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        raise pytest.UsageError(f"smtptest_port must be a number: {error}") from None
+    if not 0 <= port <= 65535:
+        raise pytest.UsageError(f"smtptest_port must be from 0 to 65535, not {port}")
+    return port
 
 
 def _worker(config: pytest.Config) -> str:
@@ -111,10 +120,7 @@ def smtptest(
         raise TypeError("@pytest.mark.smtptest takes keyword arguments only")
     if marks:
         own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
-        controller: QueueController = request.getfixturevalue("smtptest_factory")(
-            **{"port": smtptest_options.get("port", 0), **own}
-        )
-        return controller
+        return _start(request, _smtptest_worker.start(smtptest_options, own, instead=True))
     controller = _smtptest_worker.serve_afresh(smtptest_options)
     request.node.stash[_USED].append(controller)
     return controller
@@ -131,13 +137,18 @@ def smtptest_factory(
     """
 
     def make(**options: Any) -> QueueController:
-        manager = _smtptest_worker.start({**smtptest_options, "port": 0, **options})
-        controller = manager.__enter__()
-        request.addfinalizer(lambda: manager.__exit__(None, None, None))
-        request.node.stash[_USED].append(controller)
-        return controller
+        return _start(request, _smtptest_worker.start(smtptest_options, options))
 
     return make
+
+
+def _start(
+    request: pytest.FixtureRequest, server: AbstractContextManager[QueueController]
+) -> QueueController:
+    controller = server.__enter__()
+    request.addfinalizer(lambda: server.__exit__(None, None, None))
+    request.node.stash[_USED].append(controller)
+    return controller
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -165,5 +176,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if used and report.failed:
         from lazr_smtptest._report import explain
 
-        explain(report, used)
+        try:
+            explain(report, used)
+        except (Exception, pytest.fail.Exception) as error:  # such as a time limit
+            report.sections.append(("SMTP messages", f"These cannot be told of: {error!r}"))
+    if report.when == "teardown":
+        used.clear()  # pytest keeps the item to the end
     return report

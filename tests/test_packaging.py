@@ -26,6 +26,7 @@ MODULES = [
     "lazr_smtptest/__main__.py",
     "lazr_smtptest/_channel.py",
     "lazr_smtptest/_child.py",
+    "lazr_smtptest/_clock.py",
     "lazr_smtptest/_content.py",
     "lazr_smtptest/_criteria.py",
     "lazr_smtptest/_delivery.py",

@@ -547,7 +547,7 @@ def test_a_port_that_is_no_number_is_a_usage_error(inner, args):
     inner.ini(smtptest_port="smtp")
     inner.files(test_four=FOUR)
     run = inner.run(*args.split())
-    assert "smtptest_port must be a number, not 'smtp'" in run.out + run.err
+    assert "smtptest_port must be a number: " in run.out + run.err
     assert "INTERNALERROR" not in run.out + run.err
     assert run.ret == pytest.ExitCode.USAGE_ERROR
 
@@ -1416,3 +1416,81 @@ def test_no_test_sees_the_mail_of_another(inner):
     assert {report["outcome"] for report in run.reports} == {"passed"}
     assert len(set(run.noted("token"))) == 200
     assert len(set(run.noted("pid"))) == 4
+
+
+def test_who_still_waits_gets_nothing_of_the_next_test(inner):
+    inner.files(
+        test_left_over="""
+        import threading
+        from queue import Empty
+        import pytest
+        from helpers import send_to, until
+        from lazr_smtptest import MessageNotReceived
+
+        def leave_waiting(smtptest, error, call):
+            def wait():
+                with pytest.raises(error):
+                    call(timeout=60)
+
+            threading.Thread(target=wait, name="waiting").start()
+            until(lambda: smtptest.queue._home._watcher)
+
+        def see_that_nobody_waits(smtptest):
+            for thread in threading.enumerate():
+                if thread.name == "waiting":
+                    thread.join(10)
+                    assert not thread.is_alive()
+            send_to(smtptest, "hello")
+            assert smtptest.wait(0)["subject"] == "hello"
+
+        def test_1(smtptest):
+            leave_waiting(smtptest, MessageNotReceived, smtptest.wait)
+
+        def test_2(smtptest):
+            see_that_nobody_waits(smtptest)
+
+        def test_3(smtptest):
+            leave_waiting(smtptest, Empty, smtptest.queue.get)
+
+        def test_4(smtptest):
+            see_that_nobody_waits(smtptest)
+        """
+    )
+    assert inner.run().outcomes == {f"test_{n}": "passed" for n in (1, 2, 3, 4)}
+
+
+def test_a_time_limit_that_strikes_in_the_report_ends_no_more_than_that(inner):
+    inner.files(
+        test_limit="""
+        import os, signal
+        import pytest
+
+        @pytest.mark.timeout(1)
+        def test_stuck(smtptest):
+            os.kill(smtptest.pid, signal.SIGSTOP)
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            assert 0
+
+        def test_next(smtptest):
+            assert smtptest.messages == []
+        """
+    )
+    assert inner.run().outcomes == {"test_stuck": "failed", "test_next": "passed"}
+
+
+def test_time_that_stands_still_stops_no_wait(inner):
+    inner.files(
+        test_frozen="""
+        import freezegun
+        import pytest
+        from lazr_smtptest import MessageNotReceived
+
+        @freezegun.freeze_time("2020-01-01")
+        def test_frozen(smtptest):
+            smtptest.expect_none(0.1)
+            with pytest.raises(MessageNotReceived):
+                smtptest.wait(0.1)
+            smtptest.reset()
+        """
+    )
+    assert inner.run().outcomes == {"test_frozen": "passed"}
