@@ -359,6 +359,7 @@ def test_started_inside_a_running_event_loop():
     assert asyncio.run(use()) == ["one"]
 
 
+@pytest.mark.timeout(60)  # it fills a gigabyte
 def test_memory_beside_a_large_test_process():
     script = textwrap.dedent("""
         import os
