@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lazr_smtptest.controller import Controller, QueueController
     from lazr_smtptest.errors import (
         AlreadyRunning,
+        GateTimeout,
         HandlerError,
         MessageNotReceived,
         NotRunning,
@@ -30,16 +31,24 @@ if TYPE_CHECKING:
         StartTimeout,
         UnexpectedMessage,
     )
+    from lazr_smtptest.faults import Fault, Gate
     from lazr_smtptest.inbox import MessageQueue, NearMiss
     from lazr_smtptest.message import Attachment, Envelope, Message
     from lazr_smtptest.server import QueueServer, Server
+    from lazr_smtptest.sessions import Line, Session
+    from lazr_smtptest.tls import TLS
 
 __all__ = [
+    "TLS",
     "AlreadyRunning",
     "Attachment",
     "Controller",
     "Envelope",
+    "Fault",
+    "Gate",
+    "GateTimeout",
     "HandlerError",
+    "Line",
     "Message",
     "MessageNotReceived",
     "MessageQueue",
@@ -51,6 +60,7 @@ __all__ = [
     "Server",
     "ServerDied",
     "ServerStuck",
+    "Session",
     "StartError",
     "StartTimeout",
     "UnexpectedMessage",
@@ -63,6 +73,7 @@ _HOMES = {
     "controller": ("Controller", "QueueController"),
     "errors": (
         "AlreadyRunning",
+        "GateTimeout",
         "HandlerError",
         "MessageNotReceived",
         "NotRunning",
@@ -73,9 +84,12 @@ _HOMES = {
         "StartTimeout",
         "UnexpectedMessage",
     ),
+    "faults": ("Fault", "Gate"),
     "inbox": ("MessageQueue", "NearMiss"),
     "message": ("Attachment", "Envelope", "Message"),
     "server": ("QueueServer", "Server"),
+    "sessions": ("Line", "Session"),
+    "tls": ("TLS",),
 }
 
 

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import faulthandler
 import fcntl
+import functools
 import gc
 import itertools
 import logging
@@ -41,9 +42,13 @@ from lazr_smtptest._frames import FrameReader
 from lazr_smtptest._given import given_descriptors
 from lazr_smtptest._listen import BACKLOG
 from lazr_smtptest._process import STACK_SIGNAL
+from lazr_smtptest._record import Records
+from lazr_smtptest._script import Script
 from lazr_smtptest._smtp import SMTP
+from lazr_smtptest._staged import Terms
 from lazr_smtptest.errors import StartError
 from lazr_smtptest.server import QueueServer, Server
+from lazr_smtptest.tls import server_context
 
 #: Seconds that the feeder threads of a handler's queues have to finish.
 _FEEDERS_TIMEOUT = 1.0
@@ -337,7 +342,8 @@ class ServerProcess:
         self.outbox = outbox(end, self._on_backlog)
         self._requests = FrameReader(end.requests.fileno())
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="handler")
-        self._numbers = itertools.count(1)
+        self._script = Script()
+        self._records = Records()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: weakref.WeakSet[SMTP] = weakref.WeakSet()
@@ -356,6 +362,17 @@ class ServerProcess:
         if isinstance(self._server, QueueServer):
             self._server.queue = self.outbox
         self._deliver = way_of_delivery(self._server, self.outbox, self._worker, self._exit)
+        credentials = self._server._credentials
+        self._terms = Terms(
+            self._server,
+            deliver=self._deliver,
+            report=self.outbox.report,
+            on_rset=self._reset_server if self._server.reset_on_rset else None,
+            numbers=itertools.count(1),
+            script=self._script,
+            records=self._records,
+            tls_context=None if credentials is None else server_context(credentials),
+        )
         if type(self._server) not in (QueueServer, Server):
             # aiosmtpd looks at all attributes of a server, and at its hooks'
             # signatures, when a client connects.  Better it does so now.
@@ -372,7 +389,12 @@ class ServerProcess:
         loop.add_reader(self._end.lifeline, os._exit, 0)
         loop.add_reader(self._end.requests, self._on_requests)
         servers = [
-            await loop.create_server(self._open_session, sock=sock, backlog=BACKLOG)
+            await loop.create_server(
+                self._open_session,
+                sock=sock,
+                backlog=BACKLOG,
+                ssl=self._terms.tls_context if self._terms.tls_at_once else None,
+            )
             for sock in self._sockets
         ]
         self.outbox.send("reply", 0, None)
@@ -388,14 +410,7 @@ class ServerProcess:
         return code
 
     def _open_session(self) -> SMTP:
-        session = SMTP(
-            self._server,
-            deliver=self._deliver,
-            report=self.outbox.report,
-            on_rset=self._reset_on_rset if self._server.reset_on_rset else None,
-            numbers=self._numbers,
-            loop=self._loop,
-        )
+        session = SMTP(self._terms, loop=self._loop)
         self._sessions.add(session)
         return session
 
@@ -430,6 +445,18 @@ class ServerProcess:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    @functools.cached_property
+    def _at_once(self) -> dict[str, Callable[..., Any]]:
+        """What can be answered on the spot."""
+        return {
+            "fault": self._script.add_rule,
+            "fired": self._script.fired,
+            "gate": self._script.add_gate,
+            "release": self._script.release,
+            "sessions": self._records.export,
+            "withdraw": self._script.withdraw,
+        }
+
     async def _answer(self, number: int, what: str, *details: Any) -> None:
         if what == "stop":
             self._stop(0)
@@ -439,13 +466,24 @@ class ServerProcess:
         elif what == "put":
             assert isinstance(self.outbox, AcknowledgedOutbox)
             self.outbox.acknowledge(*details)
-        elif what == "ping":
-            self.outbox.send("reply", number, None)
+        elif what == "parked":
+            self.outbox.send("reply", number, await self._script.parked(*details))
         else:
-            raise AssertionError(f"unknown request {what!r}")
+            self.outbox.send("reply", number, self._at_once[what](*details))
 
     async def _reset(self) -> None:
-        """Reset the server object, behind the handlers that are running."""
+        """Reset all there is."""
+        try:
+            await self._reset_server()
+        finally:
+            self._script.clear()
+            self._records.clear()
+
+    async def _reset_server(self) -> None:
+        """Reset the server object, behind the handlers that are running.
+
+        That is all that a client's RSET may do.
+        """
         try:
             # The thread is idle where messages do not go by way of it.
             nothing_to_do = type(self._server).reset is Server.reset
@@ -456,6 +494,3 @@ class ServerProcess:
             return
         except Exception as error:
             self.outbox.report(f"{type(self._server).__name__}.reset", error)
-
-    async def _reset_on_rset(self) -> None:
-        await self._reset()

@@ -28,8 +28,11 @@ class Content:
         # The CRLF that ended the DATA command also begins the shortest end
         # of data there is.
         self._octets = bytearray(b"\r\n")
+        self._dropped = 0
         self._too_much = False
         self.ended = False
+        #: How many octets there were, when it has ended.
+        self.size = 0
 
     def feed(self, piece: bytes) -> bytes:
         """Take a piece.
@@ -45,9 +48,11 @@ class Content:
         if end < 0:
             if self._size_limit is not None and len(octets) > self._size_limit + 2 * len(_END):
                 self._too_much = True
+                self._dropped += len(octets) + 1 - len(_END)
                 del octets[: 1 - len(_END)]
             return b""
         self.ended = True
+        self.size = self._dropped + end
         rest = bytes(octets[end + len(_END) :])
         del octets[end + 2 :]
         return rest

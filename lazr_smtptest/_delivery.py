@@ -28,7 +28,7 @@ from lazr_smtptest._frames import FrameWriter, pickled
 from lazr_smtptest.message import Envelope, Received, parse
 from lazr_smtptest.server import QueueServer, Server
 
-__all__ = ["Delivery", "Outbox", "refusal", "way_of_delivery"]
+__all__ = ["ACCEPTED_REPLY", "Delivery", "Outbox", "refusal", "way_of_delivery"]
 
 
 class Delivery(NamedTuple):

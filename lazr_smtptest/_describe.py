@@ -11,7 +11,7 @@ from typing import Any
 
 from lazr_smtptest.message import Message
 
-__all__ = ["addresses", "describe", "headline", "quoted"]
+__all__ = ["addresses", "describe", "headline", "plain", "quoted"]
 
 #: Characters of a text that a report shows.
 _WIDTH = 100
@@ -27,14 +27,14 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}...")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Give a text without its quotes, as long as it needs none."""
     return text if text.isprintable() and len(text) <= _WIDTH else quoted(text)
 
 
 def addresses(found: Iterable[str]) -> str:
     """Give addresses as SMTP writes them."""
-    texts = [f"<{_plain(address)}>" for address in found]
+    texts = [f"<{plain(address)}>" for address in found]
     more = len(texts) - _ADDRESSES
     shown = ", ".join(texts[:_ADDRESSES])
     return f"{shown} and {more} more" if more > 0 else shown or "nobody"
@@ -61,10 +61,10 @@ def describe(item: Any) -> str:
     """
     lines = [headline(item)]
     if isinstance(item, Message):
-        lines += [f"  | {_plain(line)}" for line in _first_lines(item)]
+        lines += [f"  | {plain(line)}" for line in _first_lines(item)]
         lines += [
             f"  attached: {quoted(found.name or '')} "
-            f"({_plain(found.type)}, {len(found.data)} bytes)"
+            f"({plain(found.type)}, {len(found.data)} bytes)"
             for found in item.attachments[:_ATTACHMENTS]
         ]
     return "\n".join(lines)

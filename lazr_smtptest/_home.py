@@ -670,6 +670,8 @@ class HomeEnd:
     def _raise_silence(self, what: str, elapsed: float) -> NoReturn:
         """Raise the reason why something did not come."""
         self._check_owner()
+        if self._ended and self._ended_well():
+            raise NotRunning("the server has been stopped meanwhile", **self._where)
         if self._ended:
             raise self._death()
         stack = self.show_stacks()

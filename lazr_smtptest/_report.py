@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from lazr_smtptest._describe import describe, headline
+from lazr_smtptest._describe import describe, headline, plain, quoted
 from lazr_smtptest._parcel import Parcel
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
+from lazr_smtptest.sessions import Session
 
 __all__ = ["explain", "unread"]
 
@@ -18,6 +19,10 @@ __all__ = ["explain", "unread"]
 _SHOWN = 20
 
 _UNREAD = "left unread"
+
+#: Sessions that it shows, and lines of each.
+_SESSIONS = 3
+_LINES = 20
 
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
@@ -45,8 +50,8 @@ def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -
     """
     sections = []
     for controller in controllers:
-        problem = controller._diagnose(_PROBE_TIMEOUT)
-        sections.append(_section(controller, problem))
+        problem, sessions = controller._diagnose(_PROBE_TIMEOUT)
+        sections.append(_section(controller, problem, sessions))
         if problem is not None:
             _put_first(report, problem)
     report.sections.append(("SMTP messages", "\n\n".join(sections)))
@@ -68,7 +73,9 @@ def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:
         report.longrepr = f"{type(problem).__name__}: {problem}\n\n{longrepr}"
 
 
-def _section(controller: QueueController, problem: SMTPTestError | None) -> str:
+def _section(
+    controller: QueueController, problem: SMTPTestError | None, sessions: list[Session]
+) -> str:
     inbox = controller.queue
     left, failure = _left(controller)
     lines = [f"{controller!r}"]
@@ -77,6 +84,7 @@ def _section(controller: QueueController, problem: SMTPTestError | None) -> str:
     lines += _listed(_UNREAD, left[:_SHOWN], len(left))
     if not inbox._taken and not left:
         lines.append("No message has arrived.")
+    lines += _last(sessions)
     return "\n".join(lines)
 
 
@@ -88,6 +96,23 @@ def _left(controller: QueueController) -> tuple[list[Parcel], SMTPTestError | No
         return home.look()[0], None
     except SMTPTestError as error:
         return home.remains, error
+
+
+def _last(sessions: list[Session]) -> list[str]:
+    if not sessions:
+        return ["No client has connected."]
+    lines = [f"{len(sessions)} sessions, of which the last:" if sessions[1:] else "1 session:"]
+    for session in sessions[-_SESSIONS:]:
+        lines += [f"- {line}" if not n else f"  {line}" for n, line in enumerate(_told(session))]
+    return lines
+
+
+def _told(session: Session) -> list[str]:
+    helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
+    lines = [f"{session.peer[0]} port {session.peer[1]}{helo}: {session.ended}"]
+    if len(session.dialogue) > _LINES:
+        lines.append("...")
+    return lines + [plain(str(line)) for line in session.dialogue[-_LINES:]]
 
 
 def _listed(what: str, shown: Collection[Parcel], count: int) -> list[str]:

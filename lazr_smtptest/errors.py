@@ -19,6 +19,7 @@ from typing import Any
 
 __all__ = [
     "AlreadyRunning",
+    "GateTimeout",
     "HandlerError",
     "MessageNotReceived",
     "NotRunning",
@@ -154,6 +155,10 @@ class HandlerError(SMTPTestError):
     ) -> None:
         super().__init__(message, **where)
         self.traceback = traceback
+
+
+class GateTimeout(SMTPTestError, AssertionError, TimeoutError):
+    """Raised when the sessions that a gate waits for have not come to it."""
 
 
 class MessageNotReceived(SMTPTestError, AssertionError, TimeoutError):

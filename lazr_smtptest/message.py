@@ -10,7 +10,7 @@ import email
 import email.policy
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from email.errors import MessageDefect
 from email.message import EmailMessage
@@ -56,6 +56,8 @@ class Envelope(NamedTuple):
     :ivar tls: The TLS version of the session, or None if it was in the clear.
     :ivar auth_user: The name the client authenticated with, or None.
     :ivar received_at: When the message was complete; UTC.
+    :ivar rcpt_parameters: For each of ``rcpt_tos``, its own parameters; empty
+        if none had any.
     """
 
     sequence: int
@@ -69,6 +71,64 @@ class Envelope(NamedTuple):
     tls: str | None
     auth_user: str | None
     received_at: datetime
+    rcpt_parameters: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def body(self) -> str:
+        """What MAIL's BODY= says: ``"7BIT"``, or ``"8BITMIME"`` (RFC 6152)."""
+        return (_value(self.mail_options, "BODY") or "7BIT").upper()
+
+    @property
+    def size(self) -> int | None:
+        """How large MAIL's SIZE= says that the message is (RFC 1870), or None."""
+        declared = _value(self.mail_options, "SIZE")
+        return None if declared is None else int(declared)
+
+    @property
+    def ret(self) -> str | None:
+        """How much a notification is to return (RFC 3461): FULL, HDRS or None."""
+        ret = _value(self.mail_options, "RET")
+        return None if ret is None else ret.upper()
+
+    @property
+    def envid(self) -> str | None:
+        """The sender's own name for the message (RFC 3461), decoded, or None."""
+        envid = _value(self.mail_options, "ENVID")
+        return None if envid is None else _from_xtext(envid)
+
+    @property
+    def notify(self) -> tuple[tuple[str, ...] | None, ...]:
+        """For each of ``rcpt_tos``, what to notify of (RFC 3461), or None.
+
+        That is ``("NEVER",)``, or some of SUCCESS, FAILURE and DELAY.
+        """
+        found = (_value(parameters, "NOTIFY") for parameters in self._by_recipient())
+        return tuple(None if value is None else tuple(value.upper().split(",")) for value in found)
+
+    @property
+    def orcpt(self) -> tuple[str | None, ...]:
+        """For each of ``rcpt_tos``, the original recipient (RFC 3461), or None.
+
+        That is a type of address, a semicolon, and the address, decoded.
+        """
+        found = (_value(parameters, "ORCPT") for parameters in self._by_recipient())
+        return tuple(None if value is None else _from_xtext(value) for value in found)
+
+    def _by_recipient(self) -> tuple[tuple[str, ...], ...]:
+        return self.rcpt_parameters or ((),) * len(self.rcpt_tos)
+
+
+def _value(parameters: Iterable[str], name: str) -> str | None:
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.upper() == name:
+            return value
+    return None
+
+
+def _from_xtext(text: str) -> str:
+    """Decode xtext (RFC 3461, 4)."""
+    return re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text)
 
 
 class Received(NamedTuple):

@@ -8,12 +8,14 @@ stored in the server process, and the test process does not see it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
     from lazr_smtptest.message import Message
+    from lazr_smtptest.tls import TLS, Credentials
 
 __all__ = ["QueueServer", "Server"]
 
@@ -23,6 +25,21 @@ _DATA_SIZE_LIMIT = 33_554_432
 #: 998 octets (RFC 5322, 2.1.1), CRLF, and the dot that transparency may add
 #: (RFC 5321, 4.5.3.1.6).
 _LINE_LENGTH_LIMIT = 1001
+
+#: What EHLO's reply can tell of.
+EXTENSIONS = frozenset(
+    {
+        "8BITMIME",
+        "AUTH",
+        "DSN",
+        "ENHANCEDSTATUSCODES",
+        "HELP",
+        "PIPELINING",
+        "SIZE",
+        "SMTPUTF8",
+        "STARTTLS",
+    }
+)
 
 #: RFC 5321, 4.5.3.1.8 asks for no less than 100; many servers stop at 1,000.
 _RECIPIENT_LIMIT = 1000
@@ -40,6 +57,15 @@ class Server:
         address it resolves to.  An empty string means all interfaces.
     :param port: The TCP port; 0 asks for a free one, which
         `Controller.port` tells.
+    :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; without, no TLS.
+    :param auth: The passwords by user name, for AUTH by PLAIN, LOGIN and
+        CRAM-MD5; for XOAUTH2 they are tokens.
+    :param auth_required: Whether mail is only taken after AUTH; the client is
+        told 530 before (RFC 4954, 6).
+    :param auth_require_tls: Whether AUTH is only offered under TLS.
+    :param hide: Extensions that EHLO's reply does not tell of, and the server
+        does not have: of 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP,
+        PIPELINING, SIZE, SMTPUTF8 and STARTTLS.
     :param hostname: The name that the greeting and EHLO's reply give.
     :param ident: The rest of the greeting.
     :param data_size_limit: The octets that a message may have, counted as
@@ -65,6 +91,11 @@ class Server:
         host: str = "localhost",
         port: int = 0,
         *,
+        tls: TLS | str | None = None,
+        auth: Mapping[str, str] | None = None,
+        auth_required: bool = False,
+        auth_require_tls: bool = False,
+        hide: Iterable[str] = (),
         hostname: str = "localhost",
         ident: str = f"Python SMTP proxy version {__version__}",
         data_size_limit: int | None = _DATA_SIZE_LIMIT,
@@ -74,6 +105,18 @@ class Server:
     ) -> None:
         self.host = _text("host", host)
         self.port = _whole_number("port", port, 0, 65535)
+        self.tls = None if tls is None else _tls(tls)
+        #: The files that TLS takes; a controller's `start` fills this in.
+        self._credentials: Credentials | None = None
+        # aiosmtpd takes each attribute named auth_* for a way to log in.
+        self._logins = None if auth is None else _logins(auth)
+        self._needs_auth = auth_required
+        self._needs_tls_for_auth = auth_require_tls
+        if auth_required and not self._offers_auth:
+            raise ValueError("auth_required needs auth, the names and passwords")
+        if auth_require_tls and self.tls is None:
+            raise ValueError("auth_require_tls needs tls")
+        self._hidden_extensions = _extensions(hide)
         self.hostname = _text("hostname", hostname)
         if not hostname:
             raise ValueError("hostname must not be empty")
@@ -86,6 +129,15 @@ class Server:
         self.line_length_limit = _whole_number("line_length_limit", line_length_limit, 3)
         self.recipient_limit = _whole_number("recipient_limit", recipient_limit, 1)
         self.reset_on_rset = reset_on_rset
+
+    @property
+    def _offers_auth(self) -> bool:
+        """Whether a client can log in: by ``auth``, or by aiosmtpd's hooks."""
+        return self._logins is not None or any(
+            callable(getattr(type(self), name))
+            for name in dir(type(self))
+            if name == "handle_AUTH" or name.startswith("auth_")
+        )
 
     def handle_message(self, message: Message) -> None:
         """Do something with a message that has just arrived; here: nothing.
@@ -158,3 +210,34 @@ def _whole_number(name: str, value: object, least: int, most: int | None = None)
         bound = f"{least} or more" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} must be {bound}, not {value}")
     return value
+
+
+def _tls(value: TLS | str) -> TLS:
+    # Not at the head: few servers need it.
+    from lazr_smtptest.tls import TLS
+
+    return TLS.of(value)
+
+
+def _logins(auth: object) -> dict[str, str]:
+    if not isinstance(auth, Mapping):
+        # No values here: they may be secrets.
+        raise TypeError(f"auth must map names to passwords, not be a {type(auth).__name__}")
+    logins = dict(auth)
+    for name, password in logins.items():
+        if not isinstance(name, str) or not isinstance(password, str):
+            raise TypeError("auth must map names to passwords, both of them str")
+        if not name or "\0" in name + password:
+            raise ValueError("a name in auth must not be empty, and neither may have a NUL")
+    return logins
+
+
+def _extensions(hide: Iterable[str]) -> frozenset[str]:
+    if isinstance(hide, str):
+        raise TypeError(f"hide must be several names, such as ({hide!r},)")
+    hidden = frozenset(name.upper() for name in hide)
+    unknown = hidden - EXTENSIONS
+    if unknown:
+        known = ", ".join(sorted(EXTENSIONS))
+        raise ValueError(f"hide may have {known}, not {', '.join(sorted(unknown))}")
+    return hidden

@@ -80,6 +80,24 @@ def state(pid: int) -> str:
         return ""
 
 
+def terms(server: Server, deliver: Any = None, numbers: Any = ()) -> Any:
+    """What a session is told of the server that it belongs to."""
+    from lazr_smtptest._record import Records
+    from lazr_smtptest._script import Script
+    from lazr_smtptest._staged import Terms
+
+    return Terms(
+        server,
+        deliver=deliver,
+        report=lambda where, error: "451 Error",
+        on_rset=None,
+        numbers=iter(numbers),
+        script=Script(),
+        records=Records(),
+        tls_context=None,
+    )
+
+
 class Failing(Server):
     """Raises for a message whose subject begins with "bad"."""
 

@@ -12,13 +12,15 @@ from collections.abc import Iterator
 
 import aiosmtpd.smtp
 import pytest
+from helpers import terms
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from raw_client import RawClient, arriving, stuff, wire
 
 from lazr_smtptest import Message, QueueController, Server
+from lazr_smtptest._commands import _PLAIN_PATH
 from lazr_smtptest._content import Content
-from lazr_smtptest._smtp import _PLAIN_PATH, SMTP
+from lazr_smtptest._smtp import SMTP
 
 LINE_LIMIT = 1001
 SIZE_LIMIT = 10_000
@@ -385,7 +387,7 @@ def test_nothing_is_smuggled(server: QueueController, false_end: bytes) -> None:
         client.begin()
         client.send(octets + b".\r\nNOOP\r\n")
         assert client.reply().code == 250
-        assert client.reply() == (250, "OK")
+        assert client.reply() == (250, "2.0.0 OK")
         client.send(b"QUIT\r\n")
         assert client.reply().code == 221
     message = only_message(server)
@@ -704,14 +706,7 @@ def protocol() -> Iterator[SMTP]:
         raise AssertionError("nothing is delivered here")
 
     loop = asyncio.new_event_loop()
-    yield SMTP(
-        Server(),
-        deliver=deliver,
-        report=lambda where, error: "451 Error",
-        on_rset=None,
-        numbers=itertools.count(1),
-        loop=loop,
-    )
+    yield SMTP(terms(Server(), deliver), loop=loop)
     loop.close()
 
 

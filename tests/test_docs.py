@@ -215,7 +215,7 @@ def test_first_program_with_other_start_method(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "ending"), [("try", "/python docs/first.py"), ("test", "/pytest")]
+    ("name", "ending"), [("try", "/python docs/first.py"), ("test", "/pytest -n 4")]
 )
 def test_readme_command(name, ending):
     """It is one line, the first indented one behind its marker."""

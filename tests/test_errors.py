@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import inspect
 import pickle
 from collections.abc import Iterator
@@ -77,7 +78,12 @@ def test_each_is_one_of_ours(cls: type[Exception]) -> None:
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_the_timeouts_are_timeout_errors(cls: type[Exception]) -> None:
-    timeouts = {errors.StartTimeout, errors.ServerStuck, errors.MessageNotReceived}
+    timeouts = {
+        errors.GateTimeout,
+        errors.MessageNotReceived,
+        errors.ServerStuck,
+        errors.StartTimeout,
+    }
     assert issubclass(cls, TimeoutError) is (cls in timeouts)
 
 
@@ -128,6 +134,11 @@ def test_each_says_when_it_is_raised(cls: type[Exception]) -> None:
         assert cls.__doc__.startswith("Raised ")
 
 
+@functools.cache
+def tree_of(source: Path) -> ast.AST:
+    return ast.parse(source.read_text(encoding="utf-8"))
+
+
 def uses_of(tree: ast.AST, name: str) -> Iterator[ast.AST]:
     """Find what would raise a class: calls of it, and raise statements with it."""
     for node in ast.walk(tree):
@@ -143,14 +154,13 @@ def uses_of(tree: ast.AST, name: str) -> Iterator[ast.AST]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_the_base_is_never_raised_itself(source: Path) -> None:
-    tree = ast.parse(source.read_text(encoding="utf-8"))
+    tree = tree_of(source)
     assert [node.lineno for node in uses_of(tree, "SMTPTestError")] == []
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not errors.SMTPTestError])
 def test_each_other_one_is_raised_somewhere(cls: type[Exception]) -> None:
-    trees = [ast.parse(source.read_text(encoding="utf-8")) for source in SOURCES]
-    assert any(list(uses_of(tree, cls.__name__)) for tree in trees)
+    assert any(list(uses_of(tree_of(source), cls.__name__)) for source in SOURCES)
 
 
 def test_the_search_finds_what_it_is_to_find() -> None:
