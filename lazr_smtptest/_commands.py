@@ -195,7 +195,10 @@ class Commands(StagedSMTP):
         plain = _PLAIN_PATH.match(arg)
         if plain and not self.local_part_limit:
             return plain[1], plain[2]
-        return super()._getaddr(arg)
+        try:
+            return super()._getaddr(arg)
+        except (IndexError, ValueError):  # the parser of an older Python stumbles
+            return None, None
 
     @aiosmtpd.smtp.syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:

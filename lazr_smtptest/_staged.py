@@ -268,11 +268,14 @@ class StagedSMTP(Mechanisms, aiosmtpd.smtp.SMTP):
             self._finishing.cancel()
         super().connection_lost(error)
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> bool:
         """Take note that the client says no more."""
         if self._finishing is not None:
             self._finishing.cancel()
-        return super().eof_received()
+        super().eof_received()
+        # That cancels the coroutine, which would hang up; but where it has not
+        # begun yet, it never will.
+        return False
 
     def _timeout_cb(self) -> None:
         self._note_end("dropped by the server")

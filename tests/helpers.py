@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import multiprocessing
 import os
 import queue
@@ -16,9 +17,16 @@ from typing import Any
 
 from lazr_smtptest import Message, QueueServer, Server
 
+#: Each event loop that there is, as a server's option: uvloop's, and asyncio's.
+EVENT_LOOPS = [True, False] if importlib.util.find_spec("uvloop") else [False]
+
 START_METHODS = [
     m for m in ("fork", "forkserver", "spawn") if m in multiprocessing.get_all_start_methods()
 ]
+
+
+def loop_name(uvloop: bool) -> str:
+    return "uvloop" if uvloop else "asyncio"
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from helpers import send_to
+from helpers import EVENT_LOOPS, loop_name, send_to
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_faults import CONTENT, LOGIN, MESSAGE, Wire, fresh, greeted
@@ -28,7 +28,7 @@ EXTENSIONS = {
 }
 
 
-@pytest.fixture(scope="module", params=[None, False], ids=["any loop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
 def shared(request):
     with QueueController(
         "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param
@@ -653,7 +653,7 @@ PIPELINED = [
 ]
 
 
-@pytest.fixture(scope="module", params=[None, False], ids=["any loop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
 def three_ways(request):
     """Servers of one kind; the second has the quick way switched off."""
     options = {"recipient_limit": 2, "data_size_limit": 100_000, "auth": dict([LOGIN])}

@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from helpers import connected, send, send_to, subjects, until
+from helpers import EVENT_LOOPS, connected, loop_name, send, send_to, subjects, until
 
 from lazr_smtptest import (
     NotRunning,
@@ -28,7 +28,7 @@ STAGES = (
 )
 
 
-@pytest.fixture(scope="module", params=[None, False], ids=["any loop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
 def each_loop(request):
     with QueueController(
         "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param

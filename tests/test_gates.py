@@ -12,13 +12,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers import send, send_to, subjects, until
+from helpers import EVENT_LOOPS, loop_name, send, send_to, subjects, until
 from test_faults import CONTENT, LOGIN, MESSAGE, STAGES, Wire, fresh, greeted
 
 from lazr_smtptest import GateTimeout, NotRunning, QueueController, ServerDied, SMTPTestError
 
 
-@pytest.fixture(scope="module", params=[None, False], ids=["any loop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
 def shared(request):
     with QueueController(
         "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param

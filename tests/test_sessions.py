@@ -12,7 +12,7 @@ import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from helpers import connected, send, send_to, until
+from helpers import EVENT_LOOPS, connected, loop_name, send, send_to, until
 from test_faults import CONTENT, LOGIN, MESSAGE, Wire, fresh, greeted
 
 from lazr_smtptest import Controller, NotRunning, QueueController, Server
@@ -22,7 +22,7 @@ USER, PASSWORD = LOGIN
 TEXT = "what only the recipient may read"
 
 
-@pytest.fixture(scope="module", params=[None, False], ids=["any loop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
 def shared(request):
     with QueueController("localhost", auth=dict([LOGIN]), uvloop=request.param) as controller:
         yield controller
@@ -306,6 +306,19 @@ def test_a_connection_without_a_word(server):
     (session,) = ended(server)
     assert session.ended == "dropped by the client"
     assert all(line.speaker == "S" for line in session.dialogue)
+
+
+def test_connections_that_are_closed_at_once(server):
+    """The end may be there before the session has begun."""
+    for _ in range(10):
+        for _ in range(50):
+            socket.create_connection((server.host, server.port), 10).close()
+        with connected(server) as client:  # by then all of them are accepted
+            client.noop()
+        until(lambda: not any(s.ended == "open" for s in server.sessions()), 5)
+    assert {s.ended for s in server.sessions() if not s.helo and len(s.dialogue) < 3} == {
+        "dropped by the client"
+    }
 
 
 # How much is kept.
