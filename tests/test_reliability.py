@@ -291,10 +291,12 @@ def test_ctrl_c_is_for_the_test_process_alone(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent("""
-            import sys, time
+            import signal, sys, time
             from lazr_smtptest import QueueController
             from helpers import send_to
             if __name__ == "__main__":
+                # A shell that runs the tests in the background has it ignored.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 controller = QueueController(start_method=sys.argv[1])
                 controller.start()
                 try:
