@@ -1,6 +1,7 @@
 """A real SMTP server in a process of its own, for tests.
 
 >>> import smtplib
+>>> from lazr_smtptest import QueueController
 >>> with QueueController() as controller:
 ...     with smtplib.SMTP(controller.host, controller.port) as client:
 ...         refused = client.sendmail("kim@example.com", ["lee@example.com"], "Subject: hi")

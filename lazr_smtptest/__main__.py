@@ -1,4 +1,4 @@
-"""The command line: a server that prints what it receives.
+"""The command line: a server that shows or keeps what it receives.
 
 Runs in the place of the test process.
 """
@@ -6,103 +6,137 @@ Runs in the place of the test process.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
-import signal
+import mailbox
+import os
 import sys
-from queue import Empty
-from types import FrameType
+from collections.abc import Callable
+from typing import TypeVar
 
+from lazr_smtptest import _keep
+from lazr_smtptest._show import JSONPrinter, Printer, announcement
+from lazr_smtptest._sink import Sink
 from lazr_smtptest._version import __version__
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
-from lazr_smtptest.message import Message
+from lazr_smtptest.faults import make_rule
 
 __all__ = ["main"]
 
-
-class _Interrupted(BaseException):
-    """SIGINT or SIGTERM came in."""
+_Number = TypeVar("_Number", int, float)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    # Once is enough: stopping is under way, and is bounded in time.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Interrupted
+def _login(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not user or not colon:
+        raise argparse.ArgumentTypeError(f"must be USER:PASSWORD, not {text!r}")
+    return user, password
+
+
+def _fault(text: str) -> tuple[str, str]:
+    stage, _, reply = text.partition("=")
+    try:
+        make_rule(stage.upper(), reply, None, None, 0.0, False)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return stage.upper(), reply
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def _positive(kind: type[_Number]) -> Callable[[str], _Number]:
+    def parse(text: str) -> _Number:
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+        return number
+
+    parse.__name__ = kind.__name__  # argparse says "invalid int value"
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lazr-smtptest",
         description="Run an SMTP server that accepts every message and prints it.",
-        epilog="It ends cleanly on Ctrl-C and on SIGTERM.",
+        epilog="It ends on Ctrl-C and on SIGTERM.  The exit status is 0; or 1 if the server "
+        "failed, the time ran out, or fewer than N messages came; or 2 for wrong arguments.",
     )
-    parser.add_argument("--host", default="localhost", help="where to listen (%(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=9025, help="the port; 0 takes a free one (%(default)s)"
-    )
-    parser.add_argument(
-        "--count", type=int, metavar="N", help="end after N messages (default: go on)"
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    add = parser.add_argument
+    add("--host", default="localhost", help="where to listen (%(default)s)")
+    add("--port", type=int, default=9025, help="the port; 0 takes a free one (%(default)s)")
+    add("--tls", choices=("starttls", "implicit"), help="speak TLS (needs the extra tls)")
+    add("--auth", type=_login, action="append", default=[], metavar="USER:PASSWORD",
+        help="let USER log in; may be repeated")  # fmt: skip
+    add("--fault", type=_fault, action="append", default=[], metavar="STAGE=REPLY",
+        help="say REPLY at STAGE, as in RCPT='451 4.7.1 Later'; may be repeated")  # fmt: skip
+    add("--count", type=_positive(int), metavar="N", help="end after N messages")
+    add("--timeout", type=_positive(float), metavar="SECONDS",
+        help="if that has not come to its end after SECONDS, report and fail")  # fmt: skip
+    add("--maildir", type=_path, metavar="DIR", help="keep the messages in a Maildir")
+    add("--mbox", type=_path, metavar="FILE", help="keep the messages in an mbox file")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print each message as a line of JSON")
+    shown.add_argument("--quiet", action="store_true", help="print errors only")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
-    Blocks until as many messages have come as were asked for, or until SIGINT
-    or SIGTERM.
+    Blocks until so many messages have come, the time is up, or there is a
+    SIGINT or SIGTERM; and then for as long as it takes to stop, 10 seconds at
+    most.
 
     :param arguments: The arguments; those of the process if None.
-    :return: The exit status: 0, or 1 if the server failed.
+    :return: The exit status: 0, or 1 if the server failed, the time was up or
+        fewer messages came.
     :raises SystemExit: With status 2, the arguments are wrong.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.count is not None and options.count < 1:
-        parser.error(f"argument --count: must be 1 or more, not {options.count}")
+    auth = dict(options.auth) or None
     try:
-        controller = QueueController(options.host, options.port)
+        controller = QueueController(options.host, options.port, tls=options.tls, auth=auth)
     except ValueError as error:
         parser.error(str(error))
-    # Mail may have any octets; a terminal has not.
+    # Mail may have any characters; a terminal may have few.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with controller:
-            print(f"listening on {controller.host} port {controller.port}", flush=True)
-            _print_messages(controller, options.count)
-    except _Interrupted:
-        return 0
-    except (OSError, SMTPTestError) as error:
+        return _run(Sink(controller, options.count, options.timeout), options)
+    except BrokenPipeError:  # whoever read what was printed has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0 if options.count is None else 1
+    except (ImportError, OSError, mailbox.Error, SMTPTestError) as error:
         print(f"lazr-smtptest: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-def _print_messages(controller: QueueController, count: int | None) -> None:
-    printed = 0
-    while count is None or printed < count:
-        try:
-            message = controller.queue.get()
-        except Empty:
-            continue
-        printed += 1
-        print(_as_text(printed, message), flush=True)
+def _run(sink: Sink, options: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as kept:
+        if options.maildir:
+            sink.uses.append(kept.enter_context(_keep.maildir(options.maildir)))
+        if options.mbox:
+            sink.uses.append(kept.enter_context(_keep.mbox(options.mbox)))
+        if not options.quiet and sys.stdout is not None:  # it is None where it is closed
+            sink.uses.append((JSONPrinter if options.json else Printer)(sys.stdout))
+        if sink.run(options.fault, lambda controller: _announce(controller, options)):
+            return 0
+    print("lazr-smtptest: " + "\n".join(sink.report()), file=sys.stderr)
+    return 1
 
 
-def _as_text(number: int, message: Message) -> str:
-    title = f"---------- message {number} ----------"
-    text = message.raw.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-    envelope = message.envelope
-    return (
-        f"{title}\nfrom <{envelope.mail_from}> to "
-        + ", ".join(f"<{address}>" for address in envelope.rcpt_tos)
-        + f"\n\n{text}"
-    )
+def _announce(controller: QueueController, options: argparse.Namespace) -> None:
+    if options.quiet and options.port:  # otherwise nobody would know the port
+        return
+    print(announcement(controller), file=sys.stderr if options.json else sys.stdout, flush=True)
 
 
 if __name__ == "__main__":

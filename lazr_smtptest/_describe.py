@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from lazr_smtptest.message import Message
+from lazr_smtptest.sessions import Session
 
-__all__ = ["addresses", "describe", "headline", "plain", "quoted"]
+__all__ = ["addresses", "describe", "headline", "plain", "quoted", "session_lines"]
 
 #: Characters of a text that a report shows.
 _WIDTH = 100
@@ -20,6 +21,9 @@ _WIDTH = 100
 _LINES = 5
 _ADDRESSES = 5
 _ATTACHMENTS = 10
+
+#: Lines of a session's dialogue that it shows, the last.
+_DIALOGUE = 20
 
 
 def quoted(text: str) -> str:
@@ -73,3 +77,12 @@ def describe(item: Any) -> str:
 def _first_lines(message: Message) -> list[str]:
     lines = (message.text or message.html).strip().splitlines()
     return lines if len(lines) <= _LINES else [*lines[:_LINES], "..."]
+
+
+def session_lines(session: Session) -> list[str]:
+    """Say in some lines what a session was: its client, its end, its dialogue."""
+    helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
+    lines = [f"- {session.peer[0]} port {session.peer[1]}{helo}: {session.ended}"]
+    if len(session.dialogue) > _DIALOGUE:
+        lines.append("  ...")
+    return lines + [f"  {plain(str(line))}" for line in session.dialogue[-_DIALOGUE:]]

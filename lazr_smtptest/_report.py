@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lazr_smtptest._describe import describe, headline, plain, quoted
+from lazr_smtptest._describe import describe, headline, session_lines
 from lazr_smtptest._parcel import Parcel
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
@@ -20,9 +20,8 @@ _SHOWN = 20
 
 _UNREAD = "left unread"
 
-#: Sessions that it shows, and lines of each.
+#: Sessions that it shows.
 _SESSIONS = 3
-_LINES = 20
 
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
@@ -103,16 +102,8 @@ def _last(sessions: list[Session]) -> list[str]:
         return ["No client has connected."]
     lines = [f"{len(sessions)} sessions, of which the last:" if sessions[1:] else "1 session:"]
     for session in sessions[-_SESSIONS:]:
-        lines += [f"- {line}" if not n else f"  {line}" for n, line in enumerate(_told(session))]
+        lines += session_lines(session)
     return lines
-
-
-def _told(session: Session) -> list[str]:
-    helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
-    lines = [f"{session.peer[0]} port {session.peer[1]}{helo}: {session.ended}"]
-    if len(session.dialogue) > _LINES:
-        lines.append("...")
-    return lines + [plain(str(line)) for line in session.dialogue[-_LINES:]]
 
 
 def _listed(what: str, shown: Collection[Parcel], count: int) -> list[str]:

@@ -189,6 +189,17 @@ class Message(EmailMessage):
             if key.lower() == name.lower()
         ]
 
+    def header_items(self) -> list[tuple[str, str]]:
+        """Give all header fields that were sent, unfolded and decoded (RFC 2047).
+
+        :return: The name and the value of each, in order.
+        """
+        return [
+            (key, _decoded(self, key, value))
+            for key, value in self.raw_items()
+            if key.lower() not in _OURS
+        ]
+
     @property
     def text(self) -> str:
         """The plain text, decoded, with LF for line ends; empty if there is none.

@@ -1,36 +1,65 @@
-"""The command line, as a process."""
+"""The command line, as a process: by hand, in a shell script, on a terminal."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import fcntl
+import json
+import mailbox
 import os
+import pty
 import re
+import select
+import shutil
 import signal
 import smtplib
 import socket
+import ssl
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import refused, send
+from helpers import refused, send, until
 
+import lazr_smtptest
 import lazr_smtptest.__main__
 
 COMMAND = [sys.executable, "-W", "error", "-m", "lazr_smtptest"]
+SCRIPT = Path(__file__).parent / "examples" / "mail_sink.sh"
+
+#: Without what may be set where the tests run.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE")
+}
+
+ESCAPE = "\x1b"
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[tuple[subprocess.Popen, int]]:
+def running(
+    *arguments: str, announced: str = "stdout", **options: Any
+) -> Iterator[tuple[subprocess.Popen, int]]:
+    """Run it on a free port until the test is done with it."""
     process = subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*COMMAND, "--port", "0", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # so that a signal to its group is not for us
+        **{"env": ENVIRONMENT, **options},
     )
     try:
-        first = process.stdout.readline()
+        first = getattr(process, announced).readline()
         port = re.fullmatch(r"listening on \S+ port (\d+)\n", first)[1]
         yield process, int(port)
     finally:
@@ -38,54 +67,450 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen, int]]:
         process.communicate(timeout=10)
 
 
-def send_message(port: int, subject: str = "hello") -> None:
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Wait for its end; give the exit status, and what it printed since."""
+    out, err = process.communicate(timeout=15)
+    return process.returncode, out, err
+
+
+def run(*arguments: str, **options: Any) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+        **{"env": ENVIRONMENT, **options},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def send_message(port: int, *subjects: str) -> None:
     with smtplib.SMTP("localhost", port, timeout=10) as client:
-        send(client, subject)
+        for subject in subjects or ["hello"]:
+            send(client, subject)
+
+
+def send_octets(port: int, octets: bytes) -> None:
+    with smtplib.SMTP("localhost", port, timeout=10) as client:
+        client.sendmail("kim@example.com", ["lee@example.com", "max@example.com"], octets)
+
+
+def server_of(process: subprocess.Popen) -> int:
+    """Give the process id of the server process."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    return int(found.stdout)
+
+
+# What it prints.
 
 
 def test_count_ends_it_after_so_many_messages():
-    with running("--port", "0", "--count", "2") as (process, port):
+    with running("--count", "2") as (process, port):
         send_message(port, "one")
         send_message(port, "two")
-        out, err = process.communicate(timeout=10)
-        assert (process.returncode, err) == (0, "")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
         assert re.findall("^Subject: (.*)$", out, re.MULTILINE) == ["one", "two"]
         assert out.count("from <kim@example.com> to <lee@example.com>") == 2
         assert refused(port)
 
 
+def test_a_message_is_printed_for_people():
+    with running("--count", "1") as (process, port):
+        send_octets(
+            port,
+            b"Subject: =?utf-8?q?B=C3=A4ume?=\r\nX-Order: 17,\r\n 18\r\nMIME-Version: 1.0\r\n"
+            b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n'
+            b"--b\r\n\r\nTwo\r\nlines.\r\n"
+            b"--b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n"
+            b'Content-Disposition: attachment; filename="leaf.png"\r\n\r\nAAAA\r\n--b--\r\n',
+        )
+        assert finish(process) == (
+            0,
+            "------------------------------ message 1 -------------------------------\n"
+            "from <kim@example.com> to <lee@example.com>, <max@example.com>\n"
+            "in the clear\n"
+            "\n"
+            "Subject: Bäume\n"
+            "X-Order: 17, 18\n"
+            "MIME-Version: 1.0\n"
+            'Content-Type: multipart/mixed; boundary="b"\n'
+            "\n"
+            "Two\n"
+            "lines.\n"
+            "attached: leaf.png (image/png, 3 octets)\n"
+            "\n",
+            "",
+        )
+
+
 def test_each_message_is_printed_as_it_arrives():
-    with running("--port", "0") as (process, port):
+    with running() as (process, port):
         for subject in ("one", "two"):
             send_message(port, subject)
             while (line := process.stdout.readline()) != f"Subject: {subject}\n":
                 assert line
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("whole_group", [False, True])
-def test_a_signal_ends_it_cleanly(number, whole_group):
-    with running("--port", "0") as (process, port):
-        (os.killpg if whole_group else os.kill)(process.pid, number)
-        out, err = process.communicate(timeout=10)
-        assert (process.returncode, out, err) == (0, "", "")
+def test_octets_that_are_no_text_are_printed_somehow():
+    with running("--count", "1") as (process, port):
+        send_octets(port, b"Subject: \xff\x00\r\n\r\n\x80")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert "Subject: \ufffd\\x00\n\n\ufffd\n" in out
+
+
+def test_what_the_encoding_lacks_is_escaped():
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    with running("--count", "1", env=environment) as (process, port):
+        send_octets(port, "Subject: Bäume\r\n\r\n".encode())
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert r"Subject: B\xe4ume" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc", "a\tb\nc"),
+        ("Bäume 木 \U0001f333", "Bäume 木 \U0001f333"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("over\rwrite\b\x7f\x9b31m", r"over\rwrite\x08\x7f\x9b31m"),
+        ("left\u202eright\u2066\u200b\ufeff", r"left\u202eright\u2066\u200b\ufeff"),
+        ("\udc80\ud800", r"\udc80\ud800"),
+    ],
+)
+def test_what_would_do_something_to_a_terminal_is_escaped(text, shown):
+    assert lazr_smtptest._show.harmless(text) == shown
+
+
+def test_json_is_an_object_a_line():
+    raw = b"Subject: =?utf-8?q?B=C3=A4ume?=\r\n\r\nSee https://example.com/trees.\r\n"
+    broken = b"Subject: \xff\x00\r\nContent-Type: nonsense; charset=nope\r\n\r\n\x80\r\n"
+    with running("--count", "2", "--json", announced="stderr") as (process, port):
+        send_octets(port, raw)
+        send_octets(port, broken)
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert out.isascii()
+        first, second = map(json.loads, out.splitlines())
+        assert first.pop("received_at").endswith("+00:00")
+        assert first.pop("peer")[0] in ("127.0.0.1", "::1")
+        assert first.pop("helo")
+        assert first == {
+            "sequence": 1,
+            "tls": None,
+            "auth_user": None,
+            "mail_from": "kim@example.com",
+            "rcpt_tos": ["lee@example.com", "max@example.com"],
+            "subject": "Bäume",
+            "headers": [["Subject", "Bäume"]],
+            "text": "See https://example.com/trees.\n",
+            "html": "",
+            "links": ["https://example.com/trees"],
+            "attachments": [],
+            "raw": base64.b64encode(raw).decode(),
+        }
+        assert base64.b64decode(second["raw"]) == broken
+
+
+def test_quiet_prints_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, "--quiet", "--port", str(port), "--count", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        until(lambda: not refused(port))
+        send_message(port)
+        assert finish(process)[:2] == (0, "")
+
+
+def test_quiet_tells_a_free_port_and_no_more():
+    with running("--quiet", "--count", "1") as (process, port):
+        send_message(port)
+        assert finish(process) == (0, "", "")
+
+
+# What it waits for.
+
+
+def test_timeout_fails_if_no_client_came():
+    with running("--count", "2", "--timeout", "0.2") as (process, port):
+        assert finish(process) == (
+            1,
+            "",
+            f"lazr-smtptest: 0 of 2 messages came to localhost port {port} within 0.2 seconds\n"
+            "No client has connected: see which host and port it was told to use.\n",
+        )
         assert refused(port)
 
 
-def test_octets_that_are_no_text_are_printed_somehow():
-    with running("--port", "0", "--count", "1") as (process, port):
+def test_timeout_reports_what_clients_did():
+    with running("--count", "2", "--timeout", "1", "--quiet", "--fault", "EOM=552 5.2.2 Full") as (
+        process,
+        port,
+    ):
+        with pytest.raises(smtplib.SMTPDataError):
+            send_message(port)
+        status, out, err = finish(process)
+        assert (status, out) == (1, "")
+        first, *session = err.splitlines()
+        assert (
+            first
+            == f"lazr-smtptest: 0 of 2 messages came to localhost port {port} within 1 seconds"
+        )
+        assert re.fullmatch(r"- \S+ port \d+, which calls itself '.+': QUIT", session[0])
+        assert sum(line.endswith(" S 552 5.2.2 Full") for line in session) == 1
+
+
+def test_timeout_without_count_is_for_the_whole_run():
+    with running("--timeout", "1.5") as (process, port):
+        send_message(port, "one")
+        status, out, err = finish(process)
+        assert (status, out.count("Subject: one\n")) == (1, 1)
+        assert f"1 messages came to localhost port {port} within 1.5 seconds\n" in err
+
+
+def test_count_in_time_is_no_failure():
+    with running("--count", "1", "--timeout", "60") as (process, port):
+        send_message(port)
+        status, out, err = finish(process)
+        assert (status, out.count("Subject: hello\n"), err) == (0, 1, "")
+
+
+# Where it keeps messages.
+
+
+def test_maildir(tmp_path):
+    sent = b"Subject: trees\r\n\r\nFrom here on.\r\n.\xff\r\n"
+    with running("--count", "2", "--maildir", str(tmp_path)) as (process, port):
+        send_octets(port, sent)
+        send_octets(port, sent)
+        assert finish(process)[0] == 0
+    files = list((tmp_path / "new").iterdir())
+    assert [file.read_bytes() for file in files] == 2 * [
+        b"Return-Path: <kim@example.com>\nDelivered-To: lee@example.com\n"
+        b"Delivered-To: max@example.com\n" + sent.replace(b"\r\n", b"\n")
+    ]
+    assert len(mailbox.Maildir(tmp_path)) == 2
+
+
+def test_mbox_grows(tmp_path):
+    path = tmp_path / "mbox"
+    sent = b"Subject: trees\r\n\r\nFrom here on.\r\n\xff"
+    for count in 1, 2:
+        with running("--count", "1", "--mbox", str(path)) as (process, port):
+            send_octets(port, sent)
+            status, _, err = finish(process)
+            assert (status, err) == (0, "")
+        with contextlib.closing(mailbox.mbox(path)) as box:
+            assert len(box) == count
+            for message in box:
+                assert message.get_from().startswith("kim@example.com ")
+                assert message.get_payload(decode=True) == b">From here on.\n\xff\n"
+                assert message.get_all("Delivered-To") == ["lee@example.com", "max@example.com"]
+
+
+def test_the_null_reverse_path_in_an_mbox(tmp_path):
+    path = tmp_path / "mbox"
+    with running("--count", "1", "--mbox", str(path)) as (process, port):
         with smtplib.SMTP("localhost", port, timeout=10) as client:
-            client.sendmail("a@example.com", ["b@example.com"], b"Subject: \xff\x00\r\n\r\n\x80")
-        out, err = process.communicate(timeout=10)
-        assert (process.returncode, err) == (0, "")
-        assert r"Subject: \xff" in out
+            client.sendmail("", ["lee@example.com"], b"Subject: bounce")
+        assert finish(process)[0] == 0
+    lines = path.read_text().splitlines()
+    assert re.fullmatch(r"From MAILER-DAEMON \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}", lines[0])
+    assert lines[1] == "Return-Path: <>"
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=15, check=False
+@pytest.mark.parametrize(
+    ("option", "name"), [("--maildir", "file"), ("--mbox", "."), ("--mbox", "no/such")]
+)
+def test_a_mailbox_that_cannot_be(tmp_path, option, name):
+    (tmp_path / "file").write_text("")
+    status, out, err = run("--port", "0", option, str(tmp_path / name))
+    assert (status, out) == (1, "")
+    assert err.startswith("lazr-smtptest: [Errno ")
+    assert str(tmp_path) in err
+    assert err.count("\n") == 1
+
+
+def test_an_mbox_that_somebody_has_locked(tmp_path):
+    path = tmp_path / "mbox"
+    with (
+        contextlib.closing(mailbox.mbox(path)) as box,
+        running("--mbox", str(path)) as (
+            process,
+            port,
+        ),
+    ):
+        box.lock()
+        send_message(port)
+        status, _, err = finish(process)
+        box.unlock()
+    assert (status, err) == (1, f"lazr-smtptest: lockf: lock unavailable: {path}\n")
+
+
+def test_what_was_accepted_is_kept_though_it_was_told_to_end(tmp_path):
+    """Whatever it is doing when the signal comes."""
+    with running("--quiet", "--maildir", str(tmp_path)) as (process, port):
+        send_message(port, *map(str, range(200)))
+        process.terminate()
+        assert finish(process) == (0, "", "")
+    found = sorted(int(message["subject"]) for message in mailbox.Maildir(tmp_path))
+    assert found == list(range(200))
+
+
+# How it ends.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_signal_ends_it_cleanly(number, whole_group):
+    with running() as (process, port):
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        assert finish(process) == (0, "", "")
+        assert refused(port)
+
+
+def test_a_signal_before_all_have_come_is_a_failure():
+    with running("--count", "2") as (process, port):
+        send_message(port)
+        while process.stdout.readline() != "Hello.\n":
+            pass
+        process.send_signal(signal.SIGINT)
+        status, _, err = finish(process)
+    assert status == 1
+    assert (
+        err == f"lazr-smtptest: interrupted when 1 of 2 messages came to localhost port {port}\n"
     )
-    return done.returncode, done.stdout, done.stderr
+
+
+ARMED = """
+import os, signal, sys, threading
+import lazr_smtptest.__main__
+from lazr_smtptest._sink import Sink
+
+class Armed(Sink):
+    def run(self, *arguments):
+        with self._until_signalled():  # the handlers are there from here on
+            threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return super().run(*arguments)
+        return True  # it struck between these two lines
+
+lazr_smtptest.__main__.Sink = Armed
+sys.exit(lazr_smtptest.__main__.main(["--quiet", "--port", "{port}", "--timeout", "10"]))
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.04])
+def test_a_signal_while_it_starts(delay):
+    """Wherever it strikes, there is no traceback and no server left."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", ARMED.format(delay=delay, port=port)],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert refused(port)
+
+
+def test_a_server_that_dies():
+    with running("--count", "1", "--timeout", "10") as (process, port):
+        os.kill(server_of(process), signal.SIGKILL)
+        status, out, err = finish(process)
+        assert (status, out) == (1, "")
+        assert err.startswith("lazr-smtptest: the server process ")
+        assert f"port {port}" in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [([], 0), (["--count", "9"], 1)])
+def test_a_reader_that_goes_away(arguments, expected):
+    with running(*arguments) as (process, port):
+        process.stdout.close()
+        send_message(port)
+        assert process.wait(timeout=10) == expected
+        assert process.stderr.read() == ""
+        assert refused(port)
+        process.stdout = None
+
+
+def test_no_standard_output_at_all(tmp_path):
+    command = " ".join([*COMMAND, "--timeout 0.1 --port 0 >&-"])
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        "lazr-smtptest: 0 messages came to .+ within 0.1 seconds\nNo client .+\n", done.stderr
+    )
+
+
+# What the server is.
+
+
+def test_fault():
+    faults = ["--fault", "rcpt=451 4.7.1 Later", "--fault", "MAIL=250 2.1.0 Hm"]
+    with running(*faults) as (_process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            client.ehlo()
+            assert client.mail("kim@example.com") == (250, b"2.1.0 Hm")
+            assert client.rcpt("lee@example.com") == (451, b"4.7.1 Later")
+
+
+def test_auth():
+    with running("--auth", "kim:s3:cret", "--auth", "lee:", "--count", "1") as (process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login("kim", "s3")
+            client.login("kim", "s3:cret")
+            send(client, "hello")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert "in the clear, logged in as kim\n" in out
+
+
+@pytest.mark.parametrize("kind", ["starttls", "implicit"])
+def test_tls(kind):
+    with running("--tls", kind, "--count", "1") as (process, port):
+        line = process.stdout.readline()
+        ca_file = re.fullmatch(r"clients have to trust (.+)\n", line)[1]
+        context = ssl.create_default_context(cafile=ca_file)
+        if kind == "implicit":
+            client = smtplib.SMTP_SSL("localhost", port, timeout=10, context=context)
+        else:
+            client = smtplib.SMTP("localhost", port, timeout=10)
+            client.starttls(context=context)
+        with client:
+            send(client, "hello")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert "\nTLSv1.3\n" in out
+        assert not os.path.exists(ca_file)
+
+
+def test_tls_without_trustme():
+    code = (
+        "import sys; sys.modules['trustme'] = None\n"
+        "from lazr_smtptest.__main__ import main\n"
+        "sys.exit(main(['--tls', 'starttls', '--port', '0']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("lazr-smtptest: ")
+    assert "pip install 'lazr-smtptest[tls]'" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_version():
@@ -101,14 +526,245 @@ def test_taken_port():
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [("--port", "70000"), ("--count", "0"), ("--port", "x")])
-def test_bad_arguments(arguments):
-    status, out, err = run(*arguments)
-    assert (status, out) == (2, "")
-    assert "usage: lazr-smtptest" in err
-    assert "Traceback" not in err
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("--port 70000", "70000"),
+        ("--port x", "argument --port: invalid int value: 'x'"),
+        ("--count 0", "argument --count: must be more than 0, not 0"),
+        ("--count 1.5", "argument --count: invalid int value: '1.5'"),
+        ("--timeout nan", "argument --timeout: must be more than 0, not nan"),
+        ("--timeout inf", "argument --timeout: must be more than 0, not inf"),
+        ("--timeout -1", "argument --timeout: must be more than 0, not -1"),
+        ("--timeout soon", "argument --timeout: invalid float value: 'soon'"),
+        ("--auth kim", "argument --auth: must be USER:PASSWORD, not 'kim'"),
+        ("--auth :secret", "argument --auth: must be USER:PASSWORD, not ':secret'"),
+        ("--fault RCTP=451", "RCTP"),
+        ("--fault RCPT", "argument --fault: "),
+        ("--fault RCPT=later", "argument --fault: "),
+        ("--tls ssl", "argument --tls: invalid choice: 'ssl'"),
+        ("--json --quiet", "argument --quiet: not allowed with argument --json"),
+        ("--maildir=", "argument --maildir: must not be empty"),
+        ("--mbox=", "argument --mbox: must not be empty"),
+    ],
+)
+def test_bad_arguments(arguments, why, capsys):
+    with pytest.raises(SystemExit) as caught:
+        lazr_smtptest.__main__.main(arguments.split())
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: lazr-smtptest ")
+    assert why in err.splitlines()[-1]
 
 
 def test_default_is_localhost_9025():
     assert lazr_smtptest.__main__._parser().parse_args([]).port == 9025
     assert lazr_smtptest.__main__._parser().parse_args([]).host == "localhost"
+
+
+def test_the_manual_has_all_options():
+    page = (Path(__file__).parent.parent / "docs" / "command-line.rst").read_text("utf-8")
+    actions = lazr_smtptest.__main__._parser()._actions
+    known = {action.option_strings[-1] for action in actions}
+    assert sorted(re.findall(r"^\.\. option:: (\S+)", page, re.M)) == sorted(known)
+
+
+# In a shell script.
+
+
+def run_script(tmp_path: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of the manual, with a program that sends mail or does not."""
+    command = tmp_path / "bin" / "lazr-smtptest"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    command.chmod(0o755)
+    environment = {
+        **ENVIRONMENT,
+        "PATH": f"{command.parent}:{os.environ['PATH']}",
+        "MAILDIR": str(tmp_path / "mail"),
+    }
+    # The script waits for ten seconds; where it is to fail that is long.
+    text = SCRIPT.read_text("utf-8")
+    assert "--timeout 10 " in text
+    if "smtplib" not in program:
+        text = text.replace("--timeout 10 ", "--timeout 0.5 ")
+    return subprocess.run(
+        ["bash", "-c", text, "mail_sink.sh", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=15,
+        check=False,
+    )
+
+
+def test_script_in_which_the_mail_comes(tmp_path):
+    program = (
+        "import os, smtplib\n"
+        "with smtplib.SMTP(os.environ['SMTP_HOST'], int(os.environ['SMTP_PORT'])) as client:\n"
+        "    client.sendmail('kim@example.com', 'lee@example.com', 'Subject: Lunch?')\n"
+    )
+    done = run_script(tmp_path, program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Subject: Lunch?\n", "")
+
+
+def test_script_in_which_it_does_not(tmp_path):
+    done = run_script(tmp_path, "pass")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("lazr-smtptest: 0 of 1 messages came to localhost port ")
+
+
+# On a terminal.
+
+
+class Terminal:
+    """A pseudo-terminal with the command in it, as its controlling process."""
+
+    def __init__(self, *arguments: str, columns: int = 60, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        self.resize(columns)
+        self.process = subprocess.Popen(
+            [*COMMAND, "--port", "0", *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**ENVIRONMENT, "TERM": "xterm", **environment},
+        )
+        os.close(slave)
+        self.shown = ""
+        self.port = int(self.read(r"listening on \S+ port (\d+)\r\n")[1])
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        os.close(self._master)
+
+    def read(self, pattern: str) -> re.Match[str]:
+        """Read until something is shown; give and drop all up to it."""
+        deadline = time.monotonic() + 10
+        while not (found := re.search(pattern, self.shown)):
+            left = deadline - time.monotonic()
+            assert left > 0, f"no {pattern!r} in {self.shown!r}"
+            if select.select([self._master], [], [], left)[0]:
+                self.shown += os.read(self._master, 100_000).decode()
+        self.shown = self.shown[found.end() :]
+        return found
+
+    def message(self, subject: str, number: int) -> list[str]:
+        """Send a message, and give the lines that are shown of it."""
+        send_message(self.port, subject)
+        shown = self.read(rf"[^\n]* message {number} (.|\n)*Hello\.[^\n]*\r\n[^\n]*\r\n")[0]
+        return shown.split("\r\n")
+
+    def type(self, text: bytes) -> None:
+        os.write(self._master, text)
+
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+
+@pytest.fixture
+def terminal():
+    with contextlib.ExitStack() as opened:
+
+        def start(*arguments: str, **options: Any) -> Terminal:
+            return opened.enter_context(contextlib.closing(Terminal(*arguments, **options)))
+
+        yield start
+
+
+def plain(text: str) -> str:
+    """Take the colours out of what is shown."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+def test_terminal_has_colours(terminal):
+    lines = terminal().message("trees", 1)
+    assert lines[0].startswith("\x1b[1;36m---")
+    assert plain(lines[0]) == f"{' message 1 ':-^60}"
+    assert "\x1b[1mSubject: trees\x1b[0m" in lines
+    assert "Hello." in lines
+
+
+def test_terminal_may_want_no_colours(terminal):
+    lines = terminal(NO_COLOR="1").message("trees", 1)
+    assert lines[0] == f"{' message 1 ':-^60}"
+    assert "Subject: trees" in lines
+    assert not any(ESCAPE in line for line in lines)
+
+
+def test_terminal_that_knows_no_colours(terminal):
+    lines = terminal(TERM="dumb").message("trees", 1)
+    assert not any(ESCAPE in line for line in lines)
+
+
+def test_terminal_without_rich(terminal, tmp_path):
+    (tmp_path / "rich.py").write_text("raise ImportError('it is not installed')\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    lines = terminal(PYTHONPATH=path).message("trees", 1)
+    assert lines[0] == f"{' message 1 ':-^60}"
+
+
+def test_terminal_is_safe_from_mail(terminal):
+    shown = terminal()
+    lines = shown.message("\x1b]0;title\x07\x1b[2J[bold]x[/bold]", 1)
+    assert r"Subject: \x1b]0;title\x07\x1b[2J[bold]x[/bold]" in [plain(line) for line in lines]
+    assert not any(ESCAPE in plain(line) for line in lines)
+
+
+def test_terminal_that_changes_its_size(terminal):
+    shown = terminal(columns=60)
+    assert plain(shown.message("one", 1)[0]) == f"{' message 1 ':-^60}"
+    shown.resize(30)
+    assert plain(shown.message("two", 2)[0]) == f"{' message 2 ':-^30}"
+    shown.resize(200)
+    assert plain(shown.message("three", 3)[0]) == f"{' message 3 ':-^72}"
+    shown.type(b"\x03")
+    assert shown.process.wait(10) == 0
+
+
+def test_terminal_ctrl_c(terminal):
+    shown = terminal()
+    shown.message("one", 1)
+    shown.type(b"\x03")
+    assert shown.process.wait(10) == 0
+    shown.read(r"\A\^C\Z")
+    assert refused(shown.port)
+
+
+def test_terminal_ctrl_c_with_a_count(terminal):
+    shown = terminal("--count", "2")
+    shown.type(b"\x03")
+    assert shown.process.wait(10) == 1
+    shown.read("interrupted when 0 of 2 messages came to localhost port")
+
+
+def test_terminal_whose_output_is_piped(terminal, tmp_path):
+    """Standard input and error are a terminal, and output is not."""
+    master, slave = pty.openpty()
+    with open(tmp_path / "out", "w+", encoding="utf-8") as out:
+        process = subprocess.Popen(
+            [*COMMAND, "--port", "0", "--count", "1"],
+            stdin=slave,
+            stdout=out,
+            stderr=slave,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+        os.close(slave)
+        with process:
+            path = tmp_path / "out"
+            until(lambda: path.read_text().endswith("\n"))
+            send_message(int(path.read_text().split()[-1]))
+            assert process.wait(10) == 0
+    os.close(master)
+    assert "Subject: hello\n" in path.read_text()
+    assert ESCAPE not in path.read_text()
+
+
+def test_the_tools_of_these_tests_are_there():
+    assert shutil.which("bash")
+    assert shutil.which("pgrep")

@@ -70,6 +70,19 @@ def test_headers():
     assert message.header("X-Other", "default") == "a"
 
 
+def test_all_headers():
+    message = make(
+        b"Received: one\r\nX-Peer: forged\r\nreceived: two\r\n folded\r\n"
+        b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Odd: =?nope?q?\xff?=\r\n\r\n"
+    )
+    assert message.header_items() == [
+        ("Received", "one"),
+        ("received", "two folded"),
+        ("Subject", "Grüße"),
+        ("X-Odd", message.header("X-Odd")),
+    ]
+
+
 def test_headers_are_texts():
     message = make(b"To: Ann <ann@example.com>\r\nDate: Thu, 29 Feb 2024 23:59:59 +0000\r\n\r\n")
     assert message.header("To") == "Ann <ann@example.com>"
@@ -661,6 +674,7 @@ def read_everything(message: Message) -> None:
     texts: list[Any] = [message.text, message.html, *message.links()]
     for name in {*message.keys(), "Subject", "To", "Missing"}:
         texts += [*message.headers(name), message.header(name)]
+    texts += [text for pair in message.header_items() for text in pair]
     attachments = message.attachments
     assert {type(text) for text in texts} <= {str}
     assert {type(part) for part in attachments} <= {Attachment}

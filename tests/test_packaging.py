@@ -39,6 +39,7 @@ MODULES = [
     "lazr_smtptest/_frames.py",
     "lazr_smtptest/_given.py",
     "lazr_smtptest/_home.py",
+    "lazr_smtptest/_keep.py",
     "lazr_smtptest/_listen.py",
     "lazr_smtptest/_parcel.py",
     "lazr_smtptest/_process.py",
@@ -46,6 +47,8 @@ MODULES = [
     "lazr_smtptest/_replies.py",
     "lazr_smtptest/_report.py",
     "lazr_smtptest/_script.py",
+    "lazr_smtptest/_show.py",
+    "lazr_smtptest/_sink.py",
     "lazr_smtptest/_smtp.py",
     "lazr_smtptest/_staged.py",
     "lazr_smtptest/_version.py",
@@ -119,7 +122,7 @@ def test_wheel(built):
     assert plain == ["aiosmtpd>=1.4.6"]
     assert "Requires-Python: >=3.10" in metadata
     extras = re.findall("^Provides-Extra: (.*)$", metadata, re.M)
-    assert sorted(extras) == ["all", "docs", "speed", "test", "tls"]
+    assert sorted(extras) == ["all", "color", "docs", "speed", "test", "tls"]
 
 
 @pytest.mark.timeout(90)

@@ -1,0 +1,73 @@
+"""Mailboxes that the command line fills.  In the place of the test process."""
+
+from __future__ import annotations
+
+import contextlib
+import mailbox
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from lazr_smtptest.message import Envelope, Message
+
+__all__ = ["maildir", "mbox"]
+
+
+@contextlib.contextmanager
+def maildir(path: str) -> Iterator[Callable[[int, Message], None]]:
+    """Open a Maildir, and make it if it is not there.
+
+    :param path: The folder.
+    :return: What adds a message to it.
+    :raises OSError: It cannot be made.
+    """
+    # mailbox makes these with a new folder only.
+    for name in ("cur", "new", "tmp"):
+        os.makedirs(os.path.join(path, name), exist_ok=True)
+    with contextlib.closing(mailbox.Maildir(path)) as box:
+
+        def add(_number: int, message: Message) -> None:
+            box.add(_delivered(message))
+
+        yield add
+
+
+@contextlib.contextmanager
+def mbox(path: str) -> Iterator[Callable[[int, Message], None]]:
+    """Open a file in mbox format, and make it if it is not there.
+
+    Each message is in the file, and the file is unlocked, when it was added.
+
+    :param path: The file.
+    :return: What adds a message to it.  It raises `mailbox.Error` if another
+        program has locked the file.
+    :raises OSError: It cannot be opened or written.
+    """
+
+    def add(_number: int, message: Message) -> None:
+        box.lock()
+        try:
+            # Octets: mailbox would parse a message, and write it anew.
+            box.add(_from_line(message.envelope) + _delivered(message))
+            box.flush()
+        finally:
+            box.unlock()
+
+    with contextlib.closing(mailbox.mbox(path)) as box:
+        yield add
+
+
+def _from_line(envelope: Envelope) -> bytes:
+    """Make the line that begins a message in an mbox file (RFC 4155)."""
+    sender = envelope.mail_from or "MAILER-DAEMON"
+    date = time.asctime(envelope.received_at.utctimetuple())
+    return f"From {sender} {date}\n".encode("utf-8", "surrogateescape")
+
+
+def _delivered(message: Message) -> bytes:
+    """Add what final delivery adds (RFC 5321, 4.4), in the system's line ends."""
+    envelope = message.envelope
+    lines = [f"Return-Path: <{envelope.mail_from}>"]
+    lines += [f"Delivered-To: {address}" for address in envelope.rcpt_tos]
+    head = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    return head + message.raw.replace(b"\r\n", b"\n")
