@@ -136,16 +136,16 @@ def _end(home: HomeEnd, timeout: float) -> None:
         _log.warning(
             "%s did not stop when asked, and is terminated.  It was here:\n%s",
             home.name,
-            home.show_stacks(step) or "(it does not show its stack)",
+            home.counterpart.show_stacks(step) or "(it does not show its stack)",
         )
-        home.terminate()
+        home.counterpart.terminate()
         if not home.await_end(step):
             _kill(home)
     home.close()
 
 
 def _kill(home: HomeEnd) -> None:
-    home.kill()
+    home.counterpart.kill()
     home.await_end(_KILL_TIMEOUT)
 
 
@@ -221,7 +221,7 @@ class Controller:
     @property
     def pid(self) -> int | None:
         """The process id of the server process, or None."""
-        return None if self._home is None else self._home.pid
+        return None if self._home is None else self._home.counterpart.pid
 
     @property
     def is_running(self) -> bool:
@@ -430,7 +430,7 @@ class Controller:
         """End a server process that is known to be stuck, without asking first."""
         with self._changing:
             if self._home is not None:
-                self._home.kill()
+                self._home.counterpart.kill()
             self._take_down()
 
     def __enter__(self) -> Self:
@@ -474,7 +474,7 @@ class Controller:
             home = HomeEnd(channel)
             try:
                 process = self._launch(channel.theirs, sockets)
-                home.attach(process, self.host, port)
+                home.counterpart.attach(process, self.host, port)
             except BaseException:
                 home.close()
                 raise
@@ -525,7 +525,7 @@ class Controller:
         return process
 
     def _await_ready(self, home: HomeEnd) -> None:
-        where: dict[str, Any] = {"host": self.host, "port": self.port, "pid": home.pid}
+        where: dict[str, Any] = {"host": self.host, "port": self.port, "pid": home.counterpart.pid}
         try:
             problem = home.await_reply(0, self._start_timeout, "was not ready")
         except ServerStuck as error:
@@ -584,7 +584,7 @@ class Controller:
     def _take_down(self) -> HomeEnd | None:
         """End what runs or has died; give what is left of it."""
         home, filler = self._home, self._filler
-        if home is None or home.is_foreign():
+        if home is None or home.counterpart.is_foreign():
             return None
         deadline = now() + self._stop_timeout
         _end(home, self._stop_timeout)

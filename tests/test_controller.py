@@ -162,7 +162,7 @@ def test_stop_wakes_a_reader():
 
     reader = threading.Thread(target=read)
     reader.start()
-    until(lambda: controller._home._watcher)
+    until(lambda: controller._home._watch.watcher)
     controller.stop()
     reader.join(2)
     assert isinstance(outcomes.get_nowait(), queue.Empty)

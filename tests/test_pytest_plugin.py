@@ -1436,7 +1436,7 @@ def test_who_still_waits_gets_nothing_of_the_next_test(inner):
                     call(timeout=60)
 
             threading.Thread(target=wait, name="waiting").start()
-            until(lambda: smtptest.queue._home._watcher)
+            until(lambda: smtptest.queue._home._watch.watcher)
 
         def see_that_nobody_waits(smtptest):
             for thread in threading.enumerate():

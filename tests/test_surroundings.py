@@ -129,7 +129,7 @@ def test_a_reader_is_woken_when_another_thread_read_its_message():
                         target=lambda got=got: got.put(controller.queue.get(timeout=5))
                     )
                     reader.start()
-                    until(lambda: controller._home._watcher is not None)
+                    until(lambda: controller._home._watch.watcher is not None)
                     started = time.monotonic()
                     send(client, number)
                     assert got.get(timeout=10)["subject"] == str(number)

@@ -114,7 +114,7 @@ def blocked_reader_learns_of_death(start_method: str, rng: random.Random) -> dic
 
     reader = threading.Thread(target=read)
     reader.start()
-    until(lambda: controller._home._watcher)
+    until(lambda: controller._home._watch.watcher)
     killed = time.monotonic()
     os.kill(controller.pid, signal.SIGKILL)
     delay = outcome.get(timeout=5) - killed
