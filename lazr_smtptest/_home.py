@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 from typing import Any
@@ -16,8 +17,17 @@ from lazr_smtptest.errors import NotRunning, ServerDied, ServerStuck
 
 __all__ = ["HomeEnd"]
 
+_log = logging.getLogger("lazr_smtptest")
+
 #: Seconds to wait for a process that has closed its pipe to be gone.
 _END_TIMEOUT = 5.0
+
+#: Seconds, of those that stop() has, for each step after asking: showing the
+#: stack, being terminated, being killed.
+_LADDER_STEP = 1.0
+
+#: Seconds until a killed process is gone, unless the kernel itself is stuck.
+_KILL_TIMEOUT = 5.0
 
 
 class HomeEnd(Pickup):
@@ -114,6 +124,23 @@ class HomeEnd(Pickup):
 
     # How it ends.
 
+    def end(self, timeout: float) -> None:
+        """End the server process, and close this end: ask, terminate, kill.
+
+        :param timeout: How long all of it may take, in seconds.
+        """
+        step = min(_LADDER_STEP, timeout / 4)
+        if not self.ask_to_stop(timeout - 3 * step):
+            _log.warning(
+                "%s did not stop when asked, and is terminated.  It was here:\n%s",
+                self.name,
+                self.counterpart.show_stacks(step) or "(it does not show its stack)",
+            )
+            self.counterpart.terminate()
+            if not self.await_end(step):
+                self.kill()
+        self.close()
+
     def ask_to_stop(self, timeout: float) -> bool:
         """Ask the server process to end, and take in all it still has.
 
@@ -140,6 +167,11 @@ class HomeEnd(Pickup):
         """
         self._watch.wait_for(lambda: True if self.ended else None, timeout)
         return self.ended
+
+    def kill(self) -> None:
+        """End a server process that does not end otherwise."""
+        self.counterpart.kill()
+        self.await_end(_KILL_TIMEOUT)
 
     def close(self) -> None:
         """Close this end; what has arrived can still be taken.

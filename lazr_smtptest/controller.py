@@ -3,68 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
-import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._clock import now
-from lazr_smtptest.errors import (
-    AlreadyRunning,
-    HandlerError,
-    NotRunning,
-    ServerDied,
-    ServerStuck,
-    SMTPTestError,
-    StartError,
-    StartTimeout,
+from lazr_smtptest._controls import Controls
+from lazr_smtptest._destination import (
+    check_is_free,
+    check_queue,
+    connect,
+    is_acknowledged,
+    message_queue,
 )
+from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied
 from lazr_smtptest.inbox import MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from multiprocessing.context import BaseContext
-    from multiprocessing.process import BaseProcess
     from types import TracebackType
 
     # typing has them from 3.11 on.
     from typing_extensions import Self, Unpack
 
-    from lazr_smtptest._channel import ServerEnd
     from lazr_smtptest._criteria import Wanted
     from lazr_smtptest._foreign import QueueFiller
     from lazr_smtptest._home import HomeEnd
-    from lazr_smtptest.faults import Fault, Gate
     from lazr_smtptest.message import Message
-    from lazr_smtptest.sessions import Session
-    from lazr_smtptest.tls import Credentials
 
 __all__ = ["Controller", "QueueController"]
 
-_log = logging.getLogger("lazr_smtptest")
-
-#: Seconds, of those that stop() has, for each step after asking: showing the
-#: stack, being terminated, being killed.
-_LADDER_STEP = 1.0
-
-_SEE_STDERR = (
-    "Its standard error may say why.  Unless it is forked, it imports the main module "
-    "again, which must be a file, and guard what it runs by __name__ == '__main__'"
-)
-
 #: What stands for all interfaces, and who to connect to then.
 _ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-
-#: Seconds until a killed process is gone, unless the kernel itself is stuck.
-_KILL_TIMEOUT = 5.0
 
 
 def _context(start_method: str | None) -> BaseContext:
@@ -89,67 +65,7 @@ def _positive(name: str, seconds: float) -> float:
     return float(seconds)
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Start a process without a warning, and without a Ctrl-C in between.
-
-    One at a time: the warning filters are the whole process's.
-
-    Python 3.12 and later warn when a process with threads forks, since a lock
-    may stay locked in the child for ever; `_child` sees to it that none such
-    is needed.  A Ctrl-C would be raised in the child, before that can ignore
-    it; blocked signals are inherited, and it unblocks them when it is ready.
-    """
-    from lazr_smtptest._channel import FORKING
-
-    with FORKING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-@contextlib.contextmanager
-def _standard_descriptors() -> Iterator[None]:
-    """See to it that 0, 1 and 2 are taken, if only by the null device.
-
-    Otherwise a pipe of ours would get such a number, and whatever the server
-    process prints would be written to it.
-    """
-    placeholders = []
-    try:
-        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-            placeholders.append(fd)
-        os.close(fd)
-        yield
-    finally:
-        for fd in placeholders:
-            os.close(fd)
-
-
-def _end(home: HomeEnd, timeout: float) -> None:
-    """End a server process: ask, terminate, kill."""
-    step = min(_LADDER_STEP, timeout / 4)
-    if not home.ask_to_stop(timeout - 3 * step):
-        _log.warning(
-            "%s did not stop when asked, and is terminated.  It was here:\n%s",
-            home.name,
-            home.counterpart.show_stacks(step) or "(it does not show its stack)",
-        )
-        home.counterpart.terminate()
-        if not home.await_end(step):
-            _kill(home)
-    home.close()
-
-
-def _kill(home: HomeEnd) -> None:
-    home.counterpart.kill()
-    home.await_end(_KILL_TIMEOUT)
-
-
-class Controller:
+class Controller(Controls):
     """Runs a `Server` in a process of its own.
 
     It is a context manager, too: entering starts, leaving stops.
@@ -187,7 +103,7 @@ class Controller:
         if not isinstance(server, Server):
             raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
         self.server = server
-        self._check_queue()
+        check_queue(self.server)
         self._context = _context(start_method)
         self._start_timeout = _positive("start_timeout", start_timeout)
         self._stop_timeout = _positive("stop_timeout", stop_timeout)
@@ -269,162 +185,8 @@ class Controller:
         if home is None:
             return
         home.check()
-        if self._own_queue() is None:
+        if message_queue(self.server) is None:
             home.check_death(again=False)
-
-    def reset(self) -> None:
-        """Forget all messages that were accepted so far.
-
-        Calls `Server.reset` in the server process, behind the handlers that
-        are running.
-
-        :raises HandlerError: A handler had failed, or `Server.reset` did.
-        :raises NotRunning: The server is not running.
-        :raises ServerDied: The server process has ended by itself.
-        :raises ServerStuck: It did not answer within ``reset_timeout``.
-        """
-        home = self._running("reset()")
-        with self._changing:
-            home.request("reset", timeout=self._reset_timeout)
-            home.check()
-
-    def fault(
-        self,
-        stage: str,
-        reply: str | None = None,
-        *,
-        when: str | None = None,
-        times: int | None = None,
-        delay: float = 0.0,
-        drop: bool | str = False,
-    ) -> Fault:
-        """Have the server misbehave, from when this returns until `reset`.
-
-        Of several faults that are for the same, the one that was made first
-        strikes.  Blocks for ``reset_timeout`` at most.
-
-        :param stage: Where: CONNECT (before the greeting), EHLO, HELO,
-            STARTTLS, AUTH, MAIL, RCPT, DATA, EOM (the end of the message's
-            content), RSET, NOOP or QUIT.
-        :param reply: What to say instead of what would be done; such as
-            ``"451 4.7.1 Later"``.  Lines are separated by a line feed.  421
-            closes the connection, too (RFC 5321, 3.8).
-        :param when: A glob, regardless of case: for the address at MAIL and
-            RCPT, any of the message's at DATA and EOM, the mechanism at AUTH,
-            the client's address at CONNECT, and elsewhere the EHLO name.
-        :param times: How often; without, always.
-        :param delay: Seconds to wait first.  Other sessions go on.
-        :param drop: When to close the connection: ``"before"`` anything is
-            done, ``"instead"`` of the reply but when all is done, or
-            ``"after"`` the reply (at DATA, when content begins to arrive).
-            True is ``"after"`` with a reply and ``"before"`` without.
-        :return: The fault; its ``fired`` says how often it struck.
-        :raises NotRunning: The server is not running.
-        :raises ServerDied: The server process has ended by itself.
-        :raises ServerStuck: It did not answer.
-        :raises TypeError: A value is of the wrong type.
-        :raises ValueError: There is no such stage, the reply is none, or
-            another value is not possible.
-
-        >>> with QueueController() as controller:
-        ...     greylisting = controller.fault("RCPT", "451 4.7.1 Try again later", times=2)
-        ...     greylisting.fired
-        0
-        """
-        from lazr_smtptest.faults import Fault, make_rule
-
-        rule = make_rule(stage, reply, when, times, delay, drop)
-        home = self._running("fault()")
-        return Fault(home, home.request("fault", rule, timeout=self._reset_timeout))
-
-    def gate(self, stage: str, *, when: str | None = None) -> Gate:
-        """Park sessions at a stage, until the gate is opened.
-
-        `reset` drops those that are parked, so that what they had begun does
-        not go on in the next test.
-
-        Made for a ``with`` statement, which opens it in the end.  Blocks for
-        ``reset_timeout`` at most.
-
-        :param stage: See `fault`.
-        :param when: See `fault`.
-        :return: The gate.
-        :raises Exception: See `fault`.
-        """
-        from lazr_smtptest.faults import Gate, check_stage
-
-        check_stage(stage, when)
-        home = self._running("gate()")
-        number = home.request("gate", stage, when and when.lower(), timeout=self._reset_timeout)
-        return Gate(home, number, stage)
-
-    def sessions(self) -> list[Session]:
-        """Tell what clients said and were told since the last `reset`.
-
-        That is all connections that are open, and the last 100 that are not.
-        Blocks for ``reset_timeout`` at most.
-
-        :return: The sessions, in the order in which the clients connected.
-        :raises NotRunning: The server is not running.
-        :raises ServerDied: The server process has ended by itself.
-        :raises ServerStuck: It did not answer.
-        """
-        home = self._running("sessions()")
-        sessions: list[Session] = home.request("sessions", timeout=self._reset_timeout)
-        return sessions
-
-    def client_context(self) -> ssl.SSLContext:
-        """Make a context for a client that is to trust this server.
-
-        It checks the server's certificate and name, as it should; use
-        `Controller.host` to connect.
-
-        :return: The context.
-        :raises ImportError: The certificate has yet to be made, and trustme
-            is not installed.
-        :raises OSError: A file of your own is missing, or not right.
-        :raises ValueError: The server has no TLS.
-        """
-        from lazr_smtptest.tls import client_context
-
-        return client_context(self._credentials())
-
-    @property
-    def ca_file(self) -> str:
-        """The path of the certificates, in PEM form, that a client has to trust.
-
-        :raises Exception: See `client_context`.
-        """
-        return self._credentials().ca_file
-
-    def _credentials(self) -> Credentials:
-        if self.server.tls is None:
-            raise ValueError("the server has no TLS: make it with tls='starttls' or 'implicit'")
-        if self.server._credentials is None:
-            self.server._credentials = self.server.tls.credentials(self.server.host)
-        return self.server._credentials
-
-    def _running(self, what: str) -> HomeEnd:
-        if self._home is None:
-            raise NotRunning(f"{what} needs a running server: call start() first")
-        return self._home
-
-    def _diagnose(self, timeout: float) -> tuple[SMTPTestError | None, list[Session]]:
-        """Find out whether something is wrong with the server process.
-
-        :param timeout: How long it may take to answer, in seconds.
-        :return: That it died or is stuck, or None if it is well, or was
-            stopped; and the sessions, where they are to be had.
-        """
-        home = self._home
-        if home is None:
-            return None, []
-        try:
-            return None, home.request("sessions", timeout=timeout)
-        except NotRunning:  # it has been stopped meanwhile, or this is a forked child
-            return None, []
-        except (ServerDied, ServerStuck) as error:
-            return error, []
 
     def _give_up(self) -> None:
         """End a server process that is known to be stuck, without asking first."""
@@ -450,43 +212,33 @@ class Controller:
             if error is None:
                 raise
 
-    # Starting.
+    # Starting and stopping.
 
     def _start(self) -> None:
         # Not at the head: importing this package is not to cost what running
         # a server does.
-        from lazr_smtptest._channel import open_channel
-        from lazr_smtptest._home import HomeEnd
+        from lazr_smtptest._launch import await_ready, launch, standard_descriptors
 
-        self._check_queue_is_free()
+        check_is_free(self.server, self.host, self.port)
         if self.server.tls is not None:
             from lazr_smtptest.tls import server_context
 
             server_context(self._credentials())  # what is wrong is found here
-        with contextlib.ExitStack() as handed_over:
-            handed_over.enter_context(_standard_descriptors())
-            sockets = self._listen()
-            for sock in sockets:
-                handed_over.enter_context(sock)
+        with standard_descriptors(), contextlib.ExitStack() as handed_over:
+            sockets = [handed_over.enter_context(sock) for sock in self._listen()]
             port = sockets[0].getsockname()[1]
-            channel = open_channel(self._context)
-            handed_over.callback(channel.theirs.close)
-            home = HomeEnd(channel)
-            try:
-                process = self._launch(channel.theirs, sockets)
-                home.counterpart.attach(process, self.host, port)
-            except BaseException:
-                home.close()
-                raise
+            home = launch(
+                self._context,
+                self.server,
+                sockets,
+                self.host,
+                acknowledged=is_acknowledged(self.server),
+                uvloop=self._uvloop,
+            )
         self._port = port
-        try:
-            self._await_ready(home)
-        except BaseException:
-            _kill(home)
-            home.close()
-            raise
+        await_ready(home, self._start_timeout)
         self._home = home
-        self._join_queue(home)
+        self._filler = connect(self.server, home)
 
     def _listen(self) -> list[socket.socket]:
         from lazr_smtptest._listen import listen
@@ -496,98 +248,13 @@ class Controller:
                 return listen(self.server.host, self._port)
         return listen(self.server.host, self.server.port)
 
-    def _launch(self, theirs: ServerEnd, sockets: list[socket.socket]) -> BaseProcess:
-        from lazr_smtptest import _child
-
-        process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
-            target=_child.main,
-            args=(
-                theirs,
-                sockets,
-                _child.Shipment(self.server),
-                isinstance(self.server, QueueServer) and self._own_queue() is None,
-                self._context.get_start_method() == "fork",
-                logging.getLogger().level,
-                _child.event_loop_factory(self._uvloop),
-            ),
-            name="lazr-smtptest",
-            daemon=True,
-        )
-        try:
-            with _undisturbed():
-                process.start()
-        except AssertionError as error:
-            raise StartError(
-                f"multiprocessing does not let this process start another: {error}",
-                host=self.host,
-                port=self.port,
-            ) from error
-        return process
-
-    def _await_ready(self, home: HomeEnd) -> None:
-        where: dict[str, Any] = {"host": self.host, "port": self.port, "pid": home.counterpart.pid}
-        try:
-            problem = home.await_reply(0, self._start_timeout, "was not ready")
-        except ServerStuck as error:
-            raise StartTimeout(
-                f"{home.name} was started, and did not report that it serves within "
-                f"{self._start_timeout:g} seconds.  "
-                "On a machine as busy as that, give a longer start_timeout"
-                + (f".  It was here:\n{error.stack}" if error.stack else ""),
-                elapsed=self._start_timeout,
-                **where,
-            ) from None
-        except ServerDied as error:
-            raise StartError(
-                f"{home.name} ended with exit code {error.exitcode} before it served.  "
-                + (f"Its last words were:\n{error.stack}" if error.stack else _SEE_STDERR),
-                exitcode=error.exitcode,
-                **where,
-            ) from None
-        if problem is not None:
-            raise StartError(problem, **where)
-
-    def _check_queue(self) -> None:
-        queue = getattr(self.server, "queue", None)
-        if not isinstance(self.server, QueueServer) or isinstance(queue, MessageQueue):
-            return
-        if not callable(getattr(queue, "put", None)):
-            raise TypeError(f"the server's queue must have a put(message); {queue!r} has none")
-
-    def _own_queue(self) -> MessageQueue | None:
-        if not isinstance(self.server, QueueServer):
-            return None
-        queue = self.server.queue
-        return queue if isinstance(queue, MessageQueue) else None
-
-    def _check_queue_is_free(self) -> None:
-        queue = self._own_queue()
-        if queue is not None and queue._is_fed():
-            raise AlreadyRunning(
-                "another controller's server fills this server's queue: "
-                "give each controller a queue of its own",
-                host=self.host,
-                port=self.port,
-            )
-
-    def _join_queue(self, home: HomeEnd) -> None:
-        queue = self._own_queue()
-        if queue is not None:
-            queue._attach(home)
-        elif isinstance(self.server, QueueServer):
-            from lazr_smtptest._foreign import QueueFiller
-
-            self._filler = QueueFiller(self.server.queue, home)
-
-    # Stopping.
-
     def _take_down(self) -> HomeEnd | None:
         """End what runs or has died; give what is left of it."""
         home, filler = self._home, self._filler
         if home is None or home.counterpart.is_foreign():
             return None
         deadline = now() + self._stop_timeout
-        _end(home, self._stop_timeout)
+        home.end(self._stop_timeout)
         if filler is not None:
             filler.join(max(deadline - now(), 0.0))
         self._home = self._filler = None
