@@ -76,16 +76,16 @@ class Arrivals:
 
     # What is still to come.
 
-    def in_transit(self) -> int:
-        """Count what the server process has put and we have not received.
+    def in_transit(self) -> bool:
+        """Say whether the server process has put what we have not received.
 
         A record may well be here before it is counted.  What a dead process
         counted stands in its death notice instead.
         """
         if self.ended:
-            return 0
+            return False
         counters, received = self.counters, self.received
-        return sum(max(counters[kind] - received[kind], 0) for kind in COUNTED)
+        return any(counters[kind] > received[kind] for kind in COUNTED)
 
     def is_incomplete(self) -> bool:
         """Say whether something must be awaited before any message is taken.

@@ -80,20 +80,21 @@ class Pickup:
         arrivals = self._arrivals
         if not (arrivals.ended or self._failures or self._logs or arrivals.in_transit()):
             return len(self._messages)
-
-        def counted() -> int | None:
-            if self._is_incomplete():
-                return None
-            arrivals.raise_failure()
-            coming = arrivals.counters[ACCEPTED] - arrivals.received[ACCEPTED]
-            return len(self._messages) + (0 if arrivals.ended else max(coming, 0))
-
-        count = self._watch.wait_for(counted, TRANSIT_TIMEOUT)
+        count = self._watch.wait_for(self._count, TRANSIT_TIMEOUT)
         if count is None:
             self.counterpart.raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
         if not count:
             self._raise_death()
         return count
+
+    def _count(self) -> int | None:
+        """Count the messages that are here or are coming, if it may be done yet."""
+        if self._is_incomplete():
+            return None
+        arrivals = self._arrivals
+        arrivals.raise_failure()
+        coming = arrivals.counters[ACCEPTED] - arrivals.received[ACCEPTED]
+        return len(self._messages) + (0 if arrivals.ended else max(coming, 0))
 
     def take(
         self,
