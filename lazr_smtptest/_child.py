@@ -45,7 +45,7 @@ from lazr_smtptest._process import STACK_SIGNAL
 from lazr_smtptest._record import Records
 from lazr_smtptest._script import Script
 from lazr_smtptest._smtp import SMTP
-from lazr_smtptest._staged import Terms
+from lazr_smtptest._terms import Terms
 from lazr_smtptest.errors import StartError
 from lazr_smtptest.server import QueueServer, Server
 from lazr_smtptest.tls import server_context

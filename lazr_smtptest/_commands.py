@@ -14,8 +14,10 @@ from aiosmtpd.smtp import MISSING
 
 from lazr_smtptest._content import Content
 from lazr_smtptest._esmtp import EXTRA_COMMAND_SIZE, take_parameters
+from lazr_smtptest._hooks import HookFailed
 from lazr_smtptest._replies import AsGiven
-from lazr_smtptest._staged import GO_AHEAD, HookFailed, StagedSMTP
+from lazr_smtptest._staged import StagedSMTP
+from lazr_smtptest._terms import GO_AHEAD
 from lazr_smtptest.message import Envelope
 
 __all__ = ["PLAIN", "Commands"]
@@ -234,8 +236,7 @@ class Commands(StagedSMTP):
         if not arg or not self.session.extended_smtp:
             return arg or ""
         extensions = self._terms.extensions
-        hidden = self._server._needs_tls_for_auth and not self._tls_protocol
-        if hidden or not self._server._offers_auth:
+        if self._server._needs_tls_for_auth and not self._tls_protocol:
             extensions = extensions - {"AUTH"}
         try:
             arg, self._parameters = take_parameters(command, arg, extensions)

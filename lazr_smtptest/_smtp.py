@@ -18,7 +18,7 @@ import re
 
 from lazr_smtptest._commands import PLAIN, Commands
 from lazr_smtptest._content import Content
-from lazr_smtptest._staged import Terms
+from lazr_smtptest._terms import Terms
 
 __all__ = ["INSIDES", "SMTP"]
 

@@ -92,7 +92,7 @@ def terms(server: Server, deliver: Any = None, numbers: Any = ()) -> Any:
     """What a session is told of the server that it belongs to."""
     from lazr_smtptest._record import Records
     from lazr_smtptest._script import Script
-    from lazr_smtptest._staged import Terms
+    from lazr_smtptest._terms import Terms
 
     return Terms(
         server,
