@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from lazr_smtptest import _child
 from lazr_smtptest._channel import FORKING, ServerEnd, open_channel
 from lazr_smtptest._home import HomeEnd
+from lazr_smtptest._shipment import Shipment
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server
 
@@ -124,7 +125,7 @@ def _process(
         args=(
             theirs,
             sockets,
-            _child.Shipment(server),
+            Shipment(server),
             acknowledged,
             context.get_start_method() == "fork",
             logging.getLogger().level,

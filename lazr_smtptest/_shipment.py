@@ -1,0 +1,66 @@
+"""A server on its way to the server process.  Both processes."""
+
+from __future__ import annotations
+
+import pickle
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from lazr_smtptest.errors import StartError
+from lazr_smtptest.server import QueueServer, Server
+
+__all__ = ["Shipment"]
+
+
+class Shipment:
+    """A server on its way to the server process.
+
+    Under fork it is simply there.  Otherwise it is pickled, and what goes
+    wrong with that, at either end, is told apart from all else that can go
+    wrong with starting a process.
+
+    :param server: The server.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._pickled: bytes | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        try:
+            pickled = bytes(ForkingPickler.dumps(self._server))
+        except Exception as error:
+            raise StartError(_why_unpicklable(self._server, error)) from error
+        return {"_server": None, "_pickled": pickled}
+
+    def unpack(self) -> Server:
+        """Give the server, in the server process.
+
+        :raises Exception: Whatever unpickling raises.
+        """
+        if self._pickled is not None:
+            self._server = pickle.loads(self._pickled)
+        if isinstance(self._server, QueueServer):
+            # Forked, it still has its queue, which stays in the test process.
+            vars(self._server).pop("queue", None)
+        return self._server
+
+
+def _why_unpicklable(server: Server, error: Exception) -> str:
+    name = type(server).__qualname__
+    culprits = []
+    for attribute, value in vars(server).items():
+        try:
+            ForkingPickler.dumps(value)
+        except Exception:
+            culprits.append(f"{attribute} ({type(value).__name__})")
+    if culprits:
+        fault = f"the attribute {', '.join(culprits)} of this {name} cannot be pickled"
+        advice = "make it in the server process, on first use,"
+    else:
+        fault = f"this {name} cannot be pickled"
+        advice = "define the class at the top level of a module"
+    return (
+        f"{fault}, which it must be to reach a process that is not forked "
+        f"({type(error).__name__}: {error}).  Either {advice} or use start_method='fork'"
+    )
