@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
+
+import pytest
 
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import ServerDied, ServerStuck
 from lazr_smtptest.server import Server
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "check_all_read"]
 
 #: Messages that a controller keeps after they were taken, for the report on a
 #: failed test.
@@ -59,6 +62,23 @@ class Worker:
         controller = _make(options)
         self._controllers.append((dict(options), controller))
         return controller
+
+    def lend(
+        self, options: dict[str, Any], marks: Sequence[pytest.Mark]
+    ) -> AbstractContextManager[QueueController]:
+        """Give a server to one test: the one that stays, or one for it alone.
+
+        :param options: See `serve`.
+        :param marks: The test's ``smtptest`` marks, the nearest first; with
+            any, it is one for it alone, with the options that they have.
+        :raises TypeError: A mark has an argument without a name.
+        """
+        if any(mark.args for mark in marks):
+            raise TypeError("@pytest.mark.smtptest takes keyword arguments only")
+        if not marks:
+            return contextlib.nullcontext(self.serve_afresh(options))
+        own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
+        return self.start(options, own, instead=True)
 
     def serve_afresh(self, options: dict[str, Any]) -> QueueController:
         """Give the server that stays, with no mail, and well.
@@ -128,6 +148,18 @@ class Worker:
             if self._name and error.strerror:
                 error.strerror = f"pytest-xdist's worker {self._name}: {error.strerror}"
             raise
+
+
+def check_all_read(used: Iterable[QueueController]) -> None:
+    """Fail a test that leaves mail unread.
+
+    :param used: The controllers that it used.
+    """
+    from lazr_smtptest._report import unread  # few runs ask for this
+
+    left = [line for controller in used for line in unread(controller)]
+    if left:
+        pytest.fail("the test left mail unread:\n" + "\n".join(left), pytrace=False)
 
 
 def _make(options: dict[str, Any]) -> QueueController:

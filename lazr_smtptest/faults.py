@@ -7,10 +7,9 @@ server process.
 
 from __future__ import annotations
 
-import contextlib
+import abc
 import math
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazr_smtptest._clock import now
@@ -158,22 +157,7 @@ def encode_reply(reply: str) -> bytes:
     return "\r\n".join(whole).encode("utf-8")
 
 
-@contextlib.contextmanager
-def _no_worse_than(error: BaseException | None) -> Iterator[None]:
-    """Let nothing cover up the error that a ``with`` statement ends with.
-
-    Where the server has been stopped, there is nothing left to withdraw.
-    """
-    try:
-        yield
-    except NotRunning:
-        return
-    except (ServerDied, ServerStuck):
-        if error is None:
-            raise
-
-
-class _Order:
+class _Order(abc.ABC):
     """What both kinds of order have in common: they can be withdrawn.
 
     :param home: The way to the server process.
@@ -190,8 +174,27 @@ class _Order:
         )
         return answer
 
+    @abc.abstractmethod
+    def _undo(self) -> None:
+        """Withdraw it, as leaving a ``with`` statement does."""
+
     def __enter__(self) -> Self:
         return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._undo()
+        except NotRunning:  # there is nothing left to withdraw
+            return
+        except (ServerDied, ServerStuck):
+            # Nothing may cover up the error that the statement ends with.
+            if error is None:
+                raise
 
 
 class Fault(_Order):
@@ -216,14 +219,8 @@ class Fault(_Order):
         """Have it strike no more.  Blocks and raises like `fired`."""
         self._ask("withdraw")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with _no_worse_than(error):
-            self.remove()
+    def _undo(self) -> None:
+        self.remove()
 
 
 class Gate(_Order):
@@ -277,11 +274,5 @@ class Gate(_Order):
             raise ValueError(f"count must be 1 or more, not {count!r}")
         return self._ask("release", count)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with _no_worse_than(error):
-            self.release()
+    def _undo(self) -> None:
+        self.release()

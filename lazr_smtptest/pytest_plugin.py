@@ -6,7 +6,6 @@ used.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 #: The controllers that a test used.
 _USED = pytest.StashKey[list["QueueController"]]()
-
 
 #: The type of an ini option that is a number; pytest has it from 8.4 on.
 _INT: Any = "int" if pytest.version_tuple >= (8, 4) else "string"
@@ -50,12 +48,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     host, port = config.getini("smtptest_host"), _base_port(config)
     if not port:
         return None
-    workers = sum(
-        int(count) if star and count.isdigit() else 1
-        for count, star, _ in (spec.partition("*") for spec in config.getoption("tx", None) or ())
-    )
-    owners = [f"port {port + n} for gw{n}" for n in range(workers)] or [f"port {port}"]
-    return f"smtptest: {host or 'all interfaces'}, {', '.join(owners)}"
+    from lazr_smtptest._ports import describe
+
+    return describe(host, port, config.getoption("tx", None) or ())
 
 
 def _base_port(config: pytest.Config) -> int:
@@ -80,11 +75,11 @@ def smtptest_options(pytestconfig: pytest.Config) -> dict[str, Any]:
 
     They are the keyword arguments of `QueueController`.
     """
-    port = _base_port(pytestconfig)
-    number = re.search(r"\d+\Z", _worker(pytestconfig))
+    from lazr_smtptest._ports import port_of
+
     return {
         "host": pytestconfig.getini("smtptest_host"),
-        "port": port + int(number[0]) if port and number else port,
+        "port": port_of(_worker(pytestconfig), _base_port(pytestconfig)),
     }
 
 
@@ -116,14 +111,7 @@ def smtptest(
     this test alone.
     """
     marks = [*request.node.iter_markers("smtptest")]
-    if any(mark.args for mark in marks):
-        raise TypeError("@pytest.mark.smtptest takes keyword arguments only")
-    if marks:
-        own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
-        return _start(request, _smtptest_worker.start(smtptest_options, own, instead=True))
-    controller = _smtptest_worker.serve_afresh(smtptest_options)
-    request.node.stash[_USED].append(controller)
-    return controller
+    return _use(request, _smtptest_worker.lend(smtptest_options, marks))
 
 
 @pytest.fixture
@@ -135,14 +123,10 @@ def smtptest_factory(
     Called with the options that are to differ from `smtptest_options`; the
     port is a free one, unless it is among them.
     """
-
-    def make(**options: Any) -> QueueController:
-        return _start(request, _smtptest_worker.start(smtptest_options, options))
-
-    return make
+    return lambda **own: _use(request, _smtptest_worker.start(smtptest_options, own))
 
 
-def _start(
+def _use(
     request: pytest.FixtureRequest, server: AbstractContextManager[QueueController]
 ) -> QueueController:
     controller = server.__enter__()
@@ -161,11 +145,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     result = yield
     used = item.stash.get(_USED, [])
     if used and item.config.getini("smtptest_strict"):
-        from lazr_smtptest._report import unread
+        from lazr_smtptest._fixtures import check_all_read
 
-        left = [line for controller in used for line in unread(controller)]
-        if left:
-            pytest.fail("the test left mail unread:\n" + "\n".join(left), pytrace=False)
+        check_all_read(used)
     return result
 
 

@@ -52,6 +52,7 @@ MODULES = [
     "lazr_smtptest/_logs.py",
     "lazr_smtptest/_parcel.py",
     "lazr_smtptest/_pickup.py",
+    "lazr_smtptest/_ports.py",
     "lazr_smtptest/_process.py",
     "lazr_smtptest/_record.py",
     "lazr_smtptest/_replies.py",
