@@ -1,28 +1,20 @@
-"""The commands, where they differ from aiosmtpd's.  Server process."""
+"""The commands, where they differ from aiosmtpd's.  Server process.
+
+Those that begin or end a session or a transaction are here.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import logging
 import re
-from datetime import datetime, timezone
-from typing import Any
 
 import aiosmtpd.smtp
-from aiosmtpd.smtp import MISSING
 
-from lazr_smtptest._content import Content
+from lazr_smtptest._data import DataCommands
 from lazr_smtptest._esmtp import EXTRA_COMMAND_SIZE, take_parameters
-from lazr_smtptest._hooks import HookFailed
 from lazr_smtptest._replies import AsGiven
-from lazr_smtptest._staged import StagedSMTP
-from lazr_smtptest._terms import GO_AHEAD
-from lazr_smtptest.message import Envelope
+from lazr_smtptest._security import SecurityCommands
 
 __all__ = ["PLAIN", "Commands"]
-
-_log = logging.getLogger("mail.log")
 
 #: ``<local-part@domain>`` where both are dot-atoms of ASCII letters, digits
 #: and the commonest specials: these mean the same to every parser.
@@ -32,15 +24,8 @@ PLAIN = r"<([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]
 _PLAIN_PATH = re.compile(PLAIN + r"((?: [^\r\n()]*)?)\Z")
 
 
-class Commands(StagedSMTP):
+class Commands(SecurityCommands, DataCommands):
     """One session, and what it makes of commands."""
-
-    #: The content that is being received.
-    _content: Content | None = None
-    _content_ended: asyncio.Future[None] | None = None
-
-    #: Whether what is in the reader's buffer ends in the midst of a line.
-    _mid_line = False
 
     @aiosmtpd.smtp.syntax("EHLO hostname")
     async def smtp_EHLO(self, hostname: str) -> None:
@@ -69,127 +54,6 @@ class Commands(StagedSMTP):
         """Answer HELO."""
         await super().smtp_HELO(hostname)
         self._record.helo = self.session.host_name
-
-    # TLS.
-
-    @aiosmtpd.smtp.syntax("STARTTLS", when="tls_context")
-    async def smtp_STARTTLS(self, arg: str | None) -> None:
-        """Begin TLS, and the session anew (RFC 3207)."""
-        if arg:
-            await self.push("501 Syntax: STARTTLS")
-        elif self._tls_protocol:
-            await self.push("503 Error: TLS is in use already")
-        elif self._terms.tls_context is None:
-            await self.push("454 TLS not available")
-        else:
-            # What has been sent without waiting could have come from somebody
-            # in between, and is not for us (RFC 3207, 4.2).  From here on
-            # nothing is read but by start_tls().
-            self.transport.pause_reading()
-            self._stream._buffer.clear()
-            self._mid_line = False
-            await self.push("220 Ready to start TLS")
-            await self._drop_if_ordered()
-            await self._begin_tls()
-
-    async def _begin_tls(self) -> None:
-        """Have TLS on this connection from now on, or else close it."""
-        context = self._terms.tls_context
-        assert context is not None
-        # Some may be here before start_tls() returns; if it is too much, the
-        # reader must not pause the transport that it is not going to resume.
-        self._stream._transport = None
-        try:
-            transport = await self.loop.start_tls(self.transport, self, context, server_side=True)
-        except OSError as error:
-            self._note(f"TLS failed: {error}")
-            self._note_end("dropped by the client")
-            _log.info("%r TLS handshake failed: %s", self.session.peer, error)
-            self.connection_lost(error)
-            return
-        assert transport is not None
-        writer: Any = self._writer
-        self._stream._transport = writer._transport = self.transport = transport
-        # What was said in the clear is forgotten (RFC 3207, 4.2).
-        self._set_rset_state()  # type: ignore[no-untyped-call]
-        peer = self.session.peer
-        self.session = self._create_session()
-        self.session.peer = peer
-        self._record.helo = self._record.auth_user = None
-        self._note_tls(transport)
-        hook = self._handle_hooks.get("STARTTLS")
-        if hook is not None:
-            try:
-                self._tls_handshake_okay = hook(self, self.session, self.envelope)
-            except Exception as error:
-                self._terms.report(f"{type(self._server).__name__}.handle_STARTTLS", error)
-                self._tls_handshake_okay = False
-
-    # AUTH.
-
-    @aiosmtpd.smtp.syntax("AUTH <mechanism>")
-    async def smtp_AUTH(self, arg: str | None) -> None:
-        """Have the client log in."""
-        words = (arg or "").split()
-        if self.envelope.mail_from:
-            await self.push("503 Error: AUTH not allowed in a mail transaction")  # RFC 4954, 4
-            return
-        if words:
-            arg = " ".join([words[0].upper(), *words[1:]])
-        try:
-            await super().smtp_AUTH(arg)
-        except HookFailed:
-            raise
-        except Exception as error:
-            if hasattr(self.event_handler, "handle_exception"):
-                raise
-            where = f"{type(self._server).__name__}.auth_{words[0]}"
-            raise HookFailed(self._terms.report(where, error)) from error
-        if self.session.authenticated:
-            self._record.auth_user = self._user()
-
-    async def challenge_auth(
-        self,
-        challenge: str | bytes,
-        encode_to_b64: bool = True,
-        log_client_response: bool = False,  # noqa: ARG002
-    ) -> Any:
-        """Ask for more (RFC 4954, 4).
-
-        aiosmtpd's own logs an answer that it cannot decode, and that may be a
-        secret.
-
-        :param challenge: What to ask.
-        :param encode_to_b64: Whether that has to be encoded.
-        :param log_client_response: No answer is logged, whatever this is.
-        :return: The answer, decoded; or ``MISSING``, and the client was told.
-        """
-        if self._is_mute:  # there is no asking without a word
-            await self._drop_if_ordered()
-        octets = challenge.encode() if isinstance(challenge, str) else challenge
-        await self.push(b"334 " + (base64.b64encode(octets) if encode_to_b64 else octets))
-        self._is_challenged = True
-        try:
-            answer = (await self._next_answer()).strip()
-        except ValueError:
-            await self.push("500 5.5.6 Authentication exchange line is too long")
-            return MISSING
-        finally:
-            self._is_challenged = False
-        if answer == b"*":
-            await self.push("501 5.7.0 Auth aborted")
-            return MISSING
-        try:
-            return base64.b64decode(answer, validate=True)
-        except ValueError:
-            await self.push("501 5.5.2 Can't decode base64")
-            return MISSING
-
-    def _user(self) -> str | None:
-        user = self.session.login_data
-        if user is None:
-            return None
-        return user.decode("utf-8", "replace") if isinstance(user, bytes) else str(user)
 
     # Mail.
 
@@ -264,92 +128,3 @@ class Commands(StagedSMTP):
         except Exception:  # of a hook, and the session goes on
             self._record.ended = "open"
             raise
-
-    @aiosmtpd.smtp.syntax("DATA")
-    async def smtp_DATA(self, arg: str | None) -> None:
-        """Take the content, and have it delivered."""
-        if not await self._may_send_data(arg):
-            return
-        await self.push(GO_AHEAD)
-        if self._is_to_drop:
-            if not self._is_mute:  # in the midst of the content, that is
-                await self._stream.read(1)
-            await self._drop_if_ordered()
-        await self._end_data(await self._receive_content())
-
-    async def _end_data(self, content: Content) -> None:
-        self._command = "EOM"
-        self._note(content.size)
-        if await self._is_struck("EOM", self._names("EOM")):
-            self._set_post_data_state()  # type: ignore[no-untyped-call]
-            return
-        try:
-            raw = content.take()
-        except ValueError as refused:
-            status = str(refused)
-        else:
-            status = await self._hand_over(raw)
-        self._set_post_data_state()  # type: ignore[no-untyped-call]
-        await self.push(status)
-
-    async def _may_send_data(self, arg: str | None) -> bool:
-        if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
-            return False
-        if not self.envelope.rcpt_tos:
-            await self.push("503 Error: need RCPT command")
-        elif arg:
-            await self.push("501 Syntax: DATA")
-        else:
-            return True
-        return False
-
-    async def _receive_content(self) -> Content:
-        content = Content(self._server.data_size_limit, self._server.line_length_limit)
-        self._content_ended = self.loop.create_future()
-        self._content = content
-        # A client that did not wait for the 354 has sent some of it already.
-        stream = self._stream
-        early = bytes(stream._buffer)
-        stream._buffer.clear()
-        self._mid_line = False
-        stream._maybe_resume_transport()
-        if early:
-            self.data_received(early)
-        try:
-            await self._content_ended
-        finally:
-            self._content = None
-        return content
-
-    async def _hand_over(self, raw: bytes) -> str:
-        if "DATA" in self._handle_hooks:
-            self.envelope.content = self.envelope.original_content = raw
-            status = await self._call_handler_hook("DATA")
-            return "250 OK" if status is MISSING else status
-        if self._terms.deliver.immediate:
-            return self._terms.deliver.immediate(self._seal(), raw)
-        return await self._terms.deliver.eventual(self._seal(), raw)
-
-    def _seal(self) -> Envelope:
-        session, envelope = self.session, self.envelope
-        peer: Any = session.peer
-        sender = envelope.mail_from or ""
-        number = next(self._terms.numbers)
-        self._record.messages.append(number)
-        parameters = vars(envelope).get("parameters")
-        return Envelope(
-            sequence=number,
-            peer=peer,
-            helo=session.host_name,
-            mail_from="" if sender == "<>" else sender,
-            rcpt_tos=tuple(envelope.rcpt_tos),
-            mail_options=tuple(envelope.mail_options),
-            rcpt_options=tuple(envelope.rcpt_options),
-            smtp_utf8=envelope.smtp_utf8,
-            tls=self._record.tls,
-            auth_user=self._user() if session.authenticated else None,
-            received_at=datetime.now(timezone.utc),
-            rcpt_parameters=()
-            if parameters is None
-            else tuple(parameters.get(n, ()) for n in range(len(envelope.rcpt_tos))),
-        )

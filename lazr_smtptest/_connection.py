@@ -111,6 +111,12 @@ class Connection(Mechanisms, aiosmtpd.smtp.SMTP):
         record.cipher = (tls.cipher() or [None])[0]
         self._note(f"{record.tls} with {record.cipher}")
 
+    def _user(self) -> str | None:
+        user = self.session.login_data
+        if user is None:
+            return None
+        return user.decode("utf-8", "replace") if isinstance(user, bytes) else str(user)
+
     def _create_session(self) -> Session:
         return Session(self.loop)
 

@@ -23,7 +23,7 @@ from lazr_smtptest._terms import Terms
 __all__ = ["INSIDES", "SMTP"]
 
 
-#: Attributes that this module uses though they are not documented.
+#: Attributes that the modules of a session use though they are not documented.
 INSIDES = {
     "aiosmtpd.smtp.SMTP": {
         "_auth_methods",

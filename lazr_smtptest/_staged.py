@@ -60,6 +60,9 @@ class StagedSMTP(HookedSMTP):
     # after this command; send no greeting; refuse all commands.
     _is_mute = _is_to_drop = _is_greeted = _is_refused = False
 
+    #: Whether what is in the reader's buffer ends in the midst of a line.
+    _mid_line = False
+
     #: Whether the rest of a line that was too long is still to come.
     _is_discarding = False
 

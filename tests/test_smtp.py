@@ -14,7 +14,16 @@ from helpers import connected, send, terms, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lazr_smtptest import QueueController, _commands, _connection, _hooks, _smtp, _staged
+from lazr_smtptest import (
+    QueueController,
+    _commands,
+    _connection,
+    _data,
+    _hooks,
+    _security,
+    _smtp,
+    _staged,
+)
 from lazr_smtptest._smtp import INSIDES, SMTP
 
 COMMANDS = [
@@ -197,7 +206,8 @@ def test_a_log_at_info_gets_every_command(caplog):
 
 def test_the_insides_that_are_used_exist():
     """Fails when aiosmtpd or asyncio change what is used beyond their documents."""
-    here = "".join(map(inspect.getsource, (_connection, _hooks, _staged, _commands, _smtp)))
+    session = (_connection, _hooks, _staged, _security, _data, _commands, _smtp)
+    here = "".join(map(inspect.getsource, session))
     for name in INSIDES["asyncio.StreamReader"]:
         assert f"stream.{name}" in here
     reader = asyncio.StreamReader.__new__(asyncio.StreamReader)
