@@ -6,8 +6,8 @@ not run what the test process had planned for its own end.
 Where the process was forked from one with threads, a lock may be held by a
 thread that does not exist here.  So between the fork and serving, nothing
 here imports a module, resolves a name, or writes to an inherited stream;
-every module that is needed is imported at the head of this one, in the test
-process.
+every module that is needed is imported at the head of this one, or of one
+that it imports, in the test process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The channel's end in the test process."""
+"""The channel's end in the test process, by which it asks and ends the other."""
 
 from __future__ import annotations
 
