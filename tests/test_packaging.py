@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -86,28 +85,15 @@ SOURCES = [
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """Both distributions, built from a copy so that the checkout stays clean."""
-    source = tmp_path_factory.mktemp("source") / "tree"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode:  # an unpacked source distribution
-        shutil.copytree(ROOT, source)
-    for name in listed.stdout.splitlines():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, source / name)
-    target = tmp_path_factory.mktemp("dist")
+    """Both distributions, built as they are for a release."""
+    folder = tmp_path_factory.mktemp("built")
     subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(source)],
+        [sys.executable, str(ROOT / "tests" / "release" / "archives.py"), str(folder)],
         capture_output=True,
         check=True,
         timeout=60,
     )
-    return target
+    return folder / "dist"
 
 
 @pytest.mark.timeout(90)
