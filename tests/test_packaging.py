@@ -86,14 +86,14 @@ SOURCES = [
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """Both distributions, built as they are for a release."""
-    folder = tmp_path_factory.mktemp("built")
+    target = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "release" / "archives.py"), str(folder)],
+        [sys.executable, str(ROOT / "tests" / "release" / "archives.py"), str(target)],
         capture_output=True,
         check=True,
         timeout=60,
     )
-    return folder / "dist"
+    return target
 
 
 @pytest.mark.timeout(90)

@@ -1,6 +1,6 @@
 """The wheel and the source distribution: built, and looked at from outside.
 
-As a script, it leaves both in the folder ``dist`` of the directory that it is given.
+As a script, it builds both into the directory that it is given.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -50,10 +51,10 @@ def build_both(folder: Path) -> tuple[Path, Path]:
     :raises NotFit: It does make a difference, or something is missing.
     """
     copy_tree(folder / "tree")
-    build(folder / "tree", folder / "dist")
+    build(folder / "tree", folder / "both")
     build(folder / "tree", folder / "direct", "--wheel")
-    (wheel,) = (folder / "dist").glob("*.whl")
-    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    (wheel,) = (folder / "both").glob("*.whl")
+    (sdist,) = (folder / "both").glob("*.tar.gz")
     check_same(_contents(wheel), _contents(folder / "direct" / wheel.name))
     check_complete(_contents(wheel), folder / "tree")
     return wheel, sdist
@@ -86,4 +87,6 @@ def check_metadata(*archives: Path) -> None:
 
 
 if __name__ == "__main__":
-    build_both(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as tree:
+        copy_tree(Path(tree, "tree"))
+        build(Path(tree, "tree"), Path(sys.argv[1]))
