@@ -1,8 +1,16 @@
-"""Lets tests run pytest, and keeps the collector off what stays anyway."""
+"""Servers that many tests share; runs of pytest in tests; and what collecting leaves."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import EVENT_LOOPS, LOGIN, loop_name
+from programs import Programs
+
+from lazr_smtptest import QueueController
 
 pytest_plugins = ["pytester"]
 
@@ -15,3 +23,32 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[QueueController]:
+    """The server that the tests of a module share."""
+    with QueueController() as controller:
+        yield controller
+
+
+@pytest.fixture
+def server(running: QueueController) -> QueueController:
+    """The shared server, as if it were new."""
+    running.reset()
+    return running
+
+
+@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
+def each_loop(request: pytest.FixtureRequest) -> Iterator[QueueController]:
+    """A server on each event loop that there is, with TLS and a login."""
+    with QueueController(
+        "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param
+    ) as controller:
+        yield controller
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    """Mail clients that find nothing of the user's settings."""
+    return Programs(tmp_path)
