@@ -54,6 +54,8 @@ def makes_contexts():
 
 def main():
     rounds = int(sys.argv[1])
+    # So that each fork has a mixture of its own, and is not kept waiting for long.
+    sys.setswitchinterval(0.001)
     work = (logs, prints, imports, allocates, resolves, makes_contexts)
     threads = [threading.Thread(target=target, daemon=True) for target in work]
     for thread in threads:

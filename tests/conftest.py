@@ -1,3 +1,54 @@
-"""Lets tests run pytest."""
+"""Servers that many tests share; runs of pytest in tests; and what collecting leaves."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import EVENT_LOOPS, LOGIN, loop_name
+from programs import Programs
+
+from lazr_smtptest import QueueController
 
 pytest_plugins = ["pytester"]
+
+
+def pytest_collection_finish() -> None:
+    """Let no test pay for the modules and items of all others.
+
+    They stay until the end, and there are so many that a test that collects
+    garbage would look through them for half a second each time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[QueueController]:
+    """The server that the tests of a module share."""
+    with QueueController() as controller:
+        yield controller
+
+
+@pytest.fixture
+def server(running: QueueController) -> QueueController:
+    """The shared server, as if it were new."""
+    running.reset()
+    return running
+
+
+@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
+def each_loop(request: pytest.FixtureRequest) -> Iterator[QueueController]:
+    """A server on each event loop that there is, with TLS and a login."""
+    with QueueController(
+        "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param
+    ) as controller:
+        yield controller
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    """Mail clients that find nothing of the user's settings."""
+    return Programs(tmp_path)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lazr_smtptest import Message, QueueServer, Server
+from lazr_smtptest import Message, QueueController, QueueServer, Server
 
 #: Each event loop that there is, as a server's option: uvloop's, and asyncio's.
 EVENT_LOOPS = [True, False] if importlib.util.find_spec("uvloop") else [False]
@@ -23,6 +23,13 @@ EVENT_LOOPS = [True, False] if importlib.util.find_spec("uvloop") else [False]
 START_METHODS = [
     m for m in ("fork", "forkserver", "spawn") if m in multiprocessing.get_all_start_methods()
 ]
+
+#: A user that servers in these tests know, and the password.
+LOGIN = ("kim", "wren-and-robin")
+
+STAGES = (
+    "CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split()  # noqa: SIM905
+)
 
 
 def loop_name(uvloop: bool) -> str:
@@ -60,6 +67,19 @@ def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
             raise AssertionError(f"not so within {timeout} seconds: {condition}")
         time.sleep(0.002)
     return value
+
+
+def fresh(controller: QueueController) -> QueueController:
+    """Have a server that knows nothing of the tests before: no session is open."""
+    controller.reset()
+    try:
+        until(lambda: not any(s.ended == "open" for s in controller.sessions()), 1.0)
+    except AssertionError:
+        # A delay goes on over a reset.
+        controller.stop()
+        controller.start()
+    controller.reset()
+    return controller
 
 
 def refused(port: int, host: str = "localhost") -> bool:

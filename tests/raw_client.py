@@ -1,23 +1,27 @@
-"""An SMTP client that sends just the octets it is told to.
+"""SMTP clients that send just the octets they are told to.
 
 smtplib is no use for that: it rewrites line ends, and takes a bare LF for one.
+`RawClient` insists on replies that are right; `Wire` gives them as they come.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import NamedTuple
-
-from lazr_smtptest import Controller
+from typing import Any, NamedTuple
 
 #: Seconds that a reply may take.
 TIMEOUT = 15.0
 
 SENDER = "kim@example.com"
 RECIPIENTS = ("lee@example.com",)
+
+#: What a `Wire` says to send a message: until 354, and after it.
+MESSAGE = (b"MAIL FROM:<kim@example.com>", b"RCPT TO:<lee@example.com>", b"DATA")
+CONTENT = b"Subject: wire\r\n\r\nHello.\r\n."
 
 
 class Reply(NamedTuple):
@@ -40,21 +44,17 @@ def arriving(content: bytes) -> bytes:
     return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
 
 
-class RawClient:
+class _Connection:
     """One session.
 
     :param controller: Whose server to connect to.
+    :param timeout: Seconds that a reply may take.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._sock = socket.create_connection((controller.host, controller.port), TIMEOUT)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._replies = self._sock.makefile("rb")
-
-    def __enter__(self) -> RawClient:
-        assert self.reply().code == 220
-        assert self.command(b"EHLO client.example").code == 250
-        return self
+    def __init__(self, controller: Any, *, timeout: float = TIMEOUT) -> None:
+        self.sock = socket.create_connection((controller.host, controller.port), timeout)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._replies = self.sock.makefile("rb")
 
     def __exit__(
         self,
@@ -62,11 +62,23 @@ class RawClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._replies.close()
-        self._sock.close()
+        self.sock.close()
+
+
+class RawClient(_Connection):
+    """A session that begins with EHLO, and has to go well."""
+
+    def __enter__(self) -> RawClient:
+        assert self.reply().code == 220
+        assert self.command(b"EHLO client.example").code == 250
+        return self
 
     def send(self, octets: bytes) -> None:
-        self._sock.sendall(octets)
+        self.sock.sendall(octets)
 
     def send_in_pieces(self, octets: bytes, cuts: Iterable[int]) -> None:
         """Send in one call for each piece between two cuts."""
@@ -110,3 +122,41 @@ class RawClient:
         self.begin(mail_from, rcpt_tos)
         self.send(wire(content))
         return self.reply()
+
+
+class Wire(_Connection):
+    """A session in octets: what is sent and what comes back, line by line."""
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def reply(self) -> bytes:
+        """Give one whole reply; nothing, if the server hung up."""
+        lines = b""
+        with contextlib.suppress(ConnectionError):
+            while line := self._replies.readline():
+                lines += line
+                if line[3:4] != b"-":
+                    break
+        return lines
+
+    def say(self, *lines: bytes) -> bytes:
+        """Send each line when the last was answered; give the last reply."""
+        answer = b""
+        for line in lines:
+            with contextlib.suppress(ConnectionError):
+                self.sock.sendall(line + b"\r\n")
+            answer = self.reply()
+        return answer
+
+    def codes(self, *lines: bytes) -> list[int]:
+        return [int(self.say(line)[:3] or 0) for line in lines]
+
+
+@contextlib.contextmanager
+def greeted(controller: Any) -> Iterator[Wire]:
+    """Give a session that is past EHLO."""
+    with Wire(controller) as wire:
+        assert wire.reply().startswith(b"220 ")
+        assert wire.say(b"EHLO client.example").startswith(b"250")
+        yield wire

@@ -80,12 +80,6 @@ def running() -> Iterator[QueueController]:
 
 
 @pytest.fixture
-def server(running: QueueController) -> QueueController:
-    running.reset()
-    return running
-
-
-@pytest.fixture
 def client(server: QueueController) -> Iterator[AuthClient]:
     with AuthClient(server) as client:
         yield client
@@ -459,9 +453,8 @@ def test_after_helo(server):
         assert user(server) is None
 
 
-def _unopened(controller: Controller) -> Any:
-    client: Any = AuthClient(controller)
-    client.close = lambda: client.__exit__(None, None, None)
+def _unopened(controller: Controller) -> AuthClient:
+    client = AuthClient(controller)
     assert client.reply().code == 220
     return client
 

@@ -36,21 +36,9 @@ many = settings(some, max_examples=400)
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[QueueController]:
-    with QueueController() as controller:
-        yield controller
-
-
-@pytest.fixture(scope="module")
 def running_small() -> Iterator[QueueController]:
     with QueueController(data_size_limit=SIZE_LIMIT) as controller:
         yield controller
-
-
-@pytest.fixture
-def server(running: QueueController) -> QueueController:
-    running.reset()
-    return running
 
 
 @pytest.fixture

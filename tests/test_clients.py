@@ -7,29 +7,19 @@ its client has to put on the wire, and compares the message with that.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 import smtplib
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from email.policy import SMTP
-from pathlib import Path
 
 import aiosmtplib
 import pytest
+from programs import DOMAIN, RECIPIENTS, SENDER, TIMEOUT, Programs
 from raw_client import stuff
 
 from lazr_smtptest import Message, QueueController
-
-#: Seconds that a program may take.
-TIMEOUT = 15
-
-SENDER = "kim@example.com"
-RECIPIENTS = ("lee@example.com", "bcc@example.com")
-DOMAIN = "client.example"
 
 HEAD = (
     b"From: kim@example.com\r\n"
@@ -48,101 +38,6 @@ CONTENTS = {
     "headers only": HEAD + b"headers only\r\n\r\n",
     "long": HEAD + b"long\r\n\r\n" + b"".join(b"%d." % i * 150 + b"\r\n" for i in range(2000)),
 }
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[QueueController]:
-    with QueueController() as controller:
-        yield controller
-
-
-@pytest.fixture
-def server(running: QueueController) -> QueueController:
-    running.reset()
-    return running
-
-
-class Programs:
-    """Runs programs, which see nothing of the user's settings.
-
-    :param home: An empty directory.
-    """
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self._path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
-
-    def run(self, name: str, *arguments: str, given: bytes = b"") -> None:
-        program = shutil.which(name, path=self._path)
-        if program is None:
-            reason = f"the program {name} is not installed"
-            # There, a test that never runs would go unnoticed.
-            if os.environ.get("CI"):
-                pytest.fail(f"{reason}, and CI is set")
-            pytest.skip(reason)
-        done = subprocess.run(
-            [program, *arguments],
-            input=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=TIMEOUT,
-            cwd=self.home,
-            env={"PATH": self._path, "HOME": str(self.home), "LC_ALL": "C.UTF-8"},
-        )
-        assert done.returncode == 0, done.stdout.decode("utf-8", "replace")
-
-    def file(self, content: bytes) -> str:
-        path = self.home / "message.eml"
-        path.write_bytes(content)
-        return str(path)
-
-    def swaks(self, server: QueueController, *arguments: str) -> None:
-        """Run swaks, which has a configuration file only in its home."""
-        self.run(
-            "swaks",
-            f"--server={server.host}",
-            f"--port={server.port}",
-            f"--timeout={TIMEOUT}",
-            f"--helo={DOMAIN}",
-            f"--from={SENDER}",
-            f"--to={','.join(RECIPIENTS)}",
-            *arguments,
-        )
-
-    def msmtp(self, server: QueueController, *arguments: str, given: bytes) -> None:
-        """Run msmtp; with --host, it reads no configuration file."""
-        self.run(
-            "msmtp",
-            f"--host={server.host}",
-            f"--port={server.port}",
-            f"--timeout={TIMEOUT}",
-            f"--domain={DOMAIN}",
-            f"--from={SENDER}",
-            *arguments,
-            given=given,
-        )
-
-    def curl(self, server: QueueController, *arguments: str) -> None:
-        self.run(
-            "curl",
-            "-q",
-            "--silent",
-            "--show-error",
-            "--max-time",
-            str(TIMEOUT),
-            "--noproxy",
-            "*",
-            "--mail-from",
-            SENDER,
-            *(word for address in RECIPIENTS for word in ("--mail-rcpt", address)),
-            *arguments,
-            f"smtp://{server.host}:{server.port}/{DOMAIN}",
-        )
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Programs:
-    return Programs(tmp_path)
 
 
 def unix(content: bytes) -> bytes:

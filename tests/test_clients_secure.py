@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import smtplib
 import ssl
@@ -23,18 +22,13 @@ from typing import Any
 import aiosmtplib
 import pytest
 from helpers import subjects
+from programs import DOMAIN, PATH, RECIPIENTS, SENDER, TIMEOUT, Failed, missing
 
 from lazr_smtptest import Message, QueueController
 from lazr_smtptest.tls import TLS
 
 pytest.importorskip("trustme", reason="trustme is an extra")
 
-#: Seconds that a program may take.
-TIMEOUT = 15
-
-SENDER = "kim@example.com"
-RECIPIENTS = ["lee@example.com", "bcc@example.com"]
-DOMAIN = "client.example"
 USER, PASSWORD = "kim", "a secret: 100%"
 WRONG = "no such secret"
 
@@ -51,8 +45,6 @@ VARIANTS = ["expired", "wrong-host", "untrusted"]
 
 #: nodemailer's releases from this one on are taken to work alike.
 NODEMAILER = "nodemailer@10"
-
-PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 
 
 @pytest.fixture(scope="module")
@@ -81,53 +73,6 @@ def mode_of(server: QueueController) -> str:
     return server.server.tls.mode
 
 
-def missing(reason: str) -> None:
-    # There, a test that never runs would go unnoticed.
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and CI is set")
-    pytest.skip(reason)
-
-
-class Failed(Exception):
-    """A client says that it has not sent the message."""
-
-
-class Programs:
-    """Runs programs, which see nothing of the user's settings.
-
-    :param home: An empty directory.
-    """
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-
-    def run(self, name: str, *arguments: str, given: bytes = b"") -> None:
-        program = shutil.which(name, path=PATH)
-        if program is None:
-            missing(f"the program {name} is not installed")
-        done = subprocess.run(
-            [program, *arguments],
-            input=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=TIMEOUT,
-            cwd=self.home,
-            env={"PATH": PATH, "HOME": str(self.home), "LC_ALL": "C.UTF-8"},
-        )
-        if done.returncode:
-            raise Failed(done.stdout.decode("utf-8", "replace"))
-
-    def file(self, content: bytes) -> str:
-        path = self.home / "message.eml"
-        path.write_bytes(content)
-        return str(path)
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Programs:
-    return Programs(tmp_path)
-
-
 # The clients.  Each sends CONTENT, and logs in if it is told a mechanism;
 # and raises Failed if it does not trust the server, or is not let in.
 
@@ -137,14 +82,8 @@ Send = Callable[..., None]
 def swaks(server, programs, mechanism=None, password=PASSWORD) -> None:
     begin = "--tls" if mode_of(server) == "starttls" else "--tls-on-connect"
     login = [f"--auth={mechanism}", f"--auth-user={USER}", f"--auth-password={password}"]
-    programs.run(
-        "swaks",
-        f"--server={server.host}",
-        f"--port={server.port}",
-        f"--timeout={TIMEOUT}",
-        f"--helo={DOMAIN}",
-        f"--from={SENDER}",
-        f"--to={','.join(RECIPIENTS)}",
+    programs.swaks(
+        server,
         begin,
         "--tls-verify",
         f"--tls-ca-path={server.ca_file}",
@@ -160,13 +99,8 @@ def msmtp(server, programs, mechanism=None, password=PASSWORD) -> None:
     secret.write_text(password)
     login = [f"--auth={(mechanism or '').lower()}", f"--user={USER}"]
     login += [f"--passwordeval=cat {secret}"]
-    programs.run(
-        "msmtp",
-        f"--host={server.host}",
-        f"--port={server.port}",
-        f"--timeout={TIMEOUT}",
-        f"--domain={DOMAIN}",
-        f"--from={SENDER}",
+    programs.msmtp(
+        server,
         "--tls=on",
         f"--tls-starttls={'on' if mode_of(server) == 'starttls' else 'off'}",
         f"--tls-trust-file={server.ca_file}",
@@ -182,25 +116,15 @@ def curl(server, programs, mechanism=None, password=PASSWORD) -> None:
     login = ["--login-options", f"AUTH={mechanism}", "--user"]
     login += [USER, "--oauth2-bearer", password] if mechanism == "XOAUTH2" else []
     login += [] if mechanism == "XOAUTH2" else [f"{USER}:{password}"]
-    programs.run(
-        "curl",
-        "-q",
-        "--silent",
-        "--show-error",
-        "--max-time",
-        str(TIMEOUT),
-        "--noproxy",
-        "*",
-        "--mail-from",
-        SENDER,
-        *(word for address in RECIPIENTS for word in ("--mail-rcpt", address)),
+    programs.curl(
+        server,
         *(["--ssl-reqd"] if starttls else []),
         "--cacert",
         server.ca_file,
         *(login if mechanism else []),
         "--upload-file",
         programs.file(CONTENT),
-        f"{'smtp' if starttls else 'smtps'}://{server.host}:{server.port}/{DOMAIN}",
+        scheme="smtp" if starttls else "smtps",
     )
 
 
@@ -386,7 +310,7 @@ def test_content_and_envelope_arrive(request, server, client, mechanism):
     assert message.raw == CONTENT
     envelope = message.envelope
     assert envelope.mail_from == SENDER
-    assert envelope.rcpt_tos == tuple(RECIPIENTS)
+    assert envelope.rcpt_tos == RECIPIENTS
     assert envelope.helo == DOMAIN
     assert envelope.tls in ("TLSv1.2", "TLSv1.3")
     assert envelope.auth_user == (USER if mechanism else None)

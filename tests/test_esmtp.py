@@ -7,10 +7,10 @@ import socket
 import time
 
 import pytest
-from helpers import EVENT_LOOPS, loop_name, send_to
+from helpers import EVENT_LOOPS, LOGIN, fresh, loop_name, send_to
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_faults import CONTENT, LOGIN, MESSAGE, Wire, fresh, greeted
+from raw_client import CONTENT, MESSAGE, Wire, greeted
 from test_smtp import COMMANDS
 
 from lazr_smtptest import QueueController, QueueServer
@@ -28,17 +28,9 @@ EXTENSIONS = {
 }
 
 
-@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
-def shared(request):
-    with QueueController(
-        "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param
-    ) as controller:
-        yield controller
-
-
 @pytest.fixture
-def server(shared):
-    return fresh(shared)
+def server(each_loop):
+    return fresh(each_loop)
 
 
 def texts(reply: bytes) -> list[str]:

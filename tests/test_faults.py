@@ -6,13 +6,13 @@ import contextlib
 import os
 import signal
 import smtplib
-import socket
 import ssl
 import threading
 import time
 
 import pytest
-from helpers import EVENT_LOOPS, connected, loop_name, send, send_to, subjects, until
+from helpers import LOGIN, STAGES, connected, fresh, send, send_to, subjects, until
+from raw_client import CONTENT, MESSAGE, Wire, greeted
 
 from lazr_smtptest import (
     NotRunning,
@@ -20,20 +20,6 @@ from lazr_smtptest import (
     QueueServer,
     ServerDied,
 )
-
-LOGIN = ("kim", "wren-and-robin")
-
-STAGES = (
-    "CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split()  # noqa: SIM905
-)
-
-
-@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
-def each_loop(request):
-    with QueueController(
-        "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param
-    ) as controller:
-        yield controller
 
 
 @pytest.fixture(scope="module")
@@ -45,71 +31,6 @@ def shared():
 @pytest.fixture
 def server(shared):
     return fresh(shared)
-
-
-def fresh(controller):
-    """Have a server that knows nothing of the tests before: no session is open."""
-    controller.reset()
-    try:
-        until(lambda: not any(s.ended == "open" for s in controller.sessions()), 1.0)
-    except AssertionError:
-        # A delay goes on over a reset.
-        controller.stop()
-        controller.start()
-    controller.reset()
-    return controller
-
-
-class Wire:
-    """A session in octets: what is sent and what comes back, line by line."""
-
-    def __init__(self, controller, *, timeout: float = 10.0) -> None:
-        self.sock = socket.create_connection((controller.host, controller.port), timeout)
-        self._file = self.sock.makefile("rb")
-
-    def __enter__(self) -> Wire:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
-
-    def reply(self) -> bytes:
-        """Give one whole reply; nothing, if the server hung up."""
-        lines = b""
-        with contextlib.suppress(ConnectionError):
-            while line := self._file.readline():
-                lines += line
-                if line[3:4] != b"-":
-                    break
-        return lines
-
-    def say(self, *lines: bytes) -> bytes:
-        """Send each line when the last was answered; give the last reply."""
-        answer = b""
-        for line in lines:
-            with contextlib.suppress(ConnectionError):
-                self.sock.sendall(line + b"\r\n")
-            answer = self.reply()
-        return answer
-
-    def codes(self, *lines: bytes) -> list[int]:
-        return [int(self.say(line)[:3] or 0) for line in lines]
-
-
-@contextlib.contextmanager
-def greeted(controller):
-    with Wire(controller) as wire:
-        assert wire.reply().startswith(b"220 ")
-        assert wire.say(b"EHLO client.example").startswith(b"250")
-        yield wire
-
-
-MESSAGE = (b"MAIL FROM:<kim@example.com>", b"RCPT TO:<lee@example.com>", b"DATA")
-CONTENT = b"Subject: wire\r\n\r\nHello.\r\n."
 
 
 # The grid.

@@ -12,23 +12,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers import EVENT_LOOPS, loop_name, send, send_to, subjects, until
-from test_faults import CONTENT, LOGIN, MESSAGE, STAGES, Wire, fresh, greeted
+from helpers import LOGIN, STAGES, fresh, send, send_to, subjects, until
+from raw_client import CONTENT, MESSAGE, Wire, greeted
 
 from lazr_smtptest import GateTimeout, NotRunning, QueueController, ServerDied, SMTPTestError
 
 
-@pytest.fixture(scope="module", params=EVENT_LOOPS, ids=loop_name)
-def shared(request):
-    with QueueController(
-        "127.0.0.1", tls="starttls", auth=dict([LOGIN]), uvloop=request.param
-    ) as controller:
-        yield controller
-
-
 @pytest.fixture
-def server(shared):
-    return fresh(shared)
+def server(each_loop):
+    return fresh(each_loop)
 
 
 @pytest.fixture

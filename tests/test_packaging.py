@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -103,23 +102,10 @@ SOURCES = [
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """Both distributions, built from a copy so that the checkout stays clean."""
-    source = tmp_path_factory.mktemp("source") / "tree"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode:  # an unpacked source distribution
-        shutil.copytree(ROOT, source)
-    for name in listed.stdout.splitlines():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, source / name)
+    """Both distributions, built as they are for a release."""
     target = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(source)],
+        [sys.executable, str(ROOT / "tests" / "release" / "archives.py"), str(target)],
         capture_output=True,
         check=True,
         timeout=60,

@@ -22,9 +22,13 @@ pytestmark = pytest.mark.timeout(90)
 #: Seconds that an inner run may take.
 LIMIT = 80
 
-#: Left alone by default: the one would shuffle, and the other takes half a
-#: second to be imported.
-USUALLY_OFF = ("-p", "no:randomly", "-p", "no:hypothesispytest")
+#: Left alone by default: the first would shuffle, and to import the others takes
+#: longer than most of these tests.
+USUALLY_OFF = tuple(
+    word
+    for name in ("randomly", "anyio", "asyncio", "hypothesispytest", "localserver", "smtpd")
+    for word in ("-p", f"no:{name}")
+)
 
 #: What the inner tests have, and the plugin that tells how they went.
 INNER = """
@@ -126,7 +130,7 @@ def _read(file: Path) -> list[dict]:
 
 
 class Inner:
-    """Runs pytest on some files, with all plugins that are installed."""
+    """Runs pytest on some files, with the plugins that are installed."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self._pytester = pytester
@@ -135,8 +139,7 @@ class Inner:
 
     def ini(self, **options: object) -> None:
         self._pytester.makeini(
-            "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
-            + "".join(f"{name} = {value}\n" for name, value in options.items())
+            "[pytest]\n" + "".join(f"{name} = {value}\n" for name, value in options.items())
         )
 
     def files(self, **sources: str) -> None:
@@ -1235,6 +1238,7 @@ GOOD_DOCTEST = """
 
 
 def test_other_kinds_of_tests_without_a_warning(inner):
+    inner.ini(asyncio_default_fixture_loop_scope="function")
     inner.files(**OTHERS)
     inner.text(test_doc=GOOD_DOCTEST)
     run = inner.run("-W", "error", off=("-p", "no:randomly"))
@@ -1245,7 +1249,7 @@ def test_other_kinds_of_tests_without_a_warning(inner):
 
 
 def test_tests_in_a_random_order(inner):
-    inner.ini(smtptest_strict="true")
+    inner.ini(smtptest_strict="true", asyncio_default_fixture_loop_scope="function")
     inner.files(
         **{
             f"test_{name}": f"""
@@ -1349,9 +1353,8 @@ def test_unused():
 
 def test_it_costs_nothing_until_it_is_used(inner):
     inner.files(test_unused=UNUSED, test_used="def test_used(smtptest): pass")
-    off = (*USUALLY_OFF, "-p", "no:smtpd")
-    with_it = inner.run("test_unused.py", off=off)
-    without = inner.run("-p", "no:smtptest", off=off)
+    with_it = inner.run("test_unused.py")
+    without = inner.run("-p", "no:smtptest")
     assert with_it.outcomes == {"test_unused": "passed"}
     # pytest itself names each distribution that has a plugin.
     out = re.sub("^plugins: .*\n", "", with_it.out, flags=re.MULTILINE)
@@ -1372,6 +1375,7 @@ def test_it_costs_nothing_until_it_is_used(inner):
 
 
 def test_three_servers_of_three_plugins(inner):
+    inner.ini(asyncio_default_fixture_loop_scope="function")
     inner.files(
         test_three="""
         import smtplib

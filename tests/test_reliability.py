@@ -367,7 +367,7 @@ def test_memory_beside_a_large_test_process():
         import os
         from helpers import send_to
         from lazr_smtptest import QueueController
-        ballast = [[str(n)] for n in range(7_000_000)]
+        ballast = [[bytes(400)] for _ in range(2_000_000)]
         with open("/proc/self/status") as status:
             own = next(int(l.split()[1]) for l in status if l.startswith("VmRSS"))
         with QueueController() as controller:

@@ -12,8 +12,8 @@ import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from helpers import EVENT_LOOPS, connected, loop_name, send, send_to, until
-from test_faults import CONTENT, LOGIN, MESSAGE, Wire, fresh, greeted
+from helpers import EVENT_LOOPS, LOGIN, connected, fresh, loop_name, send, send_to, until
+from raw_client import CONTENT, MESSAGE, Wire, greeted
 
 from lazr_smtptest import Controller, NotRunning, QueueController, Server
 from lazr_smtptest.sessions import Line, Session

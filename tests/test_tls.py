@@ -108,8 +108,8 @@ class TLSClient(RawClient):
 
     def secure(self) -> None:
         self._replies.close()
-        self._sock = self._context.wrap_socket(self._sock, server_hostname=self._host)
-        self._replies = self._sock.makefile("rb")
+        self.sock = self._context.wrap_socket(self.sock, server_hostname=self._host)
+        self._replies = self.sock.makefile("rb")
 
     def starttls(self) -> None:
         assert self.command(b"STARTTLS").code == 220
@@ -899,15 +899,14 @@ def test_stop_is_quick_with_sessions_open(mode, loop, caplog):
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def _open(controller: Controller) -> Any:
-    """Give a client that has said EHLO under TLS, and can be closed."""
+def _open(controller: Controller) -> TLSClient:
+    """Give a client that has said EHLO under TLS."""
     implicit = controller.server.tls.mode == "implicit"
     client = _Implicit(controller) if implicit else TLSClient(controller)
     client.__enter__()
     if not implicit:
         client.starttls()
         assert client.command(b"EHLO client.example").code == 250
-    client.close = lambda: client.__exit__(None, None, None)
     return client
 
 
