@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ def two_free_ports() -> int:
 
 def squeezed(text: str) -> list[str]:
     """Give the lines without what differs from run to run."""
-    return [re.sub(r"\d+", "0", " ".join(line.split())) for line in text.splitlines()]
+    lines = [re.sub(r"\d+", "0", " ".join(line.split())) for line in text.splitlines()]
+    return [re.sub(r"={3,}", "===", line) for line in lines]
 
 
 @pytest.fixture
@@ -91,6 +93,14 @@ def examples(tmp_path) -> Path:
     """A copy of all of them, far from the configuration of this project."""
     return shutil.copytree(
         EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__", ".*")
+    )
+
+
+@pytest.fixture
+def project(tmp_path) -> Callable[[str], Path]:
+    """Makes a copy of one directory, with nothing around it."""
+    return lambda name: shutil.copytree(
+        EXAMPLES / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
     )
 
 
@@ -104,13 +114,13 @@ def test_all_in_two_workers(examples):
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_project(examples, name):
-    assert check_passed(run_pytest(examples / name, "-p", "no:asyncio"))
+def test_project(project, name):
+    assert check_passed(run_pytest(project(name), "-p", "no:asyncio"))
 
 
 @pytest.mark.parametrize("options", [[], ["--parallel", "2"]], ids=["one", "parallel"])
-def test_django_project(examples, options):
-    done = run_python(examples / "django_shop", "manage.py", "test", *options)
+def test_django_project(project, options):
+    done = run_python(project("django_shop"), "manage.py", "test", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^Ran 5 tests in .*\n\nOK$", done.stderr, re.M), done.stderr
 
@@ -175,17 +185,18 @@ def test_page_shows_report(tmp_path, name, settings):
 class TestFirstTest:
     """What docs/first-test.rst says that pytest prints."""
 
-    def test_passed(self, examples):
-        done = run_pytest(examples / "first", "-p", "no:asyncio", "-p", "no:randomly")
+    def test_passed(self, project):
+        done = run_pytest(project("first"), "-p", "no:asyncio", "-p", "no:randomly")
         assert check_passed(done) == 1
         check_shown("first-test.rst", "passed", done)
 
-    def test_failed(self, examples):
-        program = examples / "first" / "receipts.py"
+    def test_failed(self, project):
+        directory = project("first")
+        program = directory / "receipts.py"
         text = program.read_text("utf-8")
         assert text.count('"Your receipt"') == 1
         program.write_text(text.replace('"Your receipt"', '"Your reciept"'))
-        done = run_pytest(examples / "first", "-p", "no:asyncio")
+        done = run_pytest(directory, "-p", "no:asyncio")
         assert done.returncode == 1, done.stdout + done.stderr
         check_shown("first-test.rst", "failed", done)
 
