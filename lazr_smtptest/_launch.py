@@ -14,7 +14,8 @@ import socket
 import warnings
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, current_process
+from typing import Any
 
 from lazr_smtptest import _child
 from lazr_smtptest._channel import FORKING, ServerEnd, open_channel
@@ -69,6 +70,23 @@ def _undisturbed() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+@contextlib.contextmanager
+def _free_to_have_children() -> Iterator[None]:
+    """Start a process from one that is daemonic, as a worker of a Pool is.
+
+    Django's parallel test runner has such workers.  multiprocessing forbids
+    them children, because whoever ends them ends no children of theirs; a
+    server process ends with its parent, however that is ended.
+    """
+    config: dict[str, Any] = getattr(current_process(), "_config", {})
+    daemonic = config.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemonic is not None:
+            config["daemon"] = daemonic
+
+
 def launch(
     context: BaseContext,
     server: Server,
@@ -88,7 +106,6 @@ def launch(
     :param uvloop: See `_child.event_loop_factory`.
     :return: This process's end of the channel to it.
     :raises ImportError: uvloop was asked for and is not installed.
-    :raises StartError: No process could be started.
     """
     port = sockets[0].getsockname()[1]
     channel = open_channel(context)
@@ -96,15 +113,8 @@ def launch(
         home = HomeEnd(channel)
         try:
             process = _process(context, server, sockets, channel.theirs, acknowledged, uvloop)
-            try:
-                with _undisturbed():
-                    process.start()
-            except AssertionError as error:
-                raise StartError(
-                    f"multiprocessing does not let this process start another: {error}",
-                    host=host,
-                    port=port,
-                ) from error
+            with _undisturbed(), _free_to_have_children():
+                process.start()
             home.counterpart.attach(process, host, port)
         except BaseException:
             home.close()
