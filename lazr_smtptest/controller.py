@@ -167,6 +167,8 @@ class Controller:
     :raises ValueError: There is no such start method, or a timeout is not
         positive.
 
+    :ivar server: The `Server`, as it was given; a copy of it runs.
+
     >>> with Controller(Server()) as controller:
     ...     controller.is_running
     True
@@ -298,7 +300,7 @@ class Controller:
         delay: float = 0.0,
         drop: bool | str = False,
     ) -> Fault:
-        """Have the server misbehave, from when this returns until `reset`.
+        """Have the server misbehave, from when this returns until `Controller.reset`.
 
         Of several faults that are for the same, the one that was made first
         strikes.  Blocks for ``reset_timeout`` at most.
@@ -359,7 +361,7 @@ class Controller:
         return Gate(home, number, stage)
 
     def sessions(self) -> list[Session]:
-        """Tell what clients said and were told since the last `reset`.
+        """Tell what clients said and were told since the last `Controller.reset`.
 
         That is all connections that are open, and the last 100 that are not.
         Blocks for ``reset_timeout`` at most.
@@ -609,6 +611,7 @@ class QueueController(Controller):
     :param server_options: The keyword arguments of `Server`.
 
     :ivar queue: The `MessageQueue`.
+    :ivar server_options: The keyword arguments of `Server`, as they were given.
     """
 
     def __init__(
