@@ -47,7 +47,7 @@ PAGES = [
 WITHOUT_EXAMPLES = {"api.rst", "contributing.rst", "design.rst", "news.rst"}
 
 #: The files that a page may show in full: other tests run them.
-TESTED_FILES = {FIRST, *(ROOT / "tests" / "examples").rglob("*.py")}
+TESTED_FILES = {FIRST, *(ROOT / "tests" / "examples").rglob("*.*")}
 
 MODULES = [
     "lazr_smtptest",
