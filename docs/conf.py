@@ -13,7 +13,7 @@ project = "lazr_smtptest"
 version = release = __version__
 project_copyright = "the lazr.smtptest developers"
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -27,7 +27,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 78
-autosummary_generate = False
 python_display_short_literal_types = True
 
 # A reference that leads nowhere is an error, but for those that lead into

@@ -300,7 +300,7 @@ class Controller:
         delay: float = 0.0,
         drop: bool | str = False,
     ) -> Fault:
-        """Have the server misbehave, from when this returns until `Controller.reset`.
+        """Have the server misbehave, from when this returns until `reset`.
 
         Of several faults that are for the same, the one that was made first
         strikes.  Blocks for ``reset_timeout`` at most.
@@ -361,7 +361,7 @@ class Controller:
         return Gate(home, number, stage)
 
     def sessions(self) -> list[Session]:
-        """Tell what clients said and were told since the last `Controller.reset`.
+        """Tell what clients said and were told since the last `reset`.
 
         That is all connections that are open, and the last 100 that are not.
         Blocks for ``reset_timeout`` at most.
