@@ -112,6 +112,25 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _free_to_have_children() -> Iterator[None]:
+    """Start a process from one that is daemonic, as a worker of a Pool is.
+
+    Django's parallel test runner has such workers.  multiprocessing forbids
+    them children, because whoever ends them ends no children of theirs; a
+    server process ends with its parent, however that is ended.
+    """
+    from multiprocessing import process
+
+    config: dict[str, Any] = getattr(process.current_process(), "_config", {})
+    daemonic = config.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemonic is not None:
+            config["daemon"] = daemonic
+
+
+@contextlib.contextmanager
 def _standard_descriptors() -> Iterator[None]:
     """See to it that 0, 1 and 2 are taken, if only by the null device.
 
@@ -515,15 +534,8 @@ class Controller:
             name="lazr-smtptest",
             daemon=True,
         )
-        try:
-            with _undisturbed():
-                process.start()
-        except AssertionError as error:
-            raise StartError(
-                f"multiprocessing does not let this process start another: {error}",
-                host=self.host,
-                port=self.port,
-            ) from error
+        with _undisturbed(), _free_to_have_children():
+            process.start()
         return process
 
     def _await_ready(self, home: HomeEnd) -> None:

@@ -38,8 +38,10 @@ FIRST_OUTPUT = "Lunch? for lee@example.com\nb'Subject: Lunch?\\r\\n\\r\\nAt noon
 needs_fork = pytest.mark.skipif(
     sys.platform == "darwin", reason="its examples define servers that only fork can start"
 )
+#: The pages that do.
+DEFINING = {"debugging.rst", "from-lazr-smtptest-2.rst", "usage.rst"}
 PAGES = [
-    pytest.param(page, id=page.name, marks=[needs_fork] if page.name == "usage.rst" else [])
+    pytest.param(page, id=page.name, marks=[needs_fork] if page.name in DEFINING else [])
     for page in sorted(DOCS.glob("*.rst"))
 ]
 

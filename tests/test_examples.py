@@ -1,4 +1,4 @@
-"""The recipes run as a user would run them, and docs/pytest.rst has them in full."""
+"""The examples run as a user would run them, and the manual shows each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ import lazr_smtptest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "tests" / "examples"
-PAGE = (ROOT / "docs" / "pytest.rst").read_text("utf-8")
+PAGES = {page.name: page.read_text("utf-8") for page in ROOT.glob("docs/*.rst")}
+PAGE = PAGES["pytest.rst"]
 
 #: What a user would copy, relative to the directory.
 FILES = [
@@ -29,6 +31,8 @@ FILES = [
 ]
 SINGLE = [path.name for path in FILES if path.suffix == ".py" and path.parent == Path()]
 
+#: Examples of several files, each a directory of its own, which pytest runs.
+PROJECTS = ["first", "from_pytest_localserver", "from_smtpdfix"]
 
 #: Starting workers takes a busy machine a while.
 pytestmark = pytest.mark.timeout(60)
@@ -36,11 +40,16 @@ pytestmark = pytest.mark.timeout(60)
 
 def run_pytest(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the tests of a directory, with all plugins that are installed."""
+    return run_python(directory, "-m", "pytest", "-W", "error", "--rootdir=.", *arguments)
+
+
+def run_python(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a directory, warnings being errors."""
     package = Path(lazr_smtptest.__file__).parent.parent
     # Nothing of the run that we are in.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-W", "error", "--rootdir=.", *arguments],
+        [sys.executable, "-W", "error", *arguments],
         cwd=directory,
         env={**environment, "PYTHONPATH": str(package), "COLUMNS": "80"},
         capture_output=True,
@@ -75,7 +84,8 @@ def two_free_ports() -> int:
 
 def squeezed(text: str) -> list[str]:
     """Give the lines without what differs from run to run."""
-    return [re.sub(r"\d+", "0", " ".join(line.split())) for line in text.splitlines()]
+    lines = [re.sub(r"\d+", "0", " ".join(line.split())) for line in text.splitlines()]
+    return [re.sub(r"={3,}", "===", line) for line in lines]
 
 
 @pytest.fixture
@@ -86,13 +96,33 @@ def examples(tmp_path) -> Path:
     )
 
 
+@pytest.fixture
+def project(tmp_path) -> Callable[[str], Path]:
+    """Makes a copy of one directory, with nothing around it."""
+    return lambda name: shutil.copytree(
+        EXAMPLES / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+    )
+
+
 @pytest.mark.parametrize("name", SINGLE)
 def test_one_by_one(examples, name):
     assert check_passed(run_pytest(examples, name))
 
 
 def test_all_in_two_workers(examples):
-    assert check_passed(run_pytest(examples, "-n", "2")) >= len(SINGLE)
+    assert check_passed(run_pytest(examples, "-n", "2", *SINGLE)) >= len(SINGLE)
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_project(project, name):
+    assert check_passed(run_pytest(project(name), "-p", "no:asyncio"))
+
+
+@pytest.mark.parametrize("options", [[], ["--parallel", "2"]], ids=["one", "parallel"])
+def test_django_project(project, options):
+    done = run_python(project("django_shop"), "manage.py", "test", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^Ran 5 tests in .*\n\nOK$", done.stderr, re.M), done.stderr
 
 
 class TestPortPerWorker:
@@ -119,12 +149,26 @@ class TestPortPerWorker:
         assert f"smtptest: 0.0.0.0, {owners}\n" in done.stdout
 
 
-# The page.
+# The pages.
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_page_has_file(path):
-    assert literal_block(PAGE, f".. file: {path}") == (EXAMPLES / path).read_text("utf-8")
+def test_pages_show_each_file():
+    """And none that does not exist; Django itself writes a manage.py."""
+    shown = {
+        Path(name)
+        for text in PAGES.values()
+        for name in re.findall(r"^\.\. literalinclude:: \.\./tests/examples/(.+)$", text, re.M)
+    }
+    assert shown == set(FILES) - {Path("django_shop/manage.py")}
+
+
+def check_shown(page: str, report: str, done: subprocess.CompletedProcess[str]) -> None:
+    """See to it that each line that a page shows is there, in that order."""
+    lines = iter(squeezed(done.stdout))
+    shown = squeezed(literal_block(PAGES[page], f".. report: {report}"))
+    assert shown
+    for line in shown:
+        assert line in ("", "...") or line in lines, (line, done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -132,13 +176,29 @@ def test_page_has_file(path):
     [("test_receipt.py", []), ("test_strict.py", ["-o", "smtptest_strict=true"])],
 )
 def test_page_shows_report(tmp_path, name, settings):
-    """Each line that it shows is there, in that order."""
     (tmp_path / name).write_text(literal_block(PAGE, f".. file: {name}"))
     done = run_pytest(tmp_path, "-p", "no:asyncio", *settings)
     assert done.returncode == 1, done.stdout + done.stderr
-    lines = iter(squeezed(done.stdout))
-    for line in squeezed(literal_block(PAGE, f".. report: {name}")):
-        assert line == "..." or line in lines, (line, done.stdout)
+    check_shown("pytest.rst", name, done)
+
+
+class TestFirstTest:
+    """What docs/first-test.rst says that pytest prints."""
+
+    def test_passed(self, project):
+        done = run_pytest(project("first"), "-p", "no:asyncio", "-p", "no:randomly")
+        assert check_passed(done) == 1
+        check_shown("first-test.rst", "passed", done)
+
+    def test_failed(self, project):
+        directory = project("first")
+        program = directory / "receipts.py"
+        text = program.read_text("utf-8")
+        assert text.count('"Your receipt"') == 1
+        program.write_text(text.replace('"Your receipt"', '"Your reciept"'))
+        done = run_pytest(directory, "-p", "no:asyncio")
+        assert done.returncode == 1, done.stdout + done.stderr
+        check_shown("first-test.rst", "failed", done)
 
 
 def test_page_begins_with_what_works(tmp_path):
@@ -147,5 +207,5 @@ def test_page_begins_with_what_works(tmp_path):
 
 
 def test_page_has_nothing_else():
-    known = {str(path) for path in FILES} | {"test_lunch.py", "test_receipt.py", "test_strict.py"}
+    known = {"test_lunch.py", "test_receipt.py", "test_strict.py"}
     assert set(re.findall(r"^\.\. file: (.+)$", PAGE, re.M)) == known

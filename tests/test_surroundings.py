@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import math
+import multiprocessing
 import os
 import queue
 import resource
@@ -20,7 +21,7 @@ import time
 import warnings
 
 import pytest
-from helpers import connected, gone, send, send_to, subjects, until
+from helpers import START_METHODS, connected, gone, send, send_to, subjects, until
 
 from lazr_smtptest import (
     AlreadyRunning,
@@ -285,6 +286,31 @@ def test_a_forked_child_that_exits_as_usual_harms_no_server():
 
 
 # Descriptors and streams.
+
+
+LEFT_RUNNING: list[QueueController] = []
+
+
+def serve_in_worker(method: str) -> tuple[list[str], int | None]:
+    """Use a server in a process that multiprocessing has as a daemon; leave another."""
+    assert multiprocessing.current_process().daemon
+    with QueueController(start_method=method) as controller:
+        with connected(controller) as client:
+            send(client, "from a worker")
+        found = subjects(controller)
+    assert multiprocessing.current_process().daemon
+    left = QueueController(start_method=method)
+    left.start()
+    LEFT_RUNNING.append(left)
+    return found, left.pid
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_a_worker_of_a_pool_may_have_servers(method):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found, left = pool.apply(serve_in_worker, [method])
+    assert found == ["from a worker"]
+    until(lambda: gone(left))
 
 
 def test_descriptors_beyond_1024():

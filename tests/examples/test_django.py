@@ -4,22 +4,33 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.test import override_settings
 
-if not settings.configured:  # a project has settings of its own
-    settings.configure()
-
 BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+
+if not settings.configured:  # a project has settings of its own
+    if django.VERSION >= (6, 1):
+        settings.configure(MAILERS={"default": {"BACKEND": BACKEND}})
+    else:
+        settings.configure()
+
+
+def smtp_settings(controller, **options):
+    """Give the settings by which this project sends its mail to a server."""
+    options = {"host": controller.host, "port": controller.port, **options}
+    if hasattr(settings, "MAILERS"):  # Django 6.1 and later
+        return {
+            "MAILERS": {
+                name: {"BACKEND": BACKEND, "OPTIONS": options} for name in settings.MAILERS
+            }
+        }
+    names = {"username": "HOST_USER", "password": "HOST_PASSWORD"}
+    changed = {f"EMAIL_{names.get(name, name.upper())}": value for name, value in options.items()}
+    return {"EMAIL_BACKEND": BACKEND, **changed}
 
 
 @pytest.fixture
 def mail(smtptest):
     """Have Django send its mail to the SMTP server."""
-    host, port = smtptest.host, smtptest.port
-    if django.VERSION >= (6, 1):
-        options = {"host": host, "port": port}
-        changed = {"MAILERS": {"default": {"BACKEND": BACKEND, "OPTIONS": options}}}
-    else:
-        changed = {"EMAIL_BACKEND": BACKEND, "EMAIL_HOST": host, "EMAIL_PORT": port}
-    with override_settings(**changed):
+    with override_settings(**smtp_settings(smtptest)):
         yield smtptest
 
 
@@ -38,3 +49,15 @@ def test_reset_link(mail):
     message = mail.wait(rcpt="kim@example.com")
     assert message.header("Subject") == "Réinitialiser votre mot de passe"
     assert message.links() == ["https://example.com/reset/s3cret"]
+
+
+@pytest.mark.smtptest(tls="starttls", auth={"accounts": "pa55"}, auth_required=True)
+def test_login(smtptest, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", smtptest.ca_file)  # Django has no setting for it
+    login = {"use_tls": True, "username": "accounts", "password": "pa55"}
+    with override_settings(**smtp_settings(smtptest, **login)):
+        send_reset_link("kim@example.com", "s3cret")
+
+    envelope = smtptest.wait(rcpt="kim@example.com").envelope
+    assert envelope.auth_user == "accounts"
+    assert envelope.tls is not None
