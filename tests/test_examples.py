@@ -27,7 +27,7 @@ PAGE = PAGES["pytest.rst"]
 FILES = [
     path.relative_to(EXAMPLES)
     for path in sorted(EXAMPLES.rglob("*"))
-    if path.suffix in (".py", ".ini")
+    if path.suffix in (".py", ".ini", ".sh")
 ]
 SINGLE = [path.name for path in FILES if path.suffix == ".py" and path.parent == Path()]
 
