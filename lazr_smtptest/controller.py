@@ -83,6 +83,8 @@ class Controller(Controls):
     :raises ValueError: There is no such start method, or a timeout is not
         positive.
 
+    :ivar server: The `Server`, as it was given; a copy of it runs.
+
     >>> with Controller(Server()) as controller:
     ...     controller.is_running
     True
@@ -276,6 +278,7 @@ class QueueController(Controller):
     :param server_options: The keyword arguments of `Server`.
 
     :ivar queue: The `MessageQueue`.
+    :ivar server_options: The keyword arguments of `Server`, as they were given.
     """
 
     def __init__(

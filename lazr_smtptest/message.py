@@ -132,7 +132,11 @@ def _from_xtext(text: str) -> str:
 
 
 class Received(NamedTuple):
-    """A message as it comes from the server process, not parsed."""
+    """A message as it comes from the server process, not parsed.
+
+    :ivar envelope: The `Envelope`.
+    :ivar raw: The content.
+    """
 
     envelope: Envelope
     raw: bytes

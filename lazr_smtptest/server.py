@@ -53,6 +53,9 @@ class Server:
     rcpt_options)``.  Hooks run on the server process's event loop and must
     not block; `handle_message` and `reset` run on a thread and may.
 
+    The host, the port, ``tls``, ``hostname``, ``ident``, the three limits and
+    ``reset_on_rset`` are attributes, too.
+
     :param host: A name or an address to listen on.  A name is bound on every
         address it resolves to.  An empty string means all interfaces.
     :param port: The TCP port; 0 asks for a free one, which
@@ -167,8 +170,8 @@ class QueueServer(Server):
         not a wait.  It stays in the test process and is filled there.
     :param options: The keyword arguments of `Server`.
 
-    In the server process, ``queue`` is the sending end of the way to the real
-    queue: it has ``put``, and nothing else.
+    :ivar queue: The queue.  In the server process it is the sending end of the
+        way to the real queue: it has ``put``, and nothing else.
     """
 
     queue: Any

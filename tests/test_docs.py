@@ -18,6 +18,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -27,7 +28,8 @@ from lazr_smtptest import Controller
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text("utf-8")
 NEWS = (ROOT / "NEWS.rst").read_text("utf-8")
-FIRST = ROOT / "docs" / "first.py"
+DOCS = ROOT / "docs"
+FIRST = DOCS / "first.py"
 SEED = (ROOT / "tests" / "seed_queue.txt").read_text("utf-8")
 
 #: What docs/first.py prints.
@@ -40,8 +42,15 @@ needs_fork = pytest.mark.skipif(
 DEFINING = {"debugging.rst", "from-lazr-smtptest-2.rst", "usage.rst"}
 PAGES = [
     pytest.param(page, id=page.name, marks=[needs_fork] if page.name in DEFINING else [])
-    for page in sorted(ROOT.glob("docs/*.rst"))
+    for page in sorted(DOCS.glob("*.rst"))
 ]
+
+#: Pages that explain or list, and have nothing to try.
+WITHOUT_EXAMPLES = {"api.rst", "contributing.rst", "design.rst", "news.rst"}
+
+#: The files that a page may show in full: other tests run them.
+TESTED_FILES = {FIRST, *(ROOT / "tests" / "examples").rglob("*.*")}
+
 MODULES = [
     "lazr_smtptest",
     *sorted(
@@ -93,7 +102,10 @@ def run_text(text: str, name: str) -> int:
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_of_page(page):
     text = page.read_text("utf-8")
-    assert run_text(text, page.name) or ".. literalinclude:: ../tests/examples/" in text
+    shown = [DOCS / name for name in re.findall(r"^ *\.\. literalinclude:: (.+)$", text, re.M)]
+    assert {path.resolve() for path in shown} <= TESTED_FILES
+    tried = run_text(text, page.name) + len(shown)
+    assert bool(tried) == (page.name not in WITHOUT_EXAMPLES)
 
 
 def test_examples_of_readme():
@@ -229,17 +241,46 @@ def test_readme_command(name, ending):
     assert literal_block(README, f".. command: {name}") == command + "\n"
 
 
-def test_links_lead_somewhere():
-    for page in [ROOT / "README.rst", ROOT / "NEWS.rst", *ROOT.glob("docs/*.rst")]:
-        text = page.read_text("utf-8")
-        targets = re.findall(r"`[^`]+<([^<>]+)>`_", text) + re.findall(
-            r"^\.\. _.+: (.+)$", text, re.M
-        )
-        for target in targets:
-            assert target.startswith("https://") or (page.parent / target).is_file(), (
-                page,
-                target,
-            )
+# Links and pictures.
+
+
+def link_targets(text: str) -> list[str]:
+    return re.findall(r"`[^`]+<([^<>]+)>`_", text) + re.findall(r"^ *\.\. _.+: (.+)$", text, re.M)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.rst", "NEWS.rst", "README.rst"])
+def test_links_lead_somewhere(name):
+    """These are also read where there is no Sphinx."""
+    for target in link_targets((ROOT / name).read_text("utf-8")):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_pages_are_roles(page):
+    """Sphinx checks those, and no others."""
+    for target in link_targets(page.read_text("utf-8")):
+        assert target.startswith("https://"), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_have_a_text(page):
+    pictures = re.findall(
+        r"^( *)\.\. (?:image|figure):: \S+\n((?:\1 +\S.*\n)*)", page.read_text("utf-8"), re.M
+    )
+    assert all(re.search(r"^ *:alt: \S", options, re.M) for _, options in pictures)
+
+
+def test_drawing_describes_itself():
+    drawing = ElementTree.parse(DOCS / "processes.svg").getroot()
+    texts = {element.get("id"): element.text for element in drawing.iter()}
+    assert all(texts[name].strip() for name in drawing.attrib["aria-labelledby"].split())
+
+
+def test_design_lists_each_module():
+    page = (DOCS / "design.rst").read_text("utf-8")
+    listed = re.findall(r"^- ``(\w+)``: ", page, re.M)
+    modules = [module.name for module in pkgutil.iter_modules(lazr_smtptest.__path__)]
+    assert sorted(listed) == sorted(modules)
 
 
 # The news.

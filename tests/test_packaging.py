@@ -88,6 +88,7 @@ METADATA = [
     "top_level.txt",
 ]
 SOURCES = [
+    "CONTRIBUTING.rst",
     "LICENSE",
     "MANIFEST.in",
     "NEWS.rst",
@@ -135,5 +136,10 @@ def test_source_distribution(built):
         names = [m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()]
     folders = ("docs/", "tests/", "lazr_smtptest.egg-info/")
     assert sorted(n for n in names if not n.startswith(folders)) == sorted(SOURCES + MODULES)
-    assert {"docs/queue.rst", "docs/usage.rst", "tests/test_packaging.py"} <= set(names)
+    assert {
+        "docs/conf.py",
+        "docs/processes.svg",
+        "docs/queue.rst",
+        "tests/test_packaging.py",
+    } <= set(names)
     assert not [n for n in names if "__pycache__" in n or n.endswith(".pyc")]
