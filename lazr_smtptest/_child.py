@@ -87,18 +87,25 @@ class Shipment:
     wrong with starting a process.
 
     :param server: The server.
+    :param port: The port that it has been given.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, port: int) -> None:
         self._server = server
+        self._port = port
         self._pickled: bytes | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         try:
             pickled = bytes(ForkingPickler.dumps(self._server))
         except Exception as error:
-            raise StartError(_why_unpicklable(self._server, error)) from error
-        return {"_server": None, "_pickled": pickled}
+            raise StartError(
+                f"the server for {self._server.host} port {self._port} cannot start: "
+                + _why_unpicklable(self._server, error),
+                host=self._server.host,
+                port=self._port,
+            ) from error
+        return {"_server": None, "_port": self._port, "_pickled": pickled}
 
     def unpack(self) -> Server:
         """Give the server, in the server process.
@@ -357,7 +364,12 @@ class ServerProcess:
         try:
             self._server = shipment.unpack()
         except Exception as error:
-            self.outbox.send("reply", 0, f"could not unpickle the server: {error!r}")
+            self.outbox.send(
+                "reply",
+                0,
+                f"could not unpickle its server: {error!r}.  All that the server has must be "
+                "importable and picklable there, or use start_method='fork'",
+            )
             return _EX_SOFTWARE
         if isinstance(self._server, QueueServer):
             self._server.queue = self.outbox
@@ -380,7 +392,12 @@ class ServerProcess:
                 self._open_session()
             except Exception as error:
                 name = type(self._server).__name__
-                self.outbox.send("reply", 0, f"no session can be made for {name}: {error!r}")
+                self.outbox.send(
+                    "reply",
+                    0,
+                    f"could not make a session for {name}: {error!r}.  "
+                    "Mend what a session needs of it: its attributes, and its aiosmtpd hooks",
+                )
                 return _EX_SOFTWARE
         return self._loop.run_until_complete(self._serve())
 
@@ -453,8 +470,8 @@ class ServerProcess:
             "fired": self._script.fired,
             "gate": self._script.add_gate,
             "release": self._script.release,
+            "remove": self._script.withdraw,
             "sessions": self._records.export,
-            "withdraw": self._script.withdraw,
         }
 
     async def _answer(self, number: int, what: str, *details: Any) -> None:
@@ -466,7 +483,7 @@ class ServerProcess:
         elif what == "put":
             assert isinstance(self.outbox, AcknowledgedOutbox)
             self.outbox.acknowledge(*details)
-        elif what == "parked":
+        elif what == "wait_parked":
             self.outbox.send("reply", number, await self._script.parked(*details))
         else:
             self.outbox.send("reply", number, self._at_once[what](*details))

@@ -29,9 +29,10 @@ from lazr_smtptest._channel import (
     disown_in_children,
 )
 from lazr_smtptest._clock import now
+from lazr_smtptest._ending import after_end, describe_end, describe_lost
 from lazr_smtptest._frames import FrameReader, encode
 from lazr_smtptest._parcel import Parcel
-from lazr_smtptest._process import ServerProcessHandle, describe_exit
+from lazr_smtptest._process import ServerProcessHandle
 from lazr_smtptest.errors import HandlerError, NotRunning, ServerDied, ServerStuck
 
 if TYPE_CHECKING:
@@ -110,6 +111,11 @@ class HomeEnd:
         return self._ended
 
     @property
+    def exitcode(self) -> int | None:
+        """The exit code of a server process that is known to be gone."""
+        return self._exitcode
+
+    @property
     def pid(self) -> int | None:
         """The process id of the server process."""
         return None if self._process is None else self._process.pid
@@ -146,7 +152,7 @@ class HomeEnd:
 
         count = self._await(counted, TRANSIT_TIMEOUT)
         if count is None:
-            self._raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
+            self._raise_silence("had more to send and did not send it", TRANSIT_TIMEOUT)
         if not count:
             self._raise_death()
         return count
@@ -181,7 +187,7 @@ class HomeEnd:
         if found:
             return found[0]
         if found is None and not self._ended:
-            self._raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
+            self._raise_silence("had more to send and did not send it", TRANSIT_TIMEOUT)
         self._raise_death()
         return None
 
@@ -219,7 +225,7 @@ class HomeEnd:
 
         found = self._await(all_of_them, TRANSIT_TIMEOUT)
         if found is None:
-            self._raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
+            self._raise_silence("had more to send and did not send it", TRANSIT_TIMEOUT)
         return found
 
     @property
@@ -291,20 +297,29 @@ class HomeEnd:
         if again or not self._death_told:
             self._raise_death(drained=False)
 
-    def fail(self, failure: HandlerError) -> None:
-        """Note a failure of code that was plugged in at this end."""
+    def fail(self, what: str, traceback: str) -> None:
+        """Note a failure of code that was plugged in.
+
+        :param what: What raised, and what it raised, in one line.
+        :param traceback: The whole traceback.
+        """
+        text = (
+            f"{what}, in the server on {self._where['host']} port {self._where['port']}.  "
+            f"The call that tells of it is not the cause; see the end of this:\n\n{traceback}"
+        )
         with self._lock:
-            self._failures.append(failure)
+            self._failures.append(HandlerError(text, traceback=traceback, **self._where))
             self._tell_waiting()
 
     # What is asked of the server process.
 
-    def request(self, what: str, *details: Any, timeout: float) -> Any:
+    def request(self, what: str, *details: Any, timeout: float, option: str = "") -> Any:
         """Ask the server process for something, and wait for its answer.
 
         :param what: The request's name.
         :param details: Its arguments; picklable.
         :param timeout: How long to wait, in seconds.
+        :param option: The controller's option that says so, if one does.
         :return: The answer.
         :raises NotRunning: The channel is closed.
         :raises ServerDied: The server process is gone.
@@ -313,15 +328,16 @@ class HomeEnd:
         with self._lock:
             self._request_count += 1
             number = self._request_count
-        self._post((number, what, *details), timeout)
-        return self.await_reply(number, timeout, f"did not answer {what}()")
+        self._post((number, what, *details), timeout, option)
+        return self.await_reply(number, timeout, f"did not answer {what}()", option)
 
-    def await_reply(self, number: int, timeout: float, otherwise: str) -> Any:
+    def await_reply(self, number: int, timeout: float, otherwise: str, option: str = "") -> Any:
         """Wait for the answer to a request; number 0 says ready, unasked.
 
         :param number: The request's number.
         :param timeout: How long to wait, in seconds.
         :param otherwise: What to say of the server process if none comes.
+        :param option: See `request`.
         :return: The answer.
         :raises ServerDied: The server process is gone.
         :raises ServerStuck: It has not answered in time.
@@ -332,7 +348,7 @@ class HomeEnd:
 
         found = self._await(reply, timeout)
         if found is None:
-            self._raise_silence(otherwise, timeout)
+            self._raise_silence(otherwise, timeout, option)
         return found[0]
 
     def tell(self, what: str, *details: Any) -> None:
@@ -550,7 +566,7 @@ class HomeEnd:
             self._logs.append(content[0])
             self._received[LOGGED] += 1
         elif kind == "failed":
-            self._failures.append(HandlerError(content[0], traceback=content[1], **self._where))
+            self.fail(*content)
             self._received[FAILED] += 1
         elif kind == "forget":
             self._messages.clear()
@@ -604,7 +620,7 @@ class HomeEnd:
 
     # Sending.
 
-    def _post(self, request: tuple[Any, ...], timeout: float) -> None:
+    def _post(self, request: tuple[Any, ...], timeout: float, option: str = "") -> None:
         """Send a request.
 
         :raises NotRunning: The channel is closed.
@@ -617,14 +633,16 @@ class HomeEnd:
             with self._lock:
                 if self._closed:
                     raise NotRunning(
-                        "the server is not running: call start() first", **self._where
+                        f"{self.name} has been stopped: call start(), "
+                        "and make faults and gates anew",
+                        **self._where,
                     )
                 self._write(b"".join(encode(request)), deadline)
         except BrokenPipeError:
             self.await_end(_END_TIMEOUT)
-            self._raise_silence("closed its end", timeout)
+            self._raise_silence("closed the pipe for requests and did not end", _END_TIMEOUT)
         except BlockingIOError:
-            self._raise_silence("took no more requests", timeout)
+            self._raise_silence("took no more requests", timeout, option)
 
     def _write(self, data: bytes, deadline: float) -> None:
         left = memoryview(data)
@@ -644,9 +662,9 @@ class HomeEnd:
     def _check_owner(self) -> None:
         if self.is_foreign():
             raise NotRunning(
-                f"this controller belongs to process {self._owner}, which started it; "
-                f"this is process {os.getpid()}, a child of it.  Connect to the "
-                "controller's host and port from here, and read messages there",
+                f"{self.name} belongs to process {self._owner}, which started it; "
+                f"this is process {os.getpid()}, a child of that.  "
+                "Connect to it from here, and call its controller there",
                 **self._where,
             )
 
@@ -667,19 +685,32 @@ class HomeEnd:
                 return
             raise self._death()
 
-    def _raise_silence(self, what: str, elapsed: float) -> NoReturn:
-        """Raise the reason why something did not come."""
+    def _raise_silence(self, what: str, elapsed: float, option: str = "") -> NoReturn:
+        """Raise the reason why something did not come.
+
+        :param what: What the server process did not do.
+        :param elapsed: How long was waited for it, in seconds.
+        :param option: The controller's option that says how long, if one does.
+        """
         self._check_owner()
         if self._ended and self._ended_well():
-            raise NotRunning("the server has been stopped meanwhile", **self._where)
+            raise NotRunning(
+                f"{self.name} was stopped, by another thread, while this call waited for it: "
+                "call stop() when no other thread uses it any more",
+                **self._where,
+            )
         if self._ended:
             raise self._death()
         stack = self.show_stacks()
         text = f"{self.name} {what} within {elapsed:g} seconds"
+        longer = f", or give a longer {option}" if option else ""
         if stack:
-            text += f".  It was here:\n{stack}"
+            text += f".  Look in its stack for what keeps it{longer}:\n{stack}"
         else:
-            text += ", and does not show its stack: is it stopped, or the machine overloaded?"
+            text += (
+                ", and does not show its stack: is it stopped, or the machine overloaded?  "
+                f"Run fewer things at once{longer}"
+            )
         raise ServerStuck(text, stack=stack, elapsed=elapsed, **self._where)
 
     def _lost(self) -> int:
@@ -695,14 +726,12 @@ class HomeEnd:
     def _death(self) -> ServerDied:
         self._death_told = True
         exitcode, stack, lost = self._exitcode, self._last_words, self._lost()
-        how = "had to be killed" if self._forced else "ended by itself"
         text = (
-            f"{self.name} {how}, with {describe_exit(exitcode)}; "
-            f"{lost} accepted message{'s' if lost != 1 else ''} had not left it.  "
-            "Call stop(), then start(), for a new one"
+            f"{self.name} {describe_end(exitcode, forced=self._forced)}; {describe_lost(lost)}.  "
+            f"{after_end(exitcode, forced=self._forced)}; start() starts a new one"
         )
         if stack:
-            text += f".  Its last words were:\n{stack}"
+            text += f".  Its last words:\n{stack}"
         return ServerDied(text, exitcode=exitcode, lost=lost, stack=stack, **self._where)
 
     @property

@@ -15,6 +15,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._clock import now
+from lazr_smtptest._ending import describe_end
 from lazr_smtptest.errors import (
     AlreadyRunning,
     HandlerError,
@@ -62,6 +63,9 @@ _SEE_STDERR = (
 
 #: What stands for all interfaces, and who to connect to then.
 _ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+#: Seconds for a server process that cannot serve to end by itself.
+_END_TIMEOUT = 5.0
 
 #: Seconds until a killed process is gone, unless the kernel itself is stuck.
 _KILL_TIMEOUT = 5.0
@@ -244,7 +248,8 @@ class Controller:
         with self._changing:
             if self.is_running:
                 raise AlreadyRunning(
-                    f"the server runs already, on {self.host} port {self.port}: call stop() first",
+                    f"the server runs already, in process {self.pid} on {self.host} "
+                    f"port {self.port}: call stop() first",
                     host=self.host,
                     port=self.port,
                     pid=self.pid,
@@ -285,7 +290,7 @@ class Controller:
         """
         home = self._running("reset()")
         with self._changing:
-            home.request("reset", timeout=self._reset_timeout)
+            home.request("reset", timeout=self._reset_timeout, option="reset_timeout")
             home.check()
 
     def fault(
@@ -335,7 +340,8 @@ class Controller:
 
         rule = make_rule(stage, reply, when, times, delay, drop)
         home = self._running("fault()")
-        return Fault(home, home.request("fault", rule, timeout=self._reset_timeout))
+        number = home.request("fault", rule, timeout=self._reset_timeout, option="reset_timeout")
+        return Fault(home, number)
 
     def gate(self, stage: str, *, when: str | None = None) -> Gate:
         """Park sessions at a stage, until the gate is opened.
@@ -355,7 +361,13 @@ class Controller:
 
         check_stage(stage, when)
         home = self._running("gate()")
-        number = home.request("gate", stage, when and when.lower(), timeout=self._reset_timeout)
+        number = home.request(
+            "gate",
+            stage,
+            when and when.lower(),
+            timeout=self._reset_timeout,
+            option="reset_timeout",
+        )
         return Gate(home, number, stage)
 
     def sessions(self) -> list[Session]:
@@ -370,7 +382,9 @@ class Controller:
         :raises ServerStuck: It did not answer.
         """
         home = self._running("sessions()")
-        sessions: list[Session] = home.request("sessions", timeout=self._reset_timeout)
+        sessions: list[Session] = home.request(
+            "sessions", timeout=self._reset_timeout, option="reset_timeout"
+        )
         return sessions
 
     def client_context(self) -> ssl.SSLContext:
@@ -399,14 +413,22 @@ class Controller:
 
     def _credentials(self) -> Credentials:
         if self.server.tls is None:
-            raise ValueError("the server has no TLS: make it with tls='starttls' or 'implicit'")
+            raise ValueError(
+                f"the server on {self.host} port {self.port} has no TLS: "
+                "make it with tls='starttls' or 'implicit'"
+            )
         if self.server._credentials is None:
             self.server._credentials = self.server.tls.credentials(self.server.host)
         return self.server._credentials
 
     def _running(self, what: str) -> HomeEnd:
         if self._home is None:
-            raise NotRunning(f"{what} needs a running server: call start() first")
+            raise NotRunning(
+                f"{what} needs a running server, and none runs on {self.host} "
+                f"port {self.port}: call start() first",
+                host=self.host,
+                port=self.port,
+            )
         return self._home
 
     def _diagnose(self, timeout: float) -> tuple[SMTPTestError | None, list[Session]]:
@@ -473,7 +495,7 @@ class Controller:
             handed_over.callback(channel.theirs.close)
             home = HomeEnd(channel)
             try:
-                process = self._launch(channel.theirs, sockets)
+                process = self._launch(channel.theirs, sockets, port)
                 home.attach(process, self.host, port)
             except BaseException:
                 home.close()
@@ -496,7 +518,7 @@ class Controller:
                 return listen(self.server.host, self._port)
         return listen(self.server.host, self.server.port)
 
-    def _launch(self, theirs: ServerEnd, sockets: list[socket.socket]) -> BaseProcess:
+    def _launch(self, theirs: ServerEnd, sockets: list[socket.socket], port: int) -> BaseProcess:
         from lazr_smtptest import _child
 
         process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
@@ -504,7 +526,7 @@ class Controller:
             args=(
                 theirs,
                 sockets,
-                _child.Shipment(self.server),
+                _child.Shipment(self.server, port),
                 isinstance(self.server, QueueServer) and self._own_queue() is None,
                 self._context.get_start_method() == "fork",
                 logging.getLogger().level,
@@ -518,41 +540,46 @@ class Controller:
                 process.start()
         except AssertionError as error:
             raise StartError(
-                f"multiprocessing does not let this process start another: {error}",
+                f"cannot start a server process for {self.host} port {port}: {error}.  Start it "
+                "from a process that may have children, such as the one that started this one",
                 host=self.host,
-                port=self.port,
+                port=port,
             ) from error
         return process
 
     def _await_ready(self, home: HomeEnd) -> None:
-        where: dict[str, Any] = {"host": self.host, "port": self.port, "pid": home.pid}
+        where = home.where
         try:
             problem = home.await_reply(0, self._start_timeout, "was not ready")
         except ServerStuck as error:
             raise StartTimeout(
                 f"{home.name} was started, and did not report that it serves within "
                 f"{self._start_timeout:g} seconds.  "
-                "On a machine as busy as that, give a longer start_timeout"
+                "Look for what keeps it, or give a longer start_timeout on a busy machine"
                 + (f".  It was here:\n{error.stack}" if error.stack else ""),
                 elapsed=self._start_timeout,
                 **where,
             ) from None
         except ServerDied as error:
             raise StartError(
-                f"{home.name} ended with exit code {error.exitcode} before it served.  "
-                + (f"Its last words were:\n{error.stack}" if error.stack else _SEE_STDERR),
+                f"{home.name} {describe_end(error.exitcode)} before it served.  "
+                + (f"Its last words say why:\n{error.stack}" if error.stack else _SEE_STDERR),
                 exitcode=error.exitcode,
                 **where,
             ) from None
         if problem is not None:
-            raise StartError(problem, **where)
+            home.await_end(_END_TIMEOUT)
+            raise StartError(f"{home.name} {problem}", exitcode=home.exitcode, **where)
 
     def _check_queue(self) -> None:
         queue = getattr(self.server, "queue", None)
         if not isinstance(self.server, QueueServer) or isinstance(queue, MessageQueue):
             return
         if not callable(getattr(queue, "put", None)):
-            raise TypeError(f"the server's queue must have a put(message); {queue!r} has none")
+            raise TypeError(
+                f"the server's queue must have a put(message), as a MessageQueue() has; "
+                f"{queue!r} has none"
+            )
 
     def _own_queue(self) -> MessageQueue | None:
         if not isinstance(self.server, QueueServer):
@@ -562,12 +589,12 @@ class Controller:
 
     def _check_queue_is_free(self) -> None:
         queue = self._own_queue()
-        if queue is not None and queue._is_fed():
+        home = None if queue is None else queue._home
+        if home is not None and home.is_alive():
             raise AlreadyRunning(
-                "another controller's server fills this server's queue: "
+                f"this server's queue is filled by another controller's, {home.name}: "
                 "give each controller a queue of its own",
-                host=self.host,
-                port=self.port,
+                **home.where,
             )
 
     def _join_queue(self, home: HomeEnd) -> None:

@@ -148,10 +148,14 @@ def encode_reply(reply: str) -> bytes:
     texts = []
     for line in lines:
         if any(not (c.isprintable() or c == "\t") for c in line):
-            raise ValueError(f"reply has characters that cannot be sent: {line!r}")
+            raise ValueError(
+                f"reply must be printable text, with a line feed between lines, not {line!r}"
+            )
         own = _CODE.match(line)
         if own is not None and own[1] != code:
-            raise ValueError(f"reply has two different codes, {code} and {own[1]}: {reply!r}")
+            raise ValueError(
+                f"reply must have one code in all its lines, not {code} and {own[1]}: {reply!r}"
+            )
         texts.append(line if own is None else own[2] or "")
     whole = [f"{code}-{text}" for text in texts[:-1]]
     whole.append(f"{code} {texts[-1]}" if texts[-1] else code)
@@ -214,7 +218,7 @@ class Fault(_Order):
 
     def remove(self) -> None:
         """Have it strike no more.  Blocks and raises like `fired`."""
-        self._ask("withdraw")
+        self._ask("remove")
 
     def __exit__(
         self,
@@ -254,14 +258,16 @@ class Gate(_Order):
         if count < 1:
             raise ValueError(f"count must be 1 or more, not {count!r}")
         began = now()
-        parked = self._ask("parked", count, float(timeout), patience=timeout)
+        parked = self._ask("wait_parked", count, float(timeout), patience=timeout)
         elapsed = now() - began
         if parked < count:
+            where = self._home.where
             raise GateTimeout(
                 f"{parked} of {count} sessions came to the gate at {self._stage} "
-                f"within {elapsed:.2f} seconds; sessions() shows what they did instead",
+                f"on {where['host']} port {where['port']} within {elapsed:.2f} seconds; "
+                "sessions() shows what they did instead",
                 elapsed=elapsed,
-                **self._home.where,
+                **where,
             )
         return parked
 

@@ -62,9 +62,13 @@ def _base_port(config: pytest.Config) -> int:
     try:
         port = int(config.getini("smtptest_port"))
     except (TypeError, ValueError, pytest.UsageError) as error:
-        raise pytest.UsageError(f"smtptest_port must be a number: {error}") from None
+        raise pytest.UsageError(
+            f"smtptest_port must be a number, 0 for a free one: {error}"
+        ) from None
     if not 0 <= port <= 65535:
-        raise pytest.UsageError(f"smtptest_port must be from 0 to 65535, not {port}")
+        raise pytest.UsageError(
+            f"smtptest_port must be from 0, for a free one, to 65535, not {port}"
+        )
     return port
 
 
@@ -116,8 +120,12 @@ def smtptest(
     this test alone.
     """
     marks = [*request.node.iter_markers("smtptest")]
-    if any(mark.args for mark in marks):
-        raise TypeError("@pytest.mark.smtptest takes keyword arguments only")
+    args = [arg for mark in marks for arg in mark.args]
+    if args:
+        raise TypeError(
+            "@pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
+            f"not {', '.join(map(repr, args))}"
+        )
     if marks:
         own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
         return _start(request, _smtptest_worker.start(smtptest_options, own, instead=True))
@@ -165,7 +173,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
         left = [line for controller in used for line in unread(controller)]
         if left:
-            pytest.fail("the test left mail unread:\n" + "\n".join(left), pytrace=False)
+            pytest.fail("\n".join(left), pytrace=False)
     return result
 
 

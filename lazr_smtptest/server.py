@@ -113,13 +113,13 @@ class Server:
         self._needs_auth = auth_required
         self._needs_tls_for_auth = auth_require_tls
         if auth_required and not self._offers_auth:
-            raise ValueError("auth_required needs auth, the names and passwords")
+            raise ValueError("auth_required needs auth, such as auth={'kim': 'secret'}")
         if auth_require_tls and self.tls is None:
-            raise ValueError("auth_require_tls needs tls")
+            raise ValueError("auth_require_tls needs tls, such as tls='starttls'")
         self._hidden_extensions = _extensions(hide)
         self.hostname = _text("hostname", hostname)
         if not hostname:
-            raise ValueError("hostname must not be empty")
+            raise ValueError("hostname must not be empty: leave it out, and it is 'localhost'")
         self.ident = _text("ident", ident)
         self.data_size_limit = (
             None
