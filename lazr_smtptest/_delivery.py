@@ -142,10 +142,10 @@ class Outbox:
         return refusal(error)
 
 
-def _not_put() -> TimeoutError:
+def _not_seen_to() -> TimeoutError:
     return TimeoutError(
-        f"the test process did not put it into its queue within {_PUT_TIMEOUT:g} seconds: "
-        "does its put wait, or do its threads get no turn?"
+        f"the test process did not see to its queue within {_PUT_TIMEOUT:g} seconds: "
+        "does the queue's put wait, or do threads get no turn?"
     )
 
 
@@ -197,14 +197,18 @@ class AcknowledgedOutbox(Outbox):
         try:
             self.post(item).result(_PUT_TIMEOUT)
         except FutureTimeoutError:
-            raise _not_put() from None
+            raise _not_seen_to() from None
 
     async def forget(self) -> None:
         """Have the test process empty the queue, and wait for it.
 
         :raises RefusedAtHome: The queue's own ``get_nowait`` raised.
+        :raises TimeoutError: The test process has not done it in 60 seconds.
         """
-        await asyncio.wait_for(asyncio.wrap_future(self.post(FORGET)), _PUT_TIMEOUT)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self.post(FORGET)), _PUT_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise _not_seen_to() from None
 
     def acknowledge(self, number: int, refused: str | None) -> None:
         """Take note of what the test process says of a message."""
@@ -255,7 +259,7 @@ def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
         except RefusedAtHome as error:
             return error.reply
         except asyncio.TimeoutError:
-            return refusal(_not_put())
+            return refusal(_not_seen_to())
         return ACCEPTED_REPLY
 
     return Delivery(forward)
