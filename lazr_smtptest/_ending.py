@@ -33,17 +33,21 @@ def after_end(exitcode: int | None, *, forced: bool = False) -> str:
 
     :param exitcode: See `describe_end`.
     :param forced: See `describe_end`.
-    :return: The words, a sentence's beginning.
+    :return: The words, a sentence.
     """
+    if forced:
+        return "The log shows what kept it; if it was only slow, give a longer stop_timeout"
+    return f"{_look_for(exitcode)}, and call start() for a new one"
+
+
+def _look_for(exitcode: int | None) -> str:
     if exitcode is None:
-        return "The exit code is to be had where SIGCHLD is not ignored"
+        return "Do not ignore SIGCHLD, so that there is an exit code"
     if exitcode >= 0:
         return "Look for what exits in its handlers"
-    if forced:
-        return "The log shows where it was; if it was only slow, give a longer stop_timeout"
     if -exitcode in _CRASHES:
         return "Look for the call into C code that did it"
-    return "Look for what killed it: the system does, for one, when memory runs out"
+    return "Look for what killed it (the system itself does so when memory runs out)"
 
 
 def describe_lost(count: int) -> str:

@@ -304,8 +304,8 @@ class HomeEnd:
         :param traceback: The whole traceback.
         """
         text = (
-            f"{what}, in the server on {self._where['host']} port {self._where['port']}.  "
-            f"The call that tells of it is not the cause; see the end of this:\n\n{traceback}"
+            f"{what}, for the server on {self._where['host']} port {self._where['port']}.  "
+            f"Look at the end of this traceback, not at the call that tells of it:\n\n{traceback}"
         )
         with self._lock:
             self._failures.append(HandlerError(text, traceback=traceback, **self._where))
@@ -728,7 +728,7 @@ class HomeEnd:
         exitcode, stack, lost = self._exitcode, self._last_words, self._lost()
         text = (
             f"{self.name} {describe_end(exitcode, forced=self._forced)}; {describe_lost(lost)}.  "
-            f"{after_end(exitcode, forced=self._forced)}; start() starts a new one"
+            f"{after_end(exitcode, forced=self._forced)}"
         )
         if stack:
             text += f".  Its last words:\n{stack}"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._clock import now
+from lazr_smtptest._clock import now, seconds
 from lazr_smtptest._ending import describe_end
 from lazr_smtptest.errors import (
     AlreadyRunning,
@@ -87,10 +87,10 @@ def _context(start_method: str | None) -> BaseContext:
         raise ValueError(f"start_method must be one of {methods}, not {start_method!r}") from None
 
 
-def _positive(name: str, seconds: float) -> float:
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
-    return float(seconds)
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, int | float) and not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    return float(seconds(name, value))
 
 
 @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazr_smtptest._clock import now
+from lazr_smtptest._clock import now, seconds
 from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class MessageQueue:
         :raises ServerStuck: An accepted message did not arrive in 5 seconds.
         :raises ValueError: The timeout is negative, or no finite number.
         """
-        timeout = _seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
+        timeout = seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
         started = now()
         home, is_wanted = self._home, self._waiter()
         parcel = None
@@ -206,7 +205,7 @@ class MessageQueue:
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"count must be a whole number from 1 on, not {count!r}")
         search = _Search(self, wanted)
-        deadline = search.started + _seconds("timeout", timeout)
+        deadline = search.started + seconds("timeout", timeout)
         while True:
             parcels = search.look()
             if len(parcels) < count:
@@ -232,7 +231,7 @@ class MessageQueue:
         if self._home is None:
             raise NotRunning("no message can come where no server was started: call start() first")
         search = _Search(self, wanted)
-        deadline = search.started + _seconds("quiet", quiet)
+        deadline = search.started + seconds("quiet", quiet)
         while not (found := search.look()):
             if not search.may_go_on(deadline):
                 return
@@ -373,11 +372,3 @@ class _Search:
     def _where(self) -> dict[str, Any]:
         home = self._inbox._home
         return {} if home is None else home.where
-
-
-def _seconds(name: str, value: float) -> float:
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
-    return value

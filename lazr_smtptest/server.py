@@ -174,6 +174,7 @@ class QueueServer(Server):
     queue: Any
 
     def __init__(self, host: str, port: int, queue: Any, **options: Any) -> None:
+        _check_names(options)
         super().__init__(host, port, **options)
         self.queue = queue
 
@@ -193,6 +194,15 @@ class QueueServer(Server):
         :param message: The message.
         """
         self.queue.put(message)
+
+
+def _check_names(options: Iterable[str]) -> None:
+    known = Server.__init__.__kwdefaults__ or {}
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(
+            f"a server has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+        )
 
 
 def _text(name: str, value: object) -> str:

@@ -486,8 +486,8 @@ def test_a_server_that_is_killed() -> None:
         error = death(controller)
     assert told(error) == (
         "the server process PID on localhost port PORT was killed by SIGKILL; "
-        "no message that it had accepted is lost.  Look for what killed it: "
-        "the system does, for one, when memory runs out; start() starts a new one"
+        "no message that it had accepted is lost.  Look for what killed it "
+        "(the system itself does so when memory runs out), and call start() for a new one"
     )
     assert error.exitcode == -signal.SIGKILL
 
@@ -500,7 +500,7 @@ def test_a_server_that_is_killed_by_a_signal_without_a_name() -> None:
     assert told(error) == (
         f"the server process PID on localhost port PORT was killed by signal "
         f"{signal.SIGRTMIN + 3}; no message that it had accepted is lost.  Look for what killed "
-        "it: the system does, for one, when memory runs out; start() starts a new one"
+        "it (the system itself does so when memory runs out), and call start() for a new one"
     )
 
 
@@ -511,8 +511,8 @@ def test_a_handler_that_exits() -> None:
         error = death(controller)
     assert told(error) == (
         "the server process PID on localhost port PORT ended with exit code 9; "
-        "no message that it had accepted is lost.  Look for what exits in its handlers; "
-        "start() starts a new one"
+        "no message that it had accepted is lost.  Look for what exits in its handlers, "
+        "and call start() for a new one"
     )
     assert error.exitcode == 9
 
@@ -524,8 +524,8 @@ def test_a_handler_that_crashes() -> None:
         error = death(controller)
     assert told(error) == (
         "the server process PID on localhost port PORT crashed with SIGSEGV; "
-        "no message that it had accepted is lost.  Look for the call into C code that did it; "
-        "start() starts a new one.  Its last words:\nSTACK"
+        "no message that it had accepted is lost.  Look for the call into C code that did it, "
+        "and call start() for a new one.  Its last words:\nSTACK"
     )
     assert error.exitcode == -signal.SIGSEGV
     assert re.search(r"line \d+ in handle_message$", error.stack, re.MULTILINE)
@@ -548,8 +548,8 @@ def test_messages_that_are_lost(count: int, lost: str) -> None:
         error = death(controller)
     assert told(error) == (
         f"the server process PID on localhost port PORT was killed by SIGKILL; {lost}.  "
-        "Look for what killed it: the system does, for one, when memory runs out; "
-        "start() starts a new one"
+        "Look for what killed it (the system itself does so when memory runs out), "
+        "and call start() for a new one"
     )
     assert error.lost == count
 
@@ -563,8 +563,8 @@ def test_a_death_at_the_end() -> None:
             controller.queue.get_nowait()
     assert told(caught.value) == (
         "the server process PID on localhost port PORT did not stop when asked, and was ended by "
-        "SIGKILL; 1 message that it had accepted is lost.  The log shows where it was; if it was "
-        "only slow, give a longer stop_timeout; start() starts a new one"
+        "SIGKILL; 1 message that it had accepted is lost.  The log shows what kept it; if it "
+        "was only slow, give a longer stop_timeout"
     )
     assert facts(caught.value) == {**there, "exitcode": -signal.SIGKILL, "lost": 1}
 
@@ -591,8 +591,8 @@ def test_a_death_without_an_exit_code() -> None:
         signal.signal(signal.SIGCHLD, before)
     assert told(error) == (
         "the server process PID on localhost port PORT ended with an unknown exit code; "
-        "no message that it had accepted is lost.  The exit code is to be had where SIGCHLD is "
-        "not ignored; start() starts a new one"
+        "no message that it had accepted is lost.  Do not ignore SIGCHLD, so that there is "
+        "an exit code, and call start() for a new one"
     )
     assert error.exitcode is None
 
@@ -735,9 +735,9 @@ def test_a_handler_that_closes_what_is_not_its_own(monkeypatch: pytest.MonkeyPat
 
 # Handlers that fail.
 
-IN_THE_SERVER = (
-    ", in the server on localhost port PORT.  "
-    "The call that tells of it is not the cause; see the end of this:\n\nTRACEBACK"
+FOR_THE_SERVER = (
+    ", for the server on localhost port PORT.  "
+    "Look at the end of this traceback, not at the call that tells of it:\n\nTRACEBACK"
 )
 
 
@@ -756,7 +756,7 @@ def test_a_handler_that_raises() -> None:
         assert deliver(controller, "bad") == (451, b"4.3.0 Error: (ValueError) I do not like bad")
         error = failure(controller, controller.reset)
     assert told(error) == (
-        "Failing.handle_message raised ValueError: I do not like bad" + IN_THE_SERVER
+        "Failing.handle_message raised ValueError: I do not like bad" + FOR_THE_SERVER
     )
     assert error.traceback.endswith("\nValueError: I do not like bad\n")
 
@@ -797,7 +797,7 @@ def test_what_a_handler_raised_is_told_in_one_line(
 ) -> None:
     assert deliver(wordy, subject) == (reply[0], reply[1].encode())
     error = failure(wordy, wordy.reset)
-    assert told(error) == f"Wordy.handle_message raised {raised}" + IN_THE_SERVER
+    assert told(error) == f"Wordy.handle_message raised {raised}" + FOR_THE_SERVER
 
 
 @pytest.fixture(scope="module")
@@ -810,7 +810,7 @@ def test_a_reset_that_raises() -> None:
     with Controller(FailingReset()) as controller:
         error = failure(controller, controller.reset)
     assert told(error) == (
-        "FailingReset.reset raised LookupError: nothing to reset" + IN_THE_SERVER
+        "FailingReset.reset raised LookupError: nothing to reset" + FOR_THE_SERVER
     )
 
 
@@ -824,7 +824,7 @@ def test_a_hook_that_raises() -> None:
                 b"4.3.0 Error: (KeyError) 'broken'",
             )
         error = failure(controller, controller.queue.get_nowait)
-    assert told(error) == "Hooked.handle_RCPT raised KeyError: 'broken'" + IN_THE_SERVER
+    assert told(error) == "Hooked.handle_RCPT raised KeyError: 'broken'" + FOR_THE_SERVER
 
 
 class Drained(queue.Queue):  # type: ignore[type-arg]
@@ -857,7 +857,7 @@ def test_a_queue_that_raises(
     with Controller(QueueServer("localhost", 0, target)) as controller:
         assert deliver(controller, subject) == reply
         error = failure(controller, controller.reset)
-    assert told(error) == raised + IN_THE_SERVER
+    assert told(error) == raised + FOR_THE_SERVER
 
 
 class Impatient(QueueServer):
@@ -891,7 +891,7 @@ def test_a_put_that_would_wait_for_ever() -> None:
         "Impatient.handle_VRFY raised RuntimeError: "
         "on the event loop, put() would wait for ever for what the loop has yet to read: "
         "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
-        + IN_THE_SERVER
+        + FOR_THE_SERVER
     )
 
 
@@ -911,7 +911,7 @@ def test_a_queue_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         error = failure(controller, controller.reset)
         target.may_go_on.set()
-    assert told(error) == f"QueueServer.reset raised TimeoutError: {NOT_SEEN_TO}" + IN_THE_SERVER
+    assert told(error) == f"QueueServer.reset raised TimeoutError: {NOT_SEEN_TO}" + FOR_THE_SERVER
 
 
 def test_a_put_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -922,7 +922,7 @@ def test_a_put_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
         target.may_go_on.set()
         error = failure(controller, controller.reset)
     assert told(error) == (
-        f"Impatient.handle_message raised TimeoutError: {NOT_SEEN_TO}" + IN_THE_SERVER
+        f"Impatient.handle_message raised TimeoutError: {NOT_SEEN_TO}" + FOR_THE_SERVER
     )
 
 
@@ -1223,6 +1223,10 @@ for options in {"tls": "implicit"}, {"uvloop": True}:
 
 # Options.
 
+SERVER_OPTIONS = (
+    "tls, auth, auth_required, auth_require_tls, hide, hostname, ident, data_size_limit, "
+    "line_length_limit, recipient_limit, reset_on_rset"
+)
 _STAGES = "CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, EOM, RSET, NOOP, QUIT"
 _EXTENSIONS = (
     "8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP, PIPELINING, SIZE, SMTPUTF8, STARTTLS"
@@ -1248,6 +1252,14 @@ _EXTENSIONS = (
         (
             lambda: Controller(Server(), start_timeout=0),
             "start_timeout must be a positive number of seconds, not 0",
+        ),
+        (
+            lambda: Controller(Server(), stop_timeout="1"),  # type: ignore[arg-type]
+            "stop_timeout must be a number of seconds, not '1'",
+        ),
+        (
+            lambda: QueueController(hostnam="x", id="y"),
+            f"a server has no option 'hostnam', 'id'; it has {SERVER_OPTIONS}",
         ),
         (lambda: Server(7), "host must be a str, not 7"),  # type: ignore[arg-type]
         (
@@ -1322,7 +1334,8 @@ def test_options_of_servers(make: Callable[[], object], text: str) -> None:
             {"times": 0},
             "times must be a whole number from 1 on, or None, not 0",
         ),
-        (("MAIL",), {"delay": -1}, "delay must be a number of seconds, not -1"),
+        (("MAIL",), {"delay": -1}, "delay must be a number of seconds, from 0 on, not -1"),
+        (("MAIL",), {"delay": "1"}, "delay must be a number of seconds, not '1'"),
         (
             ("MAIL",),
             {"drop": "later"},
@@ -1367,9 +1380,12 @@ def test_options_of_faults(
 def test_options_of_gates(controller: QueueController) -> None:
     with controller.gate("RCPT") as gate:
         for call, text in (
-            (lambda: gate.wait_parked(-1), "timeout must be a number of seconds, not -1"),
-            (lambda: gate.wait_parked(count=0), "count must be 1 or more, not 0"),
-            (lambda: gate.release(0), "count must be 1 or more, not 0"),
+            (
+                lambda: gate.wait_parked(-1),
+                "timeout must be a number of seconds, from 0 on, not -1",
+            ),
+            (lambda: gate.wait_parked(count=0), "count must be a whole number from 1 on, not 0"),
+            (lambda: gate.release(0), "count must be a whole number from 1 on, not 0"),
         ):
             with pytest.raises(ValueError, match="must be") as caught:
                 call()
@@ -1380,7 +1396,7 @@ def test_options_of_gates(controller: QueueController) -> None:
     ("wanted", "text"),
     [
         ({"timeout": "1"}, "timeout must be a number of seconds, not '1'"),
-        ({"timeout": -1}, "timeout must be a number of seconds, not -1"),
+        ({"timeout": -1}, "timeout must be a number of seconds, from 0 on, not -1"),
         ({"where": "x"}, "where must be a callable that takes a message, not 'x'"),
         (
             {"recipient": "x"},
@@ -1433,12 +1449,6 @@ class TestOptions:
         smtptest_factory()
 """
 
-OPTIONS = (
-    "host, port, start_method, start_timeout, stop_timeout, reset_timeout, uvloop, tls, auth, "
-    "auth_required, auth_require_tls, hide, hostname, ident, data_size_limit, "
-    "line_length_limit, recipient_limit, reset_on_rset"
-)
-
 
 def reports(pytester: pytest.Pytester) -> dict[str, str]:
     """Run pytest in this process; give the report on each test that failed."""
@@ -1464,7 +1474,8 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
         "not 'one.example', 2525"
     )
     assert error_in(found["test_unknown"]) == (
-        f"TypeError: smtptest has no option 'hostnam'; it has {OPTIONS}"
+        "TypeError: smtptest has no option 'hostnam'; it has host, port, start_method, "
+        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}"
     )
     assert error_in(found["test_no_options"]) == (
         "TypeError: smtptest_options must be a dict of options, not ['localhost']"

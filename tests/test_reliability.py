@@ -153,7 +153,7 @@ def test_every_call_says_that_the_server_died(call):
         "localhost", port, pid, -9, 0,
     )  # fmt: skip
     assert "SIGKILL" in str(error)
-    assert "start() starts a new one" in str(error)
+    assert "call start() for a new one" in str(error)
 
 
 def test_start_after_death_needs_no_stop():
