@@ -29,5 +29,5 @@ def seconds(name: str, value: float) -> float:
     if not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds, from 0 on, not {value!r}")
+        raise ValueError(f"{name} must be a finite number of seconds from 0 on, not {value!r}")
     return value

@@ -1334,7 +1334,7 @@ def test_options_of_servers(make: Callable[[], object], text: str) -> None:
             {"times": 0},
             "times must be a whole number from 1 on, or None, not 0",
         ),
-        (("MAIL",), {"delay": -1}, "delay must be a number of seconds, from 0 on, not -1"),
+        (("MAIL",), {"delay": -1}, "delay must be a finite number of seconds from 0 on, not -1"),
         (("MAIL",), {"delay": "1"}, "delay must be a number of seconds, not '1'"),
         (
             ("MAIL",),
@@ -1382,7 +1382,7 @@ def test_options_of_gates(controller: QueueController) -> None:
         for call, text in (
             (
                 lambda: gate.wait_parked(-1),
-                "timeout must be a number of seconds, from 0 on, not -1",
+                "timeout must be a finite number of seconds from 0 on, not -1",
             ),
             (lambda: gate.wait_parked(count=0), "count must be a whole number from 1 on, not 0"),
             (lambda: gate.release(0), "count must be a whole number from 1 on, not 0"),
@@ -1396,7 +1396,7 @@ def test_options_of_gates(controller: QueueController) -> None:
     ("wanted", "text"),
     [
         ({"timeout": "1"}, "timeout must be a number of seconds, not '1'"),
-        ({"timeout": -1}, "timeout must be a number of seconds, from 0 on, not -1"),
+        ({"timeout": -1}, "timeout must be a finite number of seconds from 0 on, not -1"),
         ({"where": "x"}, "where must be a callable that takes a message, not 'x'"),
         (
             {"recipient": "x"},

@@ -883,8 +883,8 @@ def test_with_a_handler_of_ones_own(drop, count):
             (ValueError, "delay must be", ("MAIL", "450 No", {"delay": delay}))
             for delay in (-1, -0.001, float("nan"), float("inf"), float("-inf"))
         ),
-        (TypeError, "not supported", ("MAIL", "450 No", {"delay": "1"})),
-        (TypeError, "not supported", ("MAIL", "450 No", {"delay": None})),
+        (TypeError, "must be a number of seconds, not", ("MAIL", "450 No", {"delay": "1"})),
+        (TypeError, "must be a number of seconds, not", ("MAIL", "450 No", {"delay": None})),
         (ValueError, "one or the other", ("MAIL", "450 No", {"drop": "before"})),
         (ValueError, "one or the other", ("MAIL", "450 No", {"drop": "instead"})),
         *(

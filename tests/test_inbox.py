@@ -681,7 +681,7 @@ def test_what_was_reset_during_a_wait_does_not_count(controller, inbox, pool):
 @each_call
 def test_timeouts_that_are_none(controller, inbox, call, timeout):
     send_to(controller, "wanted", "wanted")
-    with pytest.raises(ValueError, match=r"must be a number of seconds, not"):
+    with pytest.raises(ValueError, match=r"must be a finite number of seconds from 0 on, not"):
         call(inbox, timeout)
     assert len(inbox.messages) == 2
 

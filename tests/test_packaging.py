@@ -33,6 +33,7 @@ MODULES = [
     "lazr_smtptest/_criteria.py",
     "lazr_smtptest/_delivery.py",
     "lazr_smtptest/_describe.py",
+    "lazr_smtptest/_ending.py",
     "lazr_smtptest/_esmtp.py",
     "lazr_smtptest/_fixtures.py",
     "lazr_smtptest/_foreign.py",
