@@ -577,7 +577,7 @@ class Controller:
             return
         if not callable(getattr(queue, "put", None)):
             raise TypeError(
-                f"the server's queue must have a put(message), as a MessageQueue() has; "
+                "the server's queue must have a put(message), as a MessageQueue() has; "
                 f"{queue!r} has none"
             )
 

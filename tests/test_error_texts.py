@@ -73,7 +73,7 @@ from lazr_smtptest._fixtures import Worker
 #: Seconds that a server in these tests has for what it will not do.
 SOON = 0.2
 
-LARGE = "x" * 70 + ("\r\n" + "y" * 70) * 40_000
+LARGE = "x" * 70 + ("\r\n" + "y" * 70) * 60_000
 
 
 def told(error: BaseException, port: int | None = None) -> str:
@@ -326,7 +326,7 @@ def lack() -> None:
     raise LookupError("no catalogue")
 
 
-def commit_suicide() -> None:
+def die_at_once() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -395,7 +395,7 @@ def test_a_server_that_no_session_can_be_made_for() -> None:
 
 
 def test_a_server_that_dies_before_it_serves() -> None:
-    error = failed_start(Controller(Awkward(commit_suicide), start_method="fork"))
+    error = failed_start(Controller(Awkward(die_at_once), start_method="fork"))
     assert told(error) == (
         "the server process PID on localhost port PORT was killed by SIGKILL before it served.  "
         "Its standard error may say why.  Unless it is forked, it imports the main module again, "
