@@ -13,9 +13,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import errno
+import importlib
 import multiprocessing
 import os
 import pickle
+import pkgutil
 import queue
 import re
 import signal
@@ -108,11 +110,10 @@ def survives(error: SMTPTestError) -> None:
 
 def hurry(monkeypatch: pytest.MonkeyPatch, name: str, seconds: float = SOON) -> None:
     """Shorten a time limit of the package, in whichever modules have it."""
-    homes = [
-        module
-        for known, module in sys.modules.items()
-        if known.startswith("lazr_smtptest.") and hasattr(module, name)
-    ]
+    names = [module.name for module in pkgutil.iter_modules(lazr_smtptest.__path__)]
+    # Some are imported by the first start only.
+    modules = [importlib.import_module(f"lazr_smtptest.{found}") for found in names]
+    homes = [module for module in modules if hasattr(module, name)]
     assert homes
     for module in homes:
         monkeypatch.setattr(module, name, seconds)
