@@ -66,13 +66,25 @@ class Arrivals:
             self.logs.append(content[0])
             self.received[LOGGED] += 1
         elif kind == "failed":
-            self.failures.append(HandlerError(content[0], traceback=content[1], **self._where))
+            self.fail(*content)
             self.received[FAILED] += 1
         elif kind == "forget":
             self.messages.clear()
             self.received[FORGOTTEN] += 1
         else:
             raise AssertionError(f"unknown record {kind!r}")
+
+    def fail(self, what: str, traceback: str) -> None:
+        """Note a failure of code that was plugged in.
+
+        :param what: What raised, and what it raised, in one line.
+        :param traceback: The whole traceback.
+        """
+        text = (
+            f"{what}, for the server on {self._where['host']} port {self._where['port']}.  "
+            f"Look at the end of this traceback, not at the call that tells of it:\n\n{traceback}"
+        )
+        self.failures.append(HandlerError(text, traceback=traceback, **self._where))
 
     # What is still to come.
 

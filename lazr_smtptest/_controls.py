@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest.errors import NotRunning, ServerDied, ServerStuck, SMTPTestError
 
@@ -27,6 +27,15 @@ class Controls:
     _changing: AbstractContextManager[bool]
     _home: HomeEnd | None
     _reset_timeout: float
+    if TYPE_CHECKING:
+
+        @property
+        def host(self) -> str:
+            """See `Controller.host`."""
+
+        @property
+        def port(self) -> int:
+            """See `Controller.port`."""
 
     def reset(self) -> None:
         """Forget all messages that were accepted so far.
@@ -41,7 +50,7 @@ class Controls:
         """
         home = self._running("reset()")
         with self._changing:
-            home.request("reset", timeout=self._reset_timeout)
+            self._ask(home, "reset")
             home.check()
 
     def fault(
@@ -92,7 +101,7 @@ class Controls:
 
         rule = make_rule(stage, reply, when, times, delay, drop)
         home = self._running("fault()")
-        return Fault(home, home.request("fault", rule, timeout=self._reset_timeout))
+        return Fault(home, self._ask(home, "fault", rule))
 
     def gate(self, stage: str, *, when: str | None = None) -> Gate:
         """Park sessions at a stage, until the gate is opened.
@@ -112,8 +121,7 @@ class Controls:
 
         check_stage(stage, when)
         home = self._running("gate()")
-        number = home.request("gate", stage, when and when.lower(), timeout=self._reset_timeout)
-        return Gate(home, number, stage)
+        return Gate(home, self._ask(home, "gate", stage, when and when.lower()), stage)
 
     def sessions(self) -> list[Session]:
         """Tell what clients said and were told since the last `reset`.
@@ -126,8 +134,7 @@ class Controls:
         :raises ServerDied: The server process has ended by itself.
         :raises ServerStuck: It did not answer.
         """
-        home = self._running("sessions()")
-        sessions: list[Session] = home.request("sessions", timeout=self._reset_timeout)
+        sessions: list[Session] = self._ask(self._running("sessions()"), "sessions")
         return sessions
 
     def client_context(self) -> ssl.SSLContext:
@@ -156,15 +163,26 @@ class Controls:
 
     def _credentials(self) -> Credentials:
         if self.server.tls is None:
-            raise ValueError("the server has no TLS: make it with tls='starttls' or 'implicit'")
+            raise ValueError(
+                f"the server on {self.host} port {self.port} has no TLS: "
+                "make it with tls='starttls' or 'implicit'"
+            )
         if self.server._credentials is None:
             self.server._credentials = self.server.tls.credentials(self.server.host)
         return self.server._credentials
 
     def _running(self, what: str) -> HomeEnd:
         if self._home is None:
-            raise NotRunning(f"{what} needs a running server: call start() first")
+            raise NotRunning(
+                f"{what} needs a running server, and none runs on {self.host} "
+                f"port {self.port}: call start() first",
+                host=self.host,
+                port=self.port,
+            )
         return self._home
+
+    def _ask(self, home: HomeEnd, what: str, *details: Any) -> Any:
+        return home.request(what, *details, timeout=self._reset_timeout, option="reset_timeout")
 
     def _diagnose(self, timeout: float) -> tuple[SMTPTestError | None, list[Session]]:
         """Find out whether something is wrong with the server process.

@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lazr_smtptest._arrivals import Arrivals
-from lazr_smtptest._process import ServerProcessHandle, describe_exit
+from lazr_smtptest._ending import after_end, describe_end, describe_lost
+from lazr_smtptest._process import ServerProcessHandle
 from lazr_smtptest.errors import NotRunning, ServerDied, ServerStuck
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class Counterpart:
             f"the server process {self.where.get('pid')} "
             f"on {self.where.get('host')} port {self.where.get('port')}"
         )
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code of a process that is known to be gone."""
+        return self._exitcode
 
     def is_foreign(self) -> bool:
         """Say whether this is a forked child's copy."""
@@ -123,29 +129,38 @@ class Counterpart:
         """
         if self.is_foreign():
             raise NotRunning(
-                f"this controller belongs to process {self._owner}, which started it; "
-                f"this is process {os.getpid()}, a child of it.  Connect to the "
-                "controller's host and port from here, and read messages there",
+                f"{self.name} belongs to process {self._owner}, which started it; "
+                f"this is process {os.getpid()}, a child of that.  "
+                "Connect to it from here, and call its controller there",
                 **self.where,
             )
 
-    def raise_silence(self, what: str, elapsed: float) -> NoReturn:
+    def raise_silence(self, what: str, elapsed: float, option: str = "") -> NoReturn:
         """Raise the reason why something did not come.
 
         :param what: What it did not do.
         :param elapsed: Within how many seconds.
+        :param option: The controller's option that says how long, if one does.
         """
         self.check_owner()
         if self._arrivals.ended and self.ended_well():
-            raise NotRunning("the server has been stopped meanwhile", **self.where)
+            raise NotRunning(
+                f"{self.name} was stopped, by another thread, while this call waited for it: "
+                "call stop() when no other thread uses it any more",
+                **self.where,
+            )
         if self._arrivals.ended:
             raise self.death()
         stack = self.show_stacks()
         text = f"{self.name} {what} within {elapsed:g} seconds"
+        longer = f", or give a longer {option}" if option else ""
         if stack:
-            text += f".  It was here:\n{stack}"
+            text += f".  Look in its stack for what keeps it{longer}:\n{stack}"
         else:
-            text += ", and does not show its stack: is it stopped, or the machine overloaded?"
+            text += (
+                ", and does not show its stack: is it stopped, or the machine overloaded?  "
+                f"Run fewer things at once{longer}"
+            )
         raise ServerStuck(text, stack=stack, elapsed=elapsed, **self.where)
 
     def ended_well(self) -> bool:
@@ -158,12 +173,10 @@ class Counterpart:
         """Make the error that tells of an end that was not asked for."""
         self.death_told = True
         exitcode, stack, lost = self._exitcode, self._last_words, self._arrivals.lost()
-        how = "had to be killed" if self._forced else "ended by itself"
         text = (
-            f"{self.name} {how}, with {describe_exit(exitcode)}; "
-            f"{lost} accepted message{'s' if lost != 1 else ''} had not left it.  "
-            "Call stop(), then start(), for a new one"
+            f"{self.name} {describe_end(exitcode, forced=self._forced)}; {describe_lost(lost)}.  "
+            f"{after_end(exitcode, forced=self._forced)}"
         )
         if stack:
-            text += f".  Its last words were:\n{stack}"
+            text += f".  Its last words:\n{stack}"
         return ServerDied(text, exitcode=exitcode, lost=lost, stack=stack, **self.where)

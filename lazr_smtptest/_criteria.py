@@ -91,7 +91,11 @@ class Criteria:
         return Difference(name, _explain(name, wanted, _texts(name, wanted, message)))
 
     def report(
-        self, found: Sequence[tuple[Any, list[str]]], count: int, elapsed: float
+        self,
+        found: Sequence[tuple[Any, list[str]]],
+        count: int,
+        elapsed: float,
+        place: str = "",
     ) -> tuple[str, list[NearMiss]]:
         """Say that a message has not come, and what has.
 
@@ -99,6 +103,7 @@ class Criteria:
             meet.
         :param count: How many messages were wanted.
         :param elapsed: How long was waited for them, in seconds.
+        :param place: The host and port, if there are any.
         :return: The text, and the messages that came nearest, nearest first.
         """
         misses = [(message, unmet) for message, unmet in found if unmet]
@@ -110,7 +115,8 @@ class Criteria:
         matching = len(found) - len(misses)
         missing = f"only {matching} of {count} messages" if count > 1 else "no message"
         lines = [
-            f"{missing}{self._suffix()} came within {elapsed:.2f} seconds{_how_many(len(found))}"
+            f"{missing}{self._suffix()} came{f' to {place}' if place else ''} "
+            f"within {elapsed:.2f} seconds{_how_many(len(found))}"
         ]
         for miss in nearest:
             lines.append(f"- {headline(miss.message)}")
@@ -121,16 +127,18 @@ class Criteria:
             lines.append(f"- and {len(misses) - len(nearest)} more, which came no nearer")
         return "\n".join(lines), nearest
 
-    def report_surprise(self, message: Any, elapsed: float, quiet: float) -> str:
+    def report_surprise(self, message: Any, elapsed: float, quiet: float, place: str = "") -> str:
         """Say that a message was there that should not be.
 
         :param message: The message.
         :param elapsed: After how long it was seen, in seconds.
         :param quiet: How long none was to come, in seconds.
+        :param place: The host and port, if there are any.
         """
         return (
-            f"a message{self._suffix()} was there after {elapsed:.2f} seconds, and none "
-            f"was to come for {quiet:g} seconds:\n{describe(message)}"
+            f"a message{self._suffix()} was there{f' on {place}' if place else ''} "
+            f"after {elapsed:.2f} seconds, and none was to come for {quiet:g} seconds:\n"
+            f"{describe(message)}"
         )
 
     def _suffix(self) -> str:

@@ -21,6 +21,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple
 
 from lazr_smtptest._channel import ACCEPTED, FAILED, FORGET, FORGOTTEN, LOGGED, ServerEnd
@@ -28,7 +29,7 @@ from lazr_smtptest._frames import FrameWriter, pickled
 from lazr_smtptest.message import Envelope, Received, parse
 from lazr_smtptest.server import QueueServer, Server
 
-__all__ = ["ACCEPTED_REPLY", "Delivery", "Outbox", "refusal", "way_of_delivery"]
+__all__ = ["ACCEPTED_REPLY", "Delivery", "Outbox", "refusal", "way_of_delivery", "what_raised"]
 
 
 class Delivery(NamedTuple):
@@ -66,6 +67,17 @@ def refusal(error: BaseException) -> str:
         isinstance(error, OSError) and error.errno in _NO_ROOM
     )
     return f"452 4.3.1 Error: {reason}" if full else f"451 4.3.0 Error: {reason}"
+
+
+def what_raised(where: str, error: BaseException) -> str:
+    """Say in one line what raised, and what it raised.
+
+    :param where: What raised.
+    :param error: What it raised.
+    :return: The line; with the beginning of a long text.
+    """
+    text = " ".join(str(error).split())[:400]
+    return f"{where} raised {type(error).__name__}{': ' if text else ''}{text}"
 
 
 class RefusedAtHome(Exception):
@@ -126,12 +138,15 @@ class Outbox:
         :return: The reply for the client.
         """
         lines = traceback.format_exception(error)
-        self.send(
-            "failed",
-            f"{where} raised {type(error).__name__}: {error}\n\n{''.join(lines)}",
-            "".join(lines),
-        )
+        self.send("failed", what_raised(where, error), "".join(lines))
         return refusal(error)
+
+
+def _not_seen_to() -> TimeoutError:
+    return TimeoutError(
+        f"the test process did not see to its queue within {_PUT_TIMEOUT:g} seconds: "
+        "does the queue's put wait, or do threads get no turn?"
+    )
 
 
 class AcknowledgedOutbox(Outbox):
@@ -179,14 +194,21 @@ class AcknowledgedOutbox(Outbox):
                 "on the event loop, put() would wait for ever for what the loop has yet to read: "
                 "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
             )
-        self.post(item).result(_PUT_TIMEOUT)
+        try:
+            self.post(item).result(_PUT_TIMEOUT)
+        except FutureTimeoutError:
+            raise _not_seen_to() from None
 
     async def forget(self) -> None:
         """Have the test process empty the queue, and wait for it.
 
         :raises RefusedAtHome: The queue's own ``get_nowait`` raised.
+        :raises TimeoutError: The test process has not done it in 60 seconds.
         """
-        await asyncio.wait_for(asyncio.wrap_future(self.post(FORGET)), _PUT_TIMEOUT)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self.post(FORGET)), _PUT_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise _not_seen_to() from None
 
     def acknowledge(self, number: int, refused: str | None) -> None:
         """Take note of what the test process says of a message."""
@@ -236,8 +258,8 @@ def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
             await asyncio.wait_for(placed, _PUT_TIMEOUT)
         except RefusedAtHome as error:
             return error.reply
-        except asyncio.TimeoutError as error:
-            return refusal(error)
+        except asyncio.TimeoutError:
+            return refusal(_not_seen_to())
         return ACCEPTED_REPLY
 
     return Delivery(forward)

@@ -28,7 +28,10 @@ def check_queue(server: Server) -> None:
     if not isinstance(server, QueueServer) or isinstance(queue, MessageQueue):
         return
     if not callable(getattr(queue, "put", None)):
-        raise TypeError(f"the server's queue must have a put(message); {queue!r} has none")
+        raise TypeError(
+            "the server's queue must have a put(message), as a MessageQueue() has; "
+            f"{queue!r} has none"
+        )
 
 
 def message_queue(server: Server) -> MessageQueue | None:
@@ -37,21 +40,18 @@ def message_queue(server: Server) -> MessageQueue | None:
     return queue if isinstance(queue, MessageQueue) else None
 
 
-def check_is_free(server: Server, host: str, port: int) -> None:
+def check_is_free(server: Server) -> None:
     """See to it that no other server's messages go there.
 
-    :param server: The server.
-    :param host: What the error says of it.
-    :param port: Likewise.
     :raises AlreadyRunning: One's do.
     """
     queue = message_queue(server)
-    if queue is not None and queue._is_fed():
+    home = None if queue is None else queue._home
+    if home is not None and home.is_alive():
         raise AlreadyRunning(
-            "another controller's server fills this server's queue: "
+            f"this server's queue is filled by another controller's, {home.name}: "
             "give each controller a queue of its own",
-            host=host,
-            port=port,
+            **home.where,
         )
 
 

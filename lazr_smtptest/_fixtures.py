@@ -73,8 +73,12 @@ class Worker:
             any, it is one for it alone, with the options that they have.
         :raises TypeError: A mark has an argument without a name.
         """
-        if any(mark.args for mark in marks):
-            raise TypeError("@pytest.mark.smtptest takes keyword arguments only")
+        args = [arg for mark in marks for arg in mark.args]
+        if args:
+            raise TypeError(
+                "@pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
+                f"not {', '.join(map(repr, args))}"
+            )
         if not marks:
             return contextlib.nullcontext(self.serve_afresh(options))
         own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
@@ -159,7 +163,7 @@ def check_all_read(used: Iterable[QueueController]) -> None:
 
     left = [line for controller in used for line in unread(controller)]
     if left:
-        pytest.fail("the test left mail unread:\n" + "\n".join(left), pytrace=False)
+        pytest.fail("\n".join(left), pytrace=False)
 
 
 def _make(options: dict[str, Any]) -> QueueController:

@@ -15,7 +15,7 @@ from typing import Any
 from lazr_smtptest._channel import FORGET
 from lazr_smtptest._home import HomeEnd
 from lazr_smtptest._parcel import Parcel
-from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck
+from lazr_smtptest.errors import ServerDied, ServerStuck
 
 __all__ = ["QueueFiller"]
 
@@ -61,7 +61,7 @@ class QueueFiller:
                 return
 
     def _place(self, number: int, octets: bytes) -> None:
-        from lazr_smtptest._delivery import refusal
+        from lazr_smtptest._delivery import refusal, what_raised
 
         refused = None
         method = "put"
@@ -74,10 +74,8 @@ class QueueFiller:
                 self._put(message)
         except Exception as error:
             refused = refusal(error)
-            text = traceback.format_exc()
             where = f"{type(self._target).__name__}.{method}"
-            what = f"{where} raised {type(error).__name__}: {error}"
-            self._home.fail(HandlerError(f"{what}\n\n{text}", traceback=text))
+            self._home.fail(what_raised(where, error), traceback.format_exc())
         self._home.tell("put", number, refused)
 
     def _empty(self) -> None:

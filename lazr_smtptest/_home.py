@@ -45,12 +45,13 @@ class HomeEnd(Pickup):
 
     # What is asked of the server process.
 
-    def request(self, what: str, *details: Any, timeout: float) -> Any:
+    def request(self, what: str, *details: Any, timeout: float, option: str = "") -> Any:
         """Ask the server process for something, and wait for its answer.
 
         :param what: The request's name.
         :param details: Its arguments; picklable.
         :param timeout: How long to wait, in seconds.
+        :param option: The controller's option that says so, if one does.
         :return: The answer.
         :raises NotRunning: The channel is closed.
         :raises ServerDied: The server process is gone.
@@ -59,15 +60,16 @@ class HomeEnd(Pickup):
         with self._lock:
             self._request_count += 1
             number = self._request_count
-        self._post((number, what, *details), timeout)
-        return self.await_reply(number, timeout, f"did not answer {what}()")
+        self._post((number, what, *details), timeout, option)
+        return self.await_reply(number, timeout, f"did not answer {what}()", option)
 
-    def await_reply(self, number: int, timeout: float, otherwise: str) -> Any:
+    def await_reply(self, number: int, timeout: float, otherwise: str, option: str = "") -> Any:
         """Wait for the answer to a request; number 0 says ready, unasked.
 
         :param number: The request's number.
         :param timeout: How long to wait, in seconds.
         :param otherwise: What to say of the server process if none comes.
+        :param option: See `request`.
         :return: The answer.
         :raises ServerDied: The server process is gone.
         :raises ServerStuck: It has not answered in time.
@@ -79,7 +81,7 @@ class HomeEnd(Pickup):
 
         found = self._watch.wait_for(reply, timeout)
         if found is None:
-            self.counterpart.raise_silence(otherwise, timeout)
+            self.counterpart.raise_silence(otherwise, timeout, option)
         return found[0]
 
     def tell(self, what: str, *details: Any) -> None:
@@ -87,7 +89,7 @@ class HomeEnd(Pickup):
         with contextlib.suppress(NotRunning, ServerDied):
             self._post((0, what, *details), TRANSIT_TIMEOUT)
 
-    def _post(self, request: tuple[Any, ...], timeout: float) -> None:
+    def _post(self, request: tuple[Any, ...], timeout: float, option: str = "") -> None:
         """Send a request.
 
         :raises NotRunning: The channel is closed.
@@ -100,14 +102,18 @@ class HomeEnd(Pickup):
             with self._lock:
                 if self._watch.is_closed:
                     raise NotRunning(
-                        "the server is not running: call start() first", **self.counterpart.where
+                        f"{self.name} has been stopped: call start(), "
+                        "and make faults and gates anew",
+                        **self.counterpart.where,
                     )
                 self._write(b"".join(encode(request)), deadline)
         except BrokenPipeError:
             self.await_end(_END_TIMEOUT)
-            self.counterpart.raise_silence("closed its end", timeout)
+            self.counterpart.raise_silence(
+                "closed the pipe for requests and did not end", _END_TIMEOUT
+            )
         except BlockingIOError:
-            self.counterpart.raise_silence("took no more requests", timeout)
+            self.counterpart.raise_silence("took no more requests", timeout, option)
 
     def _write(self, data: bytes, deadline: float) -> None:
         left = memoryview(data)

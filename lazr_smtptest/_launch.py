@@ -19,12 +19,16 @@ from typing import Any
 
 from lazr_smtptest import _child
 from lazr_smtptest._channel import FORKING, ServerEnd, open_channel
+from lazr_smtptest._ending import describe_end
 from lazr_smtptest._home import HomeEnd
 from lazr_smtptest._shipment import Shipment
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server
 
 __all__ = ["await_ready", "launch", "standard_descriptors"]
+
+#: Seconds for a server process that cannot serve to end by itself.
+_END_TIMEOUT = 5.0
 
 _SEE_STDERR = (
     "Its standard error may say why.  Unless it is forked, it imports the main module "
@@ -135,7 +139,7 @@ def _process(
         args=(
             theirs,
             sockets,
-            Shipment(server),
+            Shipment(server, sockets[0].getsockname()[1]),
             acknowledged,
             context.get_start_method() == "fork",
             logging.getLogger().level,
@@ -158,7 +162,9 @@ def await_ready(home: HomeEnd, timeout: float) -> None:
     try:
         problem = _await_report(home, timeout)
         if problem is not None:
-            raise StartError(problem, **home.where)
+            home.await_end(_END_TIMEOUT)
+            exitcode = home.counterpart.exitcode
+            raise StartError(f"{home.name} {problem}", exitcode=exitcode, **home.where)
     except BaseException:
         home.kill()
         home.close()
@@ -176,15 +182,15 @@ def _await_report(home: HomeEnd, timeout: float) -> str | None:
         raise StartTimeout(
             f"{home.name} was started, and did not report that it serves within "
             f"{timeout:g} seconds.  "
-            "On a machine as busy as that, give a longer start_timeout"
+            "Look for what keeps it, or give a longer start_timeout on a busy machine"
             + (f".  It was here:\n{error.stack}" if error.stack else ""),
             elapsed=timeout,
             **home.where,
         ) from None
     except ServerDied as error:
         raise StartError(
-            f"{home.name} ended with exit code {error.exitcode} before it served.  "
-            + (f"Its last words were:\n{error.stack}" if error.stack else _SEE_STDERR),
+            f"{home.name} {describe_end(error.exitcode)} before it served.  "
+            + (f"Its last words say why:\n{error.stack}" if error.stack else _SEE_STDERR),
             exitcode=error.exitcode,
             **home.where,
         ) from None

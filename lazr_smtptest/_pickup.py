@@ -11,7 +11,6 @@ from lazr_smtptest._channel import ACCEPTED, Channel
 from lazr_smtptest._counterpart import Counterpart
 from lazr_smtptest._parcel import Parcel
 from lazr_smtptest._watch import Watch
-from lazr_smtptest.errors import HandlerError
 
 __all__ = ["TRANSIT_TIMEOUT", "Pickup"]
 
@@ -82,7 +81,7 @@ class Pickup:
             return len(self._messages)
         count = self._watch.wait_for(self._count, TRANSIT_TIMEOUT)
         if count is None:
-            self.counterpart.raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
+            self.counterpart.raise_silence("had more to send and did not send it", TRANSIT_TIMEOUT)
         if not count:
             self._raise_death()
         return count
@@ -127,7 +126,7 @@ class Pickup:
         if found:
             return found[0]
         if found is None and not self._arrivals.ended:
-            self.counterpart.raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
+            self.counterpart.raise_silence("had more to send and did not send it", TRANSIT_TIMEOUT)
         self._raise_death()
         return None
 
@@ -188,7 +187,7 @@ class Pickup:
 
         found = self._watch.wait_for(all_of_them, TRANSIT_TIMEOUT)
         if found is None:
-            self.counterpart.raise_silence("had more to send but did not", TRANSIT_TIMEOUT)
+            self.counterpart.raise_silence("had more to send and did not send it", TRANSIT_TIMEOUT)
         return found
 
     @property
@@ -218,10 +217,14 @@ class Pickup:
 
     # What has gone wrong.
 
-    def fail(self, failure: HandlerError) -> None:
-        """Note a failure of code that was plugged in at this end."""
+    def fail(self, what: str, traceback: str) -> None:
+        """Note a failure of code that was plugged in at this end.
+
+        :param what: What raised, and what it raised, in one line.
+        :param traceback: The whole traceback.
+        """
         with self._lock:
-            self._failures.append(failure)
+            self._arrivals.fail(what, traceback)
             self._watch.tell()
 
     def check(self) -> None:

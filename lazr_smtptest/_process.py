@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-__all__ = ["STACK_SIGNAL", "ServerProcessHandle", "describe_exit"]
+__all__ = ["STACK_SIGNAL", "ServerProcessHandle"]
 
 #: Asks the server process for its stacks.
 STACK_SIGNAL = signal.SIGUSR1
@@ -144,19 +144,3 @@ def _open_pidfd(pid: int) -> Connection | None:
         return connection.Connection(os.pidfd_open(pid), writable=False)
     except OSError:
         return None
-
-
-def describe_exit(exitcode: int | None) -> str:
-    """Say in words how a process ended.
-
-    :param exitcode: The exit code; negative for a signal.
-    :return: The words.
-    """
-    if exitcode is None:
-        return "an unknown exit code"
-    if exitcode >= 0:
-        return f"exit code {exitcode}"
-    try:
-        return f"signal {signal.Signals(-exitcode).name}"
-    except ValueError:  # a real-time signal
-        return f"signal {-exitcode}"

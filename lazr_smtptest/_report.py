@@ -31,12 +31,18 @@ def unread(controller: QueueController) -> list[str]:
     """Say which messages a test has not taken.
 
     :param controller: The controller.
-    :return: A line for each message; none where there is an error to say why.
+    :return: What to do about it, and a line for each message; nothing if there is none.
     """
     parcels, _ = _left(controller)
-    lines = [f"- {headline(parcel.peek())}" for parcel in parcels[:_SHOWN]]
-    more = len(parcels) - len(lines)
-    return [*lines, f"- and {more} more"] if more else lines
+    if not parcels:
+        return []
+    lines = [
+        f"the test left mail unread, on {controller.host} port {controller.port}: "
+        "take it, with wait() say, or call reset()",
+        *(f"- {headline(parcel.peek())}" for parcel in parcels[:_SHOWN]),
+    ]
+    more = len(parcels) - _SHOWN
+    return [*lines, f"- and {more} more"] if more > 0 else lines
 
 
 def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -> None:

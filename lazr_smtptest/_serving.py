@@ -68,7 +68,12 @@ class ServerProcess:
         try:
             self._server = shipment.unpack()
         except Exception as error:
-            self.outbox.send("reply", 0, f"could not unpickle the server: {error!r}")
+            self.outbox.send(
+                "reply",
+                0,
+                f"could not unpickle its server: {error!r}.  All that the server has must be "
+                "importable and picklable there, or use start_method='fork'",
+            )
             return EX_SOFTWARE
         if isinstance(self._server, QueueServer):
             self._server.queue = self.outbox
@@ -91,7 +96,12 @@ class ServerProcess:
                 self._open_session()
             except Exception as error:
                 name = type(self._server).__name__
-                self.outbox.send("reply", 0, f"no session can be made for {name}: {error!r}")
+                self.outbox.send(
+                    "reply",
+                    0,
+                    f"could not make a session for {name}: {error!r}.  "
+                    "Mend what a session needs of it: its attributes, and its aiosmtpd hooks",
+                )
                 return EX_SOFTWARE
         return self._loop.run_until_complete(self._serve())
 
@@ -164,8 +174,8 @@ class ServerProcess:
             "fired": self._script.fired,
             "gate": self._script.add_gate,
             "release": self._script.release,
+            "remove": self._script.withdraw,
             "sessions": self._records.export,
-            "withdraw": self._script.withdraw,
         }
 
     async def _answer(self, number: int, what: str, *details: Any) -> None:
@@ -177,7 +187,7 @@ class ServerProcess:
         elif what == "put":
             assert isinstance(self.outbox, AcknowledgedOutbox)
             self.outbox.acknowledge(*details)
-        elif what == "parked":
+        elif what == "wait_parked":
             self.outbox.send("reply", number, await self._script.parked(*details))
         else:
             self.outbox.send("reply", number, self._at_once[what](*details))

@@ -20,18 +20,25 @@ class Shipment:
     wrong with starting a process.
 
     :param server: The server.
+    :param port: The port that it has been given.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, port: int) -> None:
         self._server = server
+        self._port = port
         self._pickled: bytes | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         try:
             pickled = bytes(ForkingPickler.dumps(self._server))
         except Exception as error:
-            raise StartError(_why_unpicklable(self._server, error)) from error
-        return {"_server": None, "_pickled": pickled}
+            raise StartError(
+                f"the server for {self._server.host} port {self._port} cannot start: "
+                + _why_unpicklable(self._server, error),
+                host=self._server.host,
+                port=self._port,
+            ) from error
+        return {"_server": None, "_port": self._port, "_pickled": pickled}
 
     def unpack(self) -> Server:
         """Give the server, in the server process.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._clock import now
+from lazr_smtptest._clock import now, seconds
 from lazr_smtptest._controls import Controls
 from lazr_smtptest._destination import (
     check_is_free,
@@ -59,10 +59,10 @@ def _context(start_method: str | None) -> BaseContext:
         raise ValueError(f"start_method must be one of {methods}, not {start_method!r}") from None
 
 
-def _positive(name: str, seconds: float) -> float:
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{name} must be a positive number of seconds, not {seconds!r}")
-    return float(seconds)
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, int | float) and not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    return float(seconds(name, value))
 
 
 class Controller(Controls):
@@ -162,7 +162,8 @@ class Controller(Controls):
         with self._changing:
             if self.is_running:
                 raise AlreadyRunning(
-                    f"the server runs already, on {self.host} port {self.port}: call stop() first",
+                    f"the server runs already, in process {self.pid} on {self.host} "
+                    f"port {self.port}: call stop() first",
                     host=self.host,
                     port=self.port,
                     pid=self.pid,
@@ -221,7 +222,7 @@ class Controller(Controls):
         # a server does.
         from lazr_smtptest._launch import await_ready, launch, standard_descriptors
 
-        check_is_free(self.server, self.host, self.port)
+        check_is_free(self.server)
         if self.server.tls is not None:
             from lazr_smtptest.tls import server_context
 

@@ -8,11 +8,10 @@ server process.
 from __future__ import annotations
 
 import abc
-import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from lazr_smtptest._clock import now
+from lazr_smtptest._clock import now, seconds
 from lazr_smtptest.errors import GateTimeout, NotRunning, ServerDied, ServerStuck
 
 if TYPE_CHECKING:
@@ -94,8 +93,7 @@ def make_rule(
     check_stage(stage, when)
     if times is not None and (not isinstance(times, int) or isinstance(times, bool) or times < 1):
         raise ValueError(f"times must be a whole number from 1 on, or None, not {times!r}")
-    if not 0 <= delay < math.inf:
-        raise ValueError(f"delay must be a number of seconds, not {delay!r}")
+    delay = float(seconds("delay", delay))
     if drop is True:
         drop = "before" if reply is None else "after"
     elif drop is False:
@@ -108,7 +106,7 @@ def make_rule(
     if reply is None and not drop and not delay:
         raise ValueError("a fault needs a reply, a delay, or drop")
     encoded = None if reply is None else encode_reply(reply)
-    return Rule(stage, encoded, when and when.lower(), times, float(delay), drop)
+    return Rule(stage, encoded, when and when.lower(), times, delay, drop)
 
 
 def check_stage(stage: str, when: str | None) -> None:
@@ -147,14 +145,23 @@ def encode_reply(reply: str) -> bytes:
     texts = []
     for line in lines:
         if any(not (c.isprintable() or c == "\t") for c in line):
-            raise ValueError(f"reply has characters that cannot be sent: {line!r}")
+            raise ValueError(
+                f"reply must be printable text, with a line feed between lines, not {line!r}"
+            )
         own = _CODE.match(line)
         if own is not None and own[1] != code:
-            raise ValueError(f"reply has two different codes, {code} and {own[1]}: {reply!r}")
+            raise ValueError(
+                f"reply must have one code in all its lines, not {code} and {own[1]}: {reply!r}"
+            )
         texts.append(line if own is None else own[2] or "")
     whole = [f"{code}-{text}" for text in texts[:-1]]
     whole.append(f"{code} {texts[-1]}" if texts[-1] else code)
     return "\r\n".join(whole).encode("utf-8")
+
+
+def _check_count(count: int) -> None:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"count must be a whole number from 1 on, not {count!r}")
 
 
 class _Order(abc.ABC):
@@ -217,7 +224,7 @@ class Fault(_Order):
 
     def remove(self) -> None:
         """Have it strike no more.  Blocks and raises like `fired`."""
-        self._ask("withdraw")
+        self._ask("remove")
 
     def _undo(self) -> None:
         self.remove()
@@ -246,19 +253,19 @@ class Gate(_Order):
         :raises ValueError: The timeout is negative, or no finite number, or
             the count is below 1.
         """
-        if not 0 <= timeout < math.inf:
-            raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
-        if count < 1:
-            raise ValueError(f"count must be 1 or more, not {count!r}")
+        timeout = float(seconds("timeout", timeout))
+        _check_count(count)
         began = now()
-        parked = self._ask("parked", count, float(timeout), patience=timeout)
+        parked = self._ask("wait_parked", count, timeout, patience=timeout)
         elapsed = now() - began
         if parked < count:
+            where = self._home.where
             raise GateTimeout(
                 f"{parked} of {count} sessions came to the gate at {self._stage} "
-                f"within {elapsed:.2f} seconds; sessions() shows what they did instead",
+                f"on {where['host']} port {where['port']} within {elapsed:.2f} seconds; "
+                "sessions() shows what they did instead",
                 elapsed=elapsed,
-                **self._home.where,
+                **where,
             )
         return parked
 
@@ -270,8 +277,8 @@ class Gate(_Order):
         :return: How many were let go.
         :raises Exception: See `wait_parked`.
         """
-        if count is not None and count < 1:
-            raise ValueError(f"count must be 1 or more, not {count!r}")
+        if count is not None:
+            _check_count(count)
         return self._ask("release", count)
 
     def _undo(self) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import queue
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazr_smtptest._clock import now
+from lazr_smtptest._clock import now, seconds
 from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class MessageQueue:
         :raises ServerStuck: An accepted message did not arrive in 5 seconds.
         :raises ValueError: The timeout is negative, or no finite number.
         """
-        timeout = _seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
+        timeout = seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
         started = now()
         home, is_wanted = self._home, self._waiter()
         parcel = None
@@ -117,11 +116,7 @@ class MessageQueue:
             self._note_taken(parcel)
             message: Message = parcel.open()
             return message
-        if not block:
-            raise queue.Empty("no message is there")
-        elapsed = now() - started
-        reason = "" if self._may_get_more() else ": no server is running"
-        raise queue.Empty(f"no message came within {elapsed:.3g} seconds{reason}")
+        raise queue.Empty(self._why_empty(now() - started if block else None))
 
     def get_nowait(self) -> Message:
         """Take the next message, without waiting for one.
@@ -210,7 +205,7 @@ class MessageQueue:
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise ValueError(f"count must be a whole number from 1 on, not {count!r}")
         search = _Search(self, wanted)
-        deadline = search.started + _seconds("timeout", timeout)
+        deadline = search.started + seconds("timeout", timeout)
         while True:
             parcels = search.look()
             if len(parcels) < count:
@@ -236,18 +231,35 @@ class MessageQueue:
         if self._home is None:
             raise NotRunning("no message can come where no server was started: call start() first")
         search = _Search(self, wanted)
-        deadline = search.started + _seconds("quiet", quiet)
+        deadline = search.started + seconds("quiet", quiet)
         while not (found := search.look()):
             if not search.may_go_on(deadline):
                 return
         raise search.surprise(found[0], quiet)
 
+    def _why_empty(self, waited: float | None) -> str:
+        """Say that there is no message, and what to do.
+
+        :param waited: How long was waited for one, in seconds; None if not at all.
+        """
+        place = self._place()
+        if not place:
+            return "no message is there, and no server was started: call start() first"
+        if not self._may_get_more():
+            return f"no message is there, and no server runs on {place}: call start() first"
+        if waited is None:
+            return f"no message is there, on {place}: wait() waits for one that is yet to come"
+        return (
+            f"no message came to {place} within {waited:.3g} seconds: "
+            "give a longer timeout, or see in sessions() what clients did"
+        )
+
+    def _place(self) -> str:
+        """Give the host and port, if a server has ever filled this queue."""
+        return "" if self._home is None else "{host} port {port}".format(**self._home.where)
+
     def _may_get_more(self) -> bool:
         return self._home is not None and not self._home.ended
-
-    def _is_fed(self) -> bool:
-        """Say whether a running server fills this queue."""
-        return self._home is not None and self._home.is_alive()
 
     def _attach(self, home: HomeEnd) -> None:
         """Be filled from another channel; what is left of the last one stays."""
@@ -334,28 +346,29 @@ class _Search:
         """Make the error that reports a search in vain."""
         elapsed = now() - self.started
         found = [(parcel.peek(), self._unmet[parcel]) for parcel in self._parcels]
-        text, misses = self._criteria.report(found, count, elapsed)
+        place = self._inbox._place()
+        text, misses = self._criteria.report(found, count, elapsed, place)
         if not self._inbox._may_get_more():
-            text += "\nNo server is running, so none can come"
+            text += "\nNo server is running, so none can come: call start() first"
         elif not found:
-            text += "\nDoes the program send to {host} port {port}?".format(**self._where())
+            text += (
+                "\nDoes the program send there?  sessions() shows who connected; "
+                "if it is slow, give a longer timeout"
+            )
+        else:
+            text += (
+                "\nIf it was yet to come, give a longer timeout; sessions() shows what clients did"
+            )
         return MessageNotReceived(text, near_misses=misses, elapsed=elapsed, **self._where())
 
     def surprise(self, parcel: Parcel, quiet: float) -> UnexpectedMessage:
         """Make the error that reports a message that was not to come."""
         elapsed = now() - self.started
         message = parcel.peek()
-        text = self._criteria.report_surprise(message, elapsed, quiet)
+        text = self._criteria.report_surprise(message, elapsed, quiet, self._inbox._place())
+        text += "\nIf it was to come before, take it, or call reset(), before expect_none()"
         return UnexpectedMessage(text, message=message, elapsed=elapsed, **self._where())
 
     def _where(self) -> dict[str, Any]:
         home = self._inbox._home
         return {} if home is None else home.where
-
-
-def _seconds(name: str, value: float) -> float:
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
-    return value

@@ -57,9 +57,13 @@ def _base_port(config: pytest.Config) -> int:
     try:
         port = int(config.getini("smtptest_port"))
     except (TypeError, ValueError, pytest.UsageError) as error:
-        raise pytest.UsageError(f"smtptest_port must be a number: {error}") from None
+        raise pytest.UsageError(
+            f"smtptest_port must be a number, 0 for a free one: {error}"
+        ) from None
     if not 0 <= port <= 65535:
-        raise pytest.UsageError(f"smtptest_port must be from 0 to 65535, not {port}")
+        raise pytest.UsageError(
+            f"smtptest_port must be from 0, for a free one, to 65535, not {port}"
+        )
     return port
 
 

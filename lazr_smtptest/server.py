@@ -116,13 +116,13 @@ class Server:
         self._needs_auth = auth_required
         self._needs_tls_for_auth = auth_require_tls
         if auth_required and not self._offers_auth:
-            raise ValueError("auth_required needs auth, the names and passwords")
+            raise ValueError("auth_required needs auth, such as auth={'kim': 'secret'}")
         if auth_require_tls and self.tls is None:
-            raise ValueError("auth_require_tls needs tls")
+            raise ValueError("auth_require_tls needs tls, such as tls='starttls'")
         self._hidden_extensions = _extensions(hide)
         self.hostname = _text("hostname", hostname)
         if not hostname:
-            raise ValueError("hostname must not be empty")
+            raise ValueError("hostname must not be empty: leave it out, and it is 'localhost'")
         self.ident = _text("ident", ident)
         self.data_size_limit = (
             None
@@ -177,6 +177,7 @@ class QueueServer(Server):
     queue: Any
 
     def __init__(self, host: str, port: int, queue: Any, **options: Any) -> None:
+        _check_names(options)
         super().__init__(host, port, **options)
         self.queue = queue
 
@@ -196,6 +197,15 @@ class QueueServer(Server):
         :param message: The message.
         """
         self.queue.put(message)
+
+
+def _check_names(options: Iterable[str]) -> None:
+    known = Server.__init__.__kwdefaults__ or {}
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(
+            f"a server has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+        )
 
 
 def _text(name: str, value: object) -> str:

@@ -83,7 +83,7 @@ class TLS:
         _check("variant", self.variant, _VARIANTS)
         own = [name for name in ("keyfile", "ca_file") if getattr(self, name) is not None]
         if self.certfile is None and own:
-            raise ValueError(f"{own[0]} needs a certfile")
+            raise ValueError(f"{own[0]} needs a certfile: give that, too, or neither")
         if self.certfile is not None and self.variant != "valid":
             raise ValueError(f"variant {self.variant!r} is made here: give no certfile with it")
 
@@ -133,7 +133,11 @@ def server_context(credentials: Credentials) -> ssl.SSLContext:
         context.load_cert_chain(credentials.certfile, credentials.keyfile, password="")
     except OSError as error:
         names = ", ".join(name for name in credentials[:2] if name)
-        raise type(error)(error.errno, f"no TLS with {names}: {error}") from error
+        raise type(error)(
+            error.errno,
+            f"cannot serve TLS with {names}: {_reason(error)}; certfile must have the "
+            "certificate, and keyfile or certfile its private key, in PEM form and not encrypted",
+        ) from error
     return context
 
 
@@ -149,11 +153,18 @@ def client_context(credentials: Credentials) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=credentials.ca_file)
     except OSError as error:
-        text = f"no trust in {credentials.ca_file}: {error}"
-        raise type(error)(error.errno, text) from error
+        raise type(error)(
+            error.errno,
+            f"cannot trust {credentials.ca_file}: {_reason(error)}; ca_file, or else certfile, "
+            "must have the certificates to trust, in PEM form",
+        ) from error
     # A server's own certificate can be what is trusted; Python 3.13 sets this.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 class _Authority:

@@ -178,6 +178,13 @@ class Unpicklable(Server):
         self.lock = threading.Lock()
 
 
+class Unreturnable(Server):
+    """Can be pickled, and not be unpickled."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        raise LookupError("not here")
+
+
 class Hooked(QueueServer):
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
         if address == "nobody@example.com":

@@ -263,7 +263,8 @@ def test_nobody_came(server):
         assert 0.2 <= time.monotonic() - began < 2
     error = caught.value
     assert str(error) == (
-        f"0 of 1 sessions came to the gate at RCPT within {error.elapsed:.2f} seconds; "
+        f"0 of 1 sessions came to the gate at RCPT on 127.0.0.1 port {server.port} "
+        f"within {error.elapsed:.2f} seconds; "
         "sessions() shows what they did instead"
     )
     assert (error.host, error.port, error.pid) == ("127.0.0.1", server.port, server.pid)

@@ -39,6 +39,7 @@ MODULES = [
     "lazr_smtptest/_describe.py",
     "lazr_smtptest/_destination.py",
     "lazr_smtptest/_detach.py",
+    "lazr_smtptest/_ending.py",
     "lazr_smtptest/_esmtp.py",
     "lazr_smtptest/_fixtures.py",
     "lazr_smtptest/_foreign.py",
