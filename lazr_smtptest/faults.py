@@ -106,6 +106,11 @@ def make_rule(
     if reply is None and not drop and not delay:
         raise ValueError("a fault needs a reply, a delay, or drop")
     encoded = None if reply is None else encode_reply(reply)
+    if stage == "DATA" and encoded is not None and encoded.startswith(b"354") and not drop:
+        raise ValueError(
+            "a fault at DATA that says 354 has the client send content that nobody awaits: "
+            "give a delay alone, drop, or a fault at EOM"
+        )
     return Rule(stage, encoded, when and when.lower(), times, delay, drop)
 
 

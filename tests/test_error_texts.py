@@ -1342,6 +1342,12 @@ def test_options_of_servers(make: Callable[[], object], text: str) -> None:
             {},
             "reply must have one code in all its lines, not 450 and 451: '450 No\\n451 No'",
         ),
+        (
+            ("DATA", "354 Go"),
+            {},
+            "a fault at DATA that says 354 has the client send content that nobody awaits: "
+            "give a delay alone, drop, or a fault at EOM",
+        ),
     ],
 )
 def test_options_of_faults(
@@ -1488,7 +1494,7 @@ def test_a_port_that_is_taken_from_a_worker(controller: QueueController) -> None
 def test_a_port_that_cannot_be(pytester: pytest.Pytester, port: str, text: str) -> None:
     pytester.makeini(f"[pytest]\nsmtptest_port = {port}\n")
     with pytest.raises(pytest.UsageError) as caught:
-        pytester.parseconfigure()
+        pytester.parseconfigure("-p", "no:asyncio")
     assert re.fullmatch(text, str(caught.value))
 
 
