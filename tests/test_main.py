@@ -28,6 +28,7 @@ from typing import Any
 
 import pytest
 from helpers import refused, send, until
+from programs import missing
 
 import lazr_smtptest
 import lazr_smtptest.__main__
@@ -98,6 +99,8 @@ def send_octets(port: int, octets: bytes) -> None:
 
 def server_of(process: subprocess.Popen) -> int:
     """Give the process id of the server process."""
+    if shutil.which("pgrep") is None:
+        missing("the program pgrep is not installed")
     found = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     )
@@ -766,5 +769,6 @@ def test_terminal_whose_output_is_piped(terminal, tmp_path):
 
 
 def test_the_tools_of_these_tests_are_there():
-    assert shutil.which("bash")
-    assert shutil.which("pgrep")
+    for name in "bash", "pgrep":
+        if shutil.which(name) is None:
+            missing(f"the program {name} is not installed")
