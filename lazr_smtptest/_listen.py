@@ -107,4 +107,6 @@ def _named(error: OSError, host: str, port: int) -> OSError:
     }.get(error.errno or 0, "")
     if isinstance(error, socket.gaierror):
         advice = "; the host must be a name or an address of this machine"
+        if host == "localhost":
+            advice = "; /etc/hosts should have this name: add it, or give '127.0.0.1' as the host"
     return type(error)(error.errno, f"cannot listen on {host!r} port {port}: {reason}{advice}")

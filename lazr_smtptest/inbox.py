@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -359,6 +360,11 @@ class _Search:
             text += (
                 "\nIf it was yet to come, give a longer timeout; sessions() shows what clients did"
             )
+        if _runs_in_event_loop():
+            text += (
+                "\nThe event loop of this thread stood still meanwhile; "
+                "if one of its tasks sends, call this on another thread, by asyncio.to_thread()"
+            )
         return MessageNotReceived(text, near_misses=misses, elapsed=elapsed, **self._where())
 
     def surprise(self, parcel: Parcel, quiet: float) -> UnexpectedMessage:
@@ -372,3 +378,15 @@ class _Search:
     def _where(self) -> dict[str, Any]:
         home = self._inbox._home
         return {} if home is None else home.where
+
+
+def _runs_in_event_loop() -> bool:
+    """Say whether this thread runs an event loop of asyncio, which waits for us now."""
+    asyncio = sys.modules.get("asyncio")  # a test that has none need not import it
+    if asyncio is None:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

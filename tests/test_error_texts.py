@@ -11,6 +11,7 @@ here has the text of.
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import errno
 import importlib
@@ -31,7 +32,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from helpers import (
@@ -958,6 +959,22 @@ def test_too_few_messages(controller: QueueController) -> None:
     )
 
 
+def test_no_message_while_the_event_loop_stands_still(controller: QueueController) -> None:
+    async def wait() -> None:
+        controller.wait(0.01)
+
+    async def wait_on_a_thread() -> None:
+        await asyncio.to_thread(controller.wait, 0.01)
+
+    hint = (
+        "\nThe event loop of this thread stood still meanwhile; if one of its tasks sends, "
+        "call this on another thread, by asyncio.to_thread()"
+    )
+    apart = missing(lambda: asyncio.run(wait_on_a_thread()))
+    assert "event loop" not in told(apart)
+    assert told(missing(lambda: asyncio.run(wait()))) == told(apart) + hint
+
+
 def test_no_message_from_a_server_that_was_stopped() -> None:
     with QueueController() as controller:
         there = where(controller)
@@ -1069,6 +1086,20 @@ def test_a_host_that_there_is_not() -> None:
     assert str(error) == (
         f"[Errno {reason.errno}] cannot listen on 'no-such-host.invalid' port 0: "
         f"{reason.strerror}; the host must be a name or an address of this machine"
+    )
+
+
+def test_a_machine_that_does_not_know_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a bare chroot, which has no /etc/hosts."""
+
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert str(not_listening("localhost", 0)) == (
+        f"[Errno {socket.EAI_NONAME}] cannot listen on 'localhost' port 0: "
+        "Name or service not known; /etc/hosts should have this name: "
+        "add it, or give '127.0.0.1' as the host"
     )
 
 
