@@ -104,7 +104,7 @@ def test_examples_of_page(page):
     text = page.read_text("utf-8")
     shown = [DOCS / name for name in re.findall(r"^ *\.\. literalinclude:: (.+)$", text, re.M)]
     assert {path.resolve() for path in shown} <= TESTED_FILES
-    tried = run_text(text, page.name) + len(shown)
+    tried = run_text(text, page.name) + len(shown) + len(re.findall(r"^\.\. file: ", text, re.M))
     assert bool(tried) == (page.name not in WITHOUT_EXAMPLES)
 
 
