@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    _base_port(config)  # what is wrong with it is said at once
+    # What is wrong with these is said at once.
+    _base_port(config)
+    _is_strict(config)
     config.addinivalue_line(
         "markers",
         "smtptest(**options): run the test's SMTP server with these options, "
@@ -65,6 +67,13 @@ def _base_port(config: pytest.Config) -> int:
             f"smtptest_port must be from 0, for a free one, to 65535, not {port}"
         )
     return port
+
+
+def _is_strict(config: pytest.Config) -> bool:
+    try:
+        return bool(config.getini("smtptest_strict"))
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        raise pytest.UsageError(f"smtptest_strict must be true or false: {error}") from None
 
 
 def _worker(config: pytest.Config) -> str:
@@ -148,7 +157,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     result = yield
     used = item.stash.get(_USED, [])
-    if used and item.config.getini("smtptest_strict"):
+    if used and _is_strict(item.config):
         from lazr_smtptest._fixtures import check_all_read
 
         check_all_read(used)

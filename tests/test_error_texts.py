@@ -1529,6 +1529,15 @@ def test_a_port_that_cannot_be(pytester: pytest.Pytester, port: str, text: str) 
     assert re.fullmatch(text, str(caught.value))
 
 
+def test_a_strictness_that_cannot_be(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nsmtptest_strict = perhaps\n")
+    with pytest.raises(pytest.UsageError) as caught:
+        pytester.parseconfigure("-p", "no:asyncio")
+    assert str(caught.value) == (
+        "smtptest_strict must be true or false: invalid truth value 'perhaps'"
+    )
+
+
 # That there is a test for each.
 
 #: Raised within the server process, for itself.
