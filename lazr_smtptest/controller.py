@@ -170,9 +170,10 @@ class Controller(Controls):
     def start(self) -> None:
         """Start the server process, and wait until it serves.
 
-        Clients may connect as soon as this returns.  A server process that
-        died is cleaned up after first.  Where any free port will do, the one
-        of the last time is taken again if it still is free.
+        Clients may connect as soon as this returns.  What a server
+        process that died has left behind is removed first.  A server that was
+        made with port 0 keeps its port when it is started again, if that is
+        still free.
 
         :raises AlreadyRunning: It runs already.
         :raises ImportError: uvloop was asked for and is not installed.
