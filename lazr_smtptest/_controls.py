@@ -88,8 +88,8 @@ class Controls:
         :raises ServerDied: The server process has ended by itself.
         :raises ServerStuck: It did not answer.
         :raises TypeError: A value is of the wrong type.
-        :raises ValueError: There is no such stage, the reply is none, or
-            another value is not possible.
+        :raises ValueError: There is no such stage, the reply does not begin
+            with a code, or another value is not possible.
 
         >>> from lazr_smtptest import QueueController
         >>> with QueueController() as controller:

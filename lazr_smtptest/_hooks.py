@@ -11,6 +11,9 @@ from lazr_smtptest.server import EXTENSIONS
 
 __all__ = ["HookFailed", "HookedSMTP"]
 
+#: Commands whose hooks return the reply, and nothing else.
+_REPLYING = {"HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
+
 
 class HookFailed(Exception):
     """A hook raised, and the test process has been told.
@@ -41,6 +44,10 @@ class HookedSMTP(Connection):
             args = (args[0], self._advertised(args[1]))
         try:
             status = await super()._call_handler_hook(command, *args)
+            if status is None and command in _REPLYING:
+                raise TypeError(
+                    f"handle_{command} must return a reply, such as '250 OK', not None"
+                )
         except Exception as error:
             if hasattr(self.event_handler, "handle_exception"):
                 raise  # that is aiosmtpd's own way to deal with it

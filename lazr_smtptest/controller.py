@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import sys
@@ -65,6 +66,25 @@ def _positive(name: str, value: float) -> float:
     return float(seconds(name, value))
 
 
+def _check_server(server: Server) -> None:
+    """Find what is wrong with a user's class before a client meets with it.
+
+    :raises TypeError: It is no `Server`, was not set up as one, or has a
+        coroutine where nobody would await it.
+    """
+    if not isinstance(server, Server):
+        raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
+    kind = type(server).__name__
+    if not hasattr(server, "tls"):
+        raise TypeError(f"{kind}.__init__ must call super().__init__(), and does not")
+    for name in ("handle_message", "reset"):
+        if inspect.iscoroutinefunction(getattr(server, name)):
+            raise TypeError(
+                f"{kind}.{name} must be made by def, not by async def: "
+                "it is called on a thread, and nobody awaits it"
+            )
+
+
 class Controller(Controls):
     """Runs a `Server` in a process of its own.
 
@@ -79,7 +99,9 @@ class Controller(Controls):
     :param reset_timeout: How long `reset` may take, in seconds.
     :param uvloop: Whether the server process uses uvloop's event loop; by
         default if it is installed.
-    :raises TypeError: The server is no `Server`.
+    :raises TypeError: The server is no `Server`, or its class is not right:
+        its ``__init__`` does not call that of `Server`, or ``handle_message``
+        or ``reset`` is a coroutine.
     :raises ValueError: There is no such start method, or a timeout is not
         positive.
 
@@ -102,8 +124,7 @@ class Controller(Controls):
         reset_timeout: float = 5.0,
         uvloop: bool | None = None,
     ) -> None:
-        if not isinstance(server, Server):
-            raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
+        _check_server(server)
         self.server = server
         check_queue(self.server)
         self._context = _context(start_method)
@@ -149,9 +170,10 @@ class Controller(Controls):
     def start(self) -> None:
         """Start the server process, and wait until it serves.
 
-        Clients may connect as soon as this returns.  A server process that
-        died is cleaned up after first.  Where any free port will do, the one
-        of the last time is taken again if it still is free.
+        Clients may connect as soon as this returns.  What a server
+        process that died has left behind is removed first.  A server that was
+        made with port 0 keeps its port when it is started again, if that is
+        still free.
 
         :raises AlreadyRunning: It runs already.
         :raises ImportError: uvloop was asked for and is not installed.

@@ -100,7 +100,7 @@ def make_rule(
         drop = ""
     elif drop not in _DROPS:
         known = ", ".join(map(repr, _DROPS))
-        raise ValueError(f"drop must be True, False, {known}, not {drop!r}")
+        raise ValueError(f"drop must be True, False or one of {known}, not {drop!r}")
     if reply is not None and drop in ("before", "instead"):
         raise ValueError(f"drop={drop!r} means that there is no reply: give one or the other")
     if reply is None and not drop and not delay:
@@ -132,6 +132,7 @@ def encode_reply(reply: str) -> bytes:
     :param reply: The code and the text; further lines of text, after line
         feeds, may begin with the code or not.
     :return: The lines, without the last line's end.
+    :raises TypeError: It is no string.
     :raises ValueError: It does not begin with a code, or has a character in
         it that cannot be sent.
 

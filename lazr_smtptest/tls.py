@@ -217,4 +217,5 @@ def _remove(folder: Path, owner: int) -> None:
 
 def _check(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be {', '.join(map(repr, known))}, not {value!r}")
+        choice = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        raise ValueError(f"{name} must be {choice}, not {value!r}")

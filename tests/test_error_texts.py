@@ -803,6 +803,29 @@ def test_a_hook_that_raises() -> None:
     assert told(error) == "Hooked.handle_RCPT raised KeyError: 'broken'" + FOR_THE_SERVER
 
 
+class Forgetful(QueueServer):
+    """Its hooks forget what they are asked for."""
+
+    async def handle_MAIL(self, *of_the_session: Any) -> None:
+        """Take the sender, and say nothing."""
+
+    async def handle_NOOP(self, *of_the_session: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("line", "command"), [("MAIL FROM:<kim@example.com>", "MAIL"), ("NOOP", "NOOP")]
+)
+def test_a_hook_without_a_reply(line: str, command: str) -> None:
+    reason = f"handle_{command} must return a reply, such as '250 OK', not None"
+    with WithServer(Forgetful) as controller:
+        with connected(controller) as client:
+            client.ehlo()
+            assert client.docmd(line) == (451, f"4.3.0 Error: (TypeError) {reason}".encode())
+        error = failure(controller, controller.queue.get_nowait)
+    assert told(error) == f"Forgetful.handle_{command} raised TypeError: {reason}" + FOR_THE_SERVER
+
+
 class Drained(queue.Queue):  # type: ignore[type-arg]
     """A queue that takes, and gives nothing."""
 
@@ -1233,6 +1256,18 @@ SERVER_OPTIONS = (
     "tls, auth, auth_required, auth_require_tls, hide, hostname, ident, data_size_limit, "
     "line_length_limit, recipient_limit, reset_on_rset"
 )
+
+
+class _NotSetUp(Server):
+    def __init__(self):  # type: ignore[no-untyped-def]
+        pass
+
+
+class _Awaiting(Server):
+    async def handle_message(self, message):  # type: ignore[no-untyped-def, override]
+        pass
+
+
 _STAGES = "CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, EOM, RSET, NOOP, QUIT"
 _EXTENSIONS = (
     "8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP, PIPELINING, SIZE, SMTPUTF8, STARTTLS"
@@ -1245,6 +1280,15 @@ _EXTENSIONS = (
         (
             lambda: Controller("localhost"),  # type: ignore[arg-type]
             "server must be a lazr_smtptest Server, not 'localhost'",
+        ),
+        (
+            lambda: Controller(_NotSetUp()),
+            "_NotSetUp.__init__ must call super().__init__(), and does not",
+        ),
+        (
+            lambda: Controller(_Awaiting()),
+            "_Awaiting.handle_message must be made by def, not by async def: "
+            "it is called on a thread, and nobody awaits it",
         ),
         (
             lambda: Controller(QueueServer("localhost", 0, 3)),
@@ -1279,10 +1323,10 @@ _EXTENSIONS = (
             lambda: Server(tls=7),  # type: ignore[arg-type]
             "tls must be a TLS, 'starttls' or 'implicit', not 7",
         ),
-        (lambda: Server(tls="ssl"), "mode must be 'starttls', 'implicit', not 'ssl'"),
+        (lambda: Server(tls="ssl"), "mode must be 'starttls' or 'implicit', not 'ssl'"),
         (
             lambda: TLS(variant="revoked"),
-            "variant must be 'valid', 'expired', 'wrong-host', 'untrusted', not 'revoked'",
+            "variant must be 'valid', 'expired', 'wrong-host' or 'untrusted', not 'revoked'",
         ),
         (
             lambda: TLS(keyfile="key.pem"),
@@ -1345,7 +1389,7 @@ def test_options_of_servers(make: Callable[[], object], text: str) -> None:
         (
             ("MAIL",),
             {"drop": "later"},
-            "drop must be True, False, 'before', 'instead', 'after', not 'later'",
+            "drop must be True, False or one of 'before', 'instead', 'after', not 'later'",
         ),
         (
             ("MAIL", "450 No"),

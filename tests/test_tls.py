@@ -1059,7 +1059,7 @@ def test_hooks_see_tls_in_the_session(loop):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"mode": "ssl"}, "mode must be 'starttls', 'implicit', not 'ssl'"),
+        ({"mode": "ssl"}, "mode must be 'starttls' or 'implicit', not 'ssl'"),
         ({"mode": None}, "mode must be"),
         ({"mode": "STARTTLS"}, "mode must be"),
         ({"variant": "revoked"}, "variant must be .*'wrong-host'.*not 'revoked'"),
