@@ -172,6 +172,13 @@ class Message(EmailMessage):
     envelope: Envelope
     raw: bytes
 
+    def __repr__(self) -> str:
+        if not hasattr(self, "envelope"):  # not made by `parse`
+            return super().__repr__()
+        from lazr_smtptest._describe import headline  # which is built on this class
+
+        return f"<Message {headline(self)}>"
+
     def header(self, name: str, default: str = "") -> str:
         """Give a header field, unfolded and decoded (RFC 2047).
 

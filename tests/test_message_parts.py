@@ -55,6 +55,19 @@ PDF = (
 # Headers.
 
 
+def test_it_is_shown_in_one_line():
+    message = make(b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n folded\r\n\r\nHello.\r\n")
+    assert repr(message) == (
+        "<Message from <kim@example.com> to <lee@example.com>, <bcc@example.com>, "
+        "subject 'Grüße folded'>"
+    )
+    assert repr([message]) == f"[{message!r}]"
+
+
+def test_one_that_was_not_received_is_shown_somehow():
+    assert "Message object at" in repr(Message())
+
+
 def test_headers():
     message = make(
         b"Received: one\r\nX-Other: a\r\nreceived: two\r\n folded\r\n"
