@@ -31,12 +31,9 @@ lost with the process, and each would cost a change of threads.
 from __future__ import annotations
 
 import fcntl
-import os
 import sys
-import threading
-import weakref
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ctypes import Array, c_uint64
@@ -49,11 +46,9 @@ __all__ = [
     "FAILED",
     "FORGET",
     "FORGOTTEN",
-    "FORKING",
     "LOGGED",
     "Channel",
     "ServerEnd",
-    "disown_in_children",
     "open_channel",
 ]
 
@@ -65,10 +60,6 @@ COUNTED = ACCEPTED, FAILED, FORGOTTEN, LOGGED = 0, 1, 2, 3
 #: Stands for a message where everything before it is to be forgotten, for a
 #: reader that has passed some of it on.
 FORGET = "forget"
-
-#: Held while descriptors are closed that a forked child would close again,
-#: and held over every fork: the child would hit what has that number by then.
-FORKING = threading.RLock()
 
 
 class ServerEnd(NamedTuple):
@@ -146,37 +137,3 @@ def _enlarge(pipe: int) -> None:
             size //= 2
         else:
             return
-
-
-class Disownable(Protocol):
-    """Something that a forked child has no part in."""
-
-    def disown(self) -> None: ...
-
-
-_disownable: weakref.WeakSet[Disownable] = weakref.WeakSet()
-
-
-def disown_in_children(thing: Disownable) -> None:
-    """Have the ``disown`` of something called in every child that is forked.
-
-    A child that kept the lifeline's writing end would keep the server process
-    alive after the test process had died.  multiprocessing's own sentinel of
-    the parent has that flaw.
-
-    :param thing: What has the method.
-    """
-    _disownable.add(thing)
-
-
-def _after_fork_in_child() -> None:
-    for thing in list(_disownable):
-        thing.disown()
-    FORKING.release()
-
-
-os.register_at_fork(
-    before=FORKING.acquire,
-    after_in_parent=FORKING.release,
-    after_in_child=_after_fork_in_child,
-)

@@ -8,8 +8,8 @@ from lazr_smtptest.errors import NotRunning, ServerDied, ServerStuck, SMTPTestEr
 
 if TYPE_CHECKING:
     import ssl
-    from contextlib import AbstractContextManager
 
+    from lazr_smtptest._forks import Turn
     from lazr_smtptest._home import HomeEnd
     from lazr_smtptest.faults import Fault, Gate
     from lazr_smtptest.server import Server
@@ -24,7 +24,7 @@ class Controls:
 
     # These are the controller's.
     server: Server
-    _changing: AbstractContextManager[bool]
+    _changing: Turn
     _home: HomeEnd | None
     _reset_timeout: float
     if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Controls:
         :raises ServerStuck: It did not answer within ``reset_timeout``.
         """
         home = self._running("reset()")
-        with self._changing:
+        with self._changing.lock:
             self._ask(home, "reset")
             home.check()
 

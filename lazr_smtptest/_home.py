@@ -8,8 +8,9 @@ import os
 import select
 from typing import Any
 
-from lazr_smtptest._channel import FORKING, Channel, disown_in_children
+from lazr_smtptest._channel import Channel
 from lazr_smtptest._clock import now
+from lazr_smtptest._forks import FORKING, disown_in_children
 from lazr_smtptest._frames import encode
 from lazr_smtptest._pickup import TRANSIT_TIMEOUT, Pickup
 from lazr_smtptest._watch import LONGEST_WAIT
@@ -193,8 +194,10 @@ class HomeEnd(Pickup):
     def disown(self) -> None:
         """Close a forked child's copy; the child has no part in the channel.
 
-        Takes no lock: the thread that held it may not exist here.
+        It has a lock of its own: the thread that held the other may not exist here.
         """
+        self._watch.make_lock()
+        self._lock = self._watch.lock
         self._arrivals.ended = True
         self._close_pipes()
 

@@ -18,8 +18,9 @@ from multiprocessing.process import BaseProcess, current_process
 from typing import Any
 
 from lazr_smtptest import _child
-from lazr_smtptest._channel import FORKING, ServerEnd, open_channel
+from lazr_smtptest._channel import ServerEnd, open_channel
 from lazr_smtptest._ending import describe_end
+from lazr_smtptest._forks import FORKING
 from lazr_smtptest._home import HomeEnd
 from lazr_smtptest._shipment import Shipment
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout

@@ -54,13 +54,21 @@ class Watch:
         self._wake, self._waker = connection.Pipe(duplex=False)
         os.set_blocking(self._wake.fileno(), False)
         os.set_blocking(self._waker.fileno(), False)
+        self.is_closed = False
+        self.make_lock()
+
+    def make_lock(self) -> None:
+        """Have a lock that no thread holds, and nobody who watches.
+
+        A forked child needs a new one: threads that hold the old one do not
+        exist there.
+        """
         # Reentrant, because a signal handler may call in here, too.  It is
         # taken as itself, because a Condition's own ``with`` is Python code,
         # where an exception from a signal handler would leave it locked.
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self.watcher: int | None = None
-        self.is_closed = False
 
     def wait_for(self, attempt: Callable[[], T | None], timeout: float) -> T | None:
         """Take in records until an attempt succeeds, or time or process end.

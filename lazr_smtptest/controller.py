@@ -7,7 +7,6 @@ import inspect
 import math
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from lazr_smtptest._destination import (
     is_acknowledged,
     message_queue,
 )
+from lazr_smtptest._forks import Turn
 from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied
 from lazr_smtptest.inbox import MessageQueue
 from lazr_smtptest.server import QueueServer, Server
@@ -132,7 +132,7 @@ class Controller(Controls):
         self._stop_timeout = _positive("stop_timeout", stop_timeout)
         self._reset_timeout = _positive("reset_timeout", reset_timeout)
         self._uvloop = uvloop
-        self._changing = threading.RLock()
+        self._changing = Turn()
         self._port: int | None = None
         self._home: HomeEnd | None = None
         self._filler: QueueFiller | None = None
@@ -181,7 +181,7 @@ class Controller(Controls):
         :raises StartError: The server process could not begin.
         :raises StartTimeout: It was not ready within ``start_timeout``.
         """
-        with self._changing:
+        with self._changing.lock:
             if self.is_running:
                 raise AlreadyRunning(
                     f"the server runs already, in process {self.pid} on {self.host} "
@@ -205,7 +205,7 @@ class Controller(Controls):
         :raises ServerDied: The server process had ended by itself, no call had
             said so yet, and there is no `MessageQueue` whose next call will.
         """
-        with self._changing:
+        with self._changing.lock:
             home = self._take_down()
         if home is None:
             return
@@ -215,7 +215,7 @@ class Controller(Controls):
 
     def _give_up(self) -> None:
         """End a server process that is known to be stuck, without asking first."""
-        with self._changing:
+        with self._changing.lock:
             if self._home is not None:
                 self._home.counterpart.kill()
             self._take_down()

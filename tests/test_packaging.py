@@ -43,6 +43,7 @@ MODULES = [
     "lazr_smtptest/_esmtp.py",
     "lazr_smtptest/_fixtures.py",
     "lazr_smtptest/_foreign.py",
+    "lazr_smtptest/_forks.py",
     "lazr_smtptest/_frames.py",
     "lazr_smtptest/_given.py",
     "lazr_smtptest/_home.py",

@@ -19,6 +19,8 @@ import textwrap
 import threading
 import time
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import START_METHODS, connected, gone, send, send_to, subjects, until
@@ -28,6 +30,7 @@ from lazr_smtptest import (
     Controller,
     HandlerError,
     MessageQueue,
+    NotRunning,
     QueueController,
     QueueServer,
     Server,
@@ -283,6 +286,59 @@ def test_a_forked_child_that_exits_as_usual_harms_no_server():
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("['alive']\n", "", 0)
+
+
+def forked(work: Callable[[], object]) -> int | None:
+    """Do something in a forked child, for ten seconds at most.
+
+    :return: Its exit code: 0 if nothing was raised.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def use_as_a_child(controller: QueueController) -> None:
+    """Do with a parent's controller what a child may try."""
+    assert not controller.is_running
+    for call in (controller.queue.get_nowait, controller.reset, controller.sessions):
+        with pytest.raises(NotRunning, match="belongs to process"):
+            call()
+    controller.stop()
+    controller.start()
+    send_to(controller, "to the child")
+    assert subjects(controller) == ["to the child"]
+    controller.stop()
+
+
+def test_locks_of_other_threads_hold_up_no_forked_child():
+    with QueueController() as controller, ThreadPoolExecutor(1) as pool:
+        locked, done = threading.Event(), threading.Event()
+
+        def hold():
+            with controller._changing.lock, controller._home._watch.lock:
+                locked.set()
+                assert done.wait(15)
+
+        holding = pool.submit(hold)
+        assert locked.wait(5)
+        try:
+            assert forked(lambda: use_as_a_child(controller)) == 0
+        finally:
+            done.set()
+        holding.result()
+        send_to(controller, "to the parent")
+        assert subjects(controller) == ["to the parent"]
 
 
 # Descriptors and streams.
