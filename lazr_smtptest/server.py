@@ -8,7 +8,8 @@ stored in the server process, and the test process does not see it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._version import __version__
@@ -177,7 +178,7 @@ class QueueServer(Server):
     queue: Any
 
     def __init__(self, host: str, port: int, queue: Any, **options: Any) -> None:
-        _check_names(options)
+        _check_names(super().__init__, options)
         super().__init__(host, port, **options)
         self.queue = queue
 
@@ -199,8 +200,17 @@ class QueueServer(Server):
         self.queue.put(message)
 
 
-def _check_names(options: Iterable[str]) -> None:
-    known = Server.__init__.__kwdefaults__ or {}
+def _check_names(make: Callable[..., None], options: Iterable[str]) -> None:
+    """See to it that there are such options, as far as can be told.
+
+    :param make: What gets them; a subclass can have put its own in between.
+    """
+    parameters = inspect.signature(make).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [
+        parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
+    ]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise TypeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import multiprocessing
 import os
@@ -377,6 +378,34 @@ def test_a_controller_wants_a_server():
 def test_a_queue_wants_put():
     with pytest.raises(TypeError, match="put"):
         Controller(QueueServer("localhost", 0, object()))
+
+
+class Labelled(Server):
+    def __init__(self, *args, label, **options):
+        super().__init__(*args, **options)
+        self.label = label
+
+
+class LabelledQueueServer(QueueServer, Labelled):
+    pass
+
+
+def test_options_of_a_class_in_between_are_its_own_affair():
+    server = LabelledQueueServer("localhost", 0, MessageQueue(), label="a", ident="b")
+    assert (server.label, server.ident) == ("a", "b")
+
+
+def test_options_of_a_constructor_that_was_wrapped(monkeypatch):
+    original = Server.__init__
+
+    @functools.wraps(original)
+    def wrapped(*args, **options):
+        original(*args, **options)
+
+    monkeypatch.setattr(Server, "__init__", wrapped)
+    assert QueueServer("localhost", 0, MessageQueue(), ident="a").ident == "a"
+    with pytest.raises(TypeError, match="a server has no option 'idnt'; it has tls, auth, "):
+        QueueServer("localhost", 0, MessageQueue(), idnt="a")
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
