@@ -13,6 +13,7 @@ import signal
 import socket
 import warnings
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
 from typing import Any
@@ -23,6 +24,7 @@ from lazr_smtptest._ending import describe_end
 from lazr_smtptest._forks import FORKING
 from lazr_smtptest._home import HomeEnd
 from lazr_smtptest._shipment import Shipment
+from lazr_smtptest._watch import RAISING
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server
 
@@ -57,7 +59,7 @@ def standard_descriptors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Start a process without a warning, and without a Ctrl-C in between.
+    """Start a process without a warning, and without an exception in between.
 
     One at a time: the warning filters are the whole process's.
 
@@ -65,10 +67,12 @@ def _undisturbed() -> Iterator[None]:
     may stay locked in the child for ever; `_child` sees to it that none such
     is needed.  A Ctrl-C would be raised in the child, before that can ignore
     it; blocked signals are inherited, and it unblocks them when it is ready.
+    Here, what a signal handler raised would be lost, or have multiprocessing
+    lose the child.
     """
     with FORKING, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
         try:
             yield
         finally:
@@ -118,6 +122,9 @@ def launch(
         home = HomeEnd(channel)
         try:
             process = _process(context, server, sockets, channel.theirs, acknowledged, uvloop)
+            if context.get_start_method() == "forkserver":
+                # Not with signals blocked: all its children would inherit that.
+                forkserver.ensure_running()
             with _undisturbed(), _free_to_have_children():
                 process.start()
             home.counterpart.attach(process, host, port)

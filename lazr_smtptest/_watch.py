@@ -19,7 +19,7 @@ from lazr_smtptest._arrivals import Arrivals
 from lazr_smtptest._clock import now
 from lazr_smtptest._counterpart import Counterpart
 
-__all__ = ["LONGEST_WAIT", "Watch"]
+__all__ = ["LONGEST_WAIT", "RAISING", "Watch"]
 
 #: Seconds that one wait may take; poll(2) cannot count further than 24 days.
 LONGEST_WAIT = 86_400.0
@@ -28,7 +28,7 @@ LONGEST_WAIT = 86_400.0
 _LEAVE_TIMEOUT = 5.0
 
 #: Signals whose Python handlers often raise: Ctrl-C, a test's time limit.
-_RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM})
+RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM})
 
 T = TypeVar("T")
 
@@ -172,7 +172,7 @@ class Watch:
             return False
         if threading.current_thread() is not threading.main_thread():
             return self._take_in_undisturbed()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _RAISING)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
         try:
             return self._take_in_undisturbed()
         finally:

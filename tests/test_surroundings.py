@@ -215,6 +215,59 @@ def test_an_interrupted_start_or_stop_can_be_followed_by_another():
     controller.stop()
 
 
+@pytest.mark.parametrize("name", ["SIGALRM", "SIGINT", "SIGTERM"])
+def test_what_a_signal_handler_raises_at_the_fork_is_raised_by_start(name):
+    done = run(
+        f"""
+        import multiprocessing, os, signal
+        from lazr_smtptest import QueueController
+        from helpers import send_to, subjects, until
+
+        class Interrupted(BaseException):
+            pass
+
+        def interrupt(*_):
+            signal.signal(signal.{name}, signal.SIG_IGN)
+            raise Interrupted
+
+        signal.signal(signal.{name}, interrupt)
+        os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.{name}))
+        controller = QueueController()
+        try:
+            controller.start()
+        except Interrupted:
+            print("interrupted")
+        until(lambda: not multiprocessing.active_children())
+        try:
+            print(os.waitpid(-1, 0))
+        except ChildProcessError:
+            print("no child is left")
+        with controller:
+            send_to(controller, "fine")
+            print(subjects(controller))
+        """
+    )
+    assert (done.stdout, done.stderr) == ("interrupted\nno child is left\n['fine']\n", "")
+
+
+@pytest.mark.timeout(60)
+def test_a_fork_server_that_was_started_here_blocks_no_signals():
+    done = run(
+        """
+        import multiprocessing, signal, sys
+        from multiprocessing import resource_tracker
+        from lazr_smtptest import QueueController
+        resource_tracker.ensure_running()
+        with QueueController(start_method="forkserver"):
+            pass
+        context = multiprocessing.get_context("forkserver")
+        with context.Pool(1) as pool:
+            print(*pool.apply(signal.pthread_sigmask, [signal.SIG_BLOCK, []]))
+        """
+    )
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
 def test_stop_in_a_signal_handler_while_the_main_thread_waits():
     elapsed = []
     controller = QueueController()
