@@ -11,11 +11,12 @@ import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["FORKING", "Turn", "disown_in_children"]
+__all__ = ["FORKING", "STARTING", "Turn", "disown_in_children"]
 
-#: Held over every fork, and while descriptors are made or closed: a child
-#: forked in between would keep those that nobody has registered yet, and would
-#: close others again, and hit what has that number by then.
+#: Held while descriptors are closed that a forked child would close again,
+#: and held over every fork: the child would hit what has that number by then.
+#: Nobody may fork while holding it: other modules have such locks, too, and
+#: who forks takes those first that came last.
 FORKING = threading.RLock()
 
 
@@ -53,6 +54,12 @@ class Turn:
     def disown(self) -> None:
         """Have a lock, in a forked child, that no other thread holds."""
         self.lock = threading.RLock()
+
+
+#: For starting a process, and for closing one that has ended: as it starts
+#: one, multiprocessing looks at all, and stumbles over one that is half closed.
+#: Whoever needs `FORKING`, too, takes this first.
+STARTING = Turn()
 
 
 def _after_fork_in_child() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lazr_smtptest._channel import Channel
 from lazr_smtptest._clock import now
-from lazr_smtptest._forks import FORKING, disown_in_children
+from lazr_smtptest._forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._frames import encode
 from lazr_smtptest._pickup import TRANSIT_TIMEOUT, Pickup
 from lazr_smtptest._watch import LONGEST_WAIT
@@ -188,7 +188,8 @@ class HomeEnd(Pickup):
         """
         with self._lock:
             self._watch.call_off()
-            self._close_pipes()
+            with STARTING.lock:
+                self._close_pipes()
         self._arrivals.pass_on_logs()
 
     def disown(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from lazr_smtptest import _child
 from lazr_smtptest._channel import ServerEnd, open_channel
 from lazr_smtptest._ending import describe_end
-from lazr_smtptest._forks import FORKING
+from lazr_smtptest._forks import STARTING
 from lazr_smtptest._home import HomeEnd
 from lazr_smtptest._shipment import Shipment
 from lazr_smtptest._watch import RAISING
@@ -70,7 +70,7 @@ def _undisturbed() -> Iterator[None]:
     Here, what a signal handler raised would be lost, or have multiprocessing
     lose the child.
     """
-    with FORKING, warnings.catch_warnings():
+    with STARTING.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
         try:

@@ -394,6 +394,42 @@ def test_locks_of_other_threads_hold_up_no_forked_child():
         assert subjects(controller) == ["to the parent"]
 
 
+def test_starting_while_another_thread_forks():
+    """Another module holds a lock of its own over each fork, as the standard library's do."""
+    done = run(
+        """
+        import os, sys, threading, warnings
+        from lazr_smtptest import QueueController
+        warnings.simplefilter("ignore", DeprecationWarning)
+        controller = QueueController()
+        with controller:
+            pass
+        theirs = threading.RLock()
+        os.register_at_fork(
+            before=theirs.acquire, after_in_parent=theirs.release, after_in_child=theirs.release
+        )
+        enough = threading.Event()
+
+        def fork():
+            while not enough.is_set():
+                if (pid := os.fork()) == 0:
+                    os._exit(0)
+                os.waitpid(pid, 0)
+
+        sys.setswitchinterval(1e-6)
+        forking = threading.Thread(target=fork, daemon=True)
+        forking.start()
+        for _ in range(100):
+            with controller:
+                pass
+        enough.set()
+        forking.join()
+        print("done")
+        """
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
 # Descriptors and streams.
 
 
