@@ -89,8 +89,10 @@ class Sink:
         with self._until_signalled(), self._controller as controller:
             # timeout(1), and a terminal that goes away, signal the whole process
             # group; what the server process had not handed on would be lost.
-            with contextlib.suppress(PermissionError):  # it was spawned, not forked
-                os.setpgid(controller.pid or 0, 0)
+            assert controller.pid is not None
+            # It can be done to what was forked, and not to what was spawned since.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.setpgid(controller.pid, 0)
             for stage, reply in faults:
                 controller.fault(stage, reply)
             self._receiving = True  # clients may know the port already, and do from here on
