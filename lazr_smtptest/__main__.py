@@ -12,11 +12,11 @@ import mailbox
 import os
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from lazr_smtptest import _keep
 from lazr_smtptest._show import JSONPrinter, Printer, announcement
-from lazr_smtptest._sink import Sink
+from lazr_smtptest._sink import OutputStuck, Sink
 from lazr_smtptest._version import __version__
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lazr-smtptest",
         description="Run an SMTP server that accepts every message and prints it.",
-        epilog="It ends on Ctrl-C and on SIGTERM.  The exit status is 0; or 1 if the server "
+        epilog="It ends on Ctrl-C, SIGTERM and SIGHUP.  The exit status is 0; or 1 if the server "
         "failed, the time ran out, or fewer than N messages came; or 2 for wrong arguments.",
     )
     add = parser.add_argument
@@ -91,8 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Blocks until so many messages have come, the time is up, or there is a
-    SIGINT or SIGTERM; and then for as long as it takes to stop, 10 seconds at
-    most.
+    SIGINT, SIGTERM or SIGHUP; and then for as long as it takes to stop, 10
+    seconds at most, and to hand on what is there, 10 seconds a message at most.
 
     :param arguments: The arguments; those of the process if None.
     :return: The exit status: 0, or 1 if the server failed, the time was up or
@@ -112,11 +112,24 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(Sink(controller, options.count, options.timeout), options)
     except BrokenPipeError:  # whoever read what was printed has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0 if options.count is None else 1
     except (ImportError, OSError, mailbox.Error, SMTPTestError) as error:
-        print(f"lazr-smtptest: {error}", file=sys.stderr)
+        if isinstance(error, OutputStuck):
+            _drop_output()
+        _print(f"lazr-smtptest: {error}", sys.stderr)
         return 1
+
+
+def _drop_output() -> None:
+    """Let what is left in a buffer go nowhere when the process ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is not None:  # as it is where it is closed; and that is not for print()
+        print(text, file=stream, flush=True)
 
 
 def _run(sink: Sink, options: argparse.Namespace) -> int:
@@ -125,18 +138,18 @@ def _run(sink: Sink, options: argparse.Namespace) -> int:
             sink.uses.append(kept.enter_context(_keep.maildir(options.maildir)))
         if options.mbox:
             sink.uses.append(kept.enter_context(_keep.mbox(options.mbox)))
-        if not options.quiet and sys.stdout is not None:  # it is None where it is closed
+        if not options.quiet and sys.stdout is not None:
             sink.uses.append((JSONPrinter if options.json else Printer)(sys.stdout))
         if sink.run(options.fault, lambda controller: _announce(controller, options)):
             return 0
-    print("lazr-smtptest: " + "\n".join(sink.report()), file=sys.stderr)
+    _print("lazr-smtptest: " + "\n".join(sink.report()), sys.stderr)
     return 1
 
 
 def _announce(controller: QueueController, options: argparse.Namespace) -> None:
     if options.quiet and options.port:  # otherwise nobody would know the port
         return
-    print(announcement(controller), file=sys.stderr if options.json else sys.stdout, flush=True)
+    _print(announcement(controller), sys.stderr if options.json else sys.stdout)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
+from lazr_smtptest._clock import now
 from lazr_smtptest.message import Envelope, Message
 
 __all__ = ["maildir", "mbox"]
+
+#: Seconds that another program may keep an mbox file locked.
+_LOCK_TIMEOUT = 5.0
+
+#: Seconds between two attempts to lock it.
+_LOCK_INTERVAL = 0.01
 
 
 @contextlib.contextmanager
@@ -40,12 +47,12 @@ def mbox(path: str) -> Iterator[Callable[[int, Message], None]]:
 
     :param path: The file.
     :return: What adds a message to it.  It raises `mailbox.Error` if another
-        program has locked the file.
+        program has kept the file locked for 5 seconds.
     :raises OSError: It cannot be opened or written.
     """
 
     def add(_number: int, message: Message) -> None:
-        box.lock()
+        _lock(box)
         try:
             # Octets: mailbox would parse a message, and write it anew.
             box.add(_from_line(message.envelope) + _delivered(message))
@@ -55,6 +62,17 @@ def mbox(path: str) -> Iterator[Callable[[int, Message], None]]:
 
     with contextlib.closing(mailbox.mbox(path)) as box:
         yield add
+
+
+def _lock(box: mailbox.mbox) -> None:
+    deadline = now() + _LOCK_TIMEOUT
+    while True:
+        try:
+            return box.lock()
+        except mailbox.ExternalClashError:
+            if now() >= deadline:
+                raise
+        time.sleep(_LOCK_INTERVAL)  # a file that is the lock tells nobody when it goes
 
 
 def _from_line(envelope: Envelope) -> bytes:

@@ -22,7 +22,7 @@ _WIDTH = 72
 
 #: Characters that change how a terminal shows others, or that it cannot show.
 _UNSAFE = re.compile(
-    r"[^\n\t -~\xa1-\U0010ffff]"
+    r"[^\n\t -~\xa0-\U0010ffff]"
     r"|[\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
@@ -68,16 +68,16 @@ class Printer:
         """
         self._print(self._title(f" message {number} "), "bold cyan")
         for line in _circumstances(message):
-            self._print(line, "cyan")
+            self._print_line(line, "cyan")
         self._print("")
         for name, value in message.header_items():
-            self._print(f"{name}: {value}", "bold" if name.lower() == "subject" else "")
+            self._print_line(f"{name}: {value}", "bold" if name.lower() == "subject" else "")
         text = (message.text or message.html).rstrip()
         if text:
             self._print(f"\n{text}")
         for found in message.attachments:
             size = f"{len(found.data):,} octets"
-            self._print(
+            self._print_line(
                 f"attached: {found.name or 'without a name'} ({found.type}, {size})", "dim"
             )
         self._print("")
@@ -89,6 +89,10 @@ class Printer:
         if self._stream.isatty():
             columns = min(columns, os.get_terminal_size(self._stream.fileno()).columns)
         return text.center(columns, "-")
+
+    def _print_line(self, text: str, style: str) -> None:
+        # Encoded words may have line feeds, which would make lines of their own.
+        self._print(text.replace("\n", "\\n"), style)
 
     def _print(self, text: str, style: str = "") -> None:
         text = harmless(text)

@@ -1,14 +1,18 @@
 """Receiving for the command line.  In the place of the test process.
 
-A signal, or the end of the time, stops the server, whatever is under way here.
-What it had accepted until then is still handed on: a client that was told 250
-finds its message printed and kept.
+A signal, the end of the time, or enough messages stop the server, whatever is
+under way here.  What it had accepted until then is still handed on: a client
+that was told 250 finds its message printed and kept.
+
+That waits for whoever reads what is printed, and as soon as it is to end, it
+does so for a limited time: a system call that blocks is ended by a SIGALRM.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty
@@ -21,12 +25,26 @@ from lazr_smtptest.errors import ServerDied
 from lazr_smtptest.message import Message
 from lazr_smtptest.sessions import Session
 
-__all__ = ["Sink"]
+__all__ = ["OutputStuck", "Sink"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: A terminal that goes away sends SIGHUP.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: Exit codes of a process that these have ended.
+_KILLED = tuple(-number for number in _SIGNALS)
+
+#: Seconds that handing on one message may take once it is to end.
+_PATIENCE = 10.0
+
+#: Seconds that a timer can be set to, more or less, on any system.
+_LONGEST_TIMER = 1e8
 
 #: Sessions that the report shows.
 _SESSIONS = 3
+
+
+class OutputStuck(OSError):
+    """Nobody reads what is printed."""
 
 
 class Sink:
@@ -50,6 +68,7 @@ class Sink:
         self._controller = controller
         self._count = count
         self._timeout = timeout
+        self._deadline = self._limited_from = math.inf
         self._number = 0
         self._receiving = self._time_is_up = False
         self._sessions: list[Session] = []
@@ -63,15 +82,25 @@ class Sink:
         :param announce: Called when it serves.
         :return: Whether all came that was to come.
         :raises OSError: The server cannot listen, or a message cannot be kept.
+        :raises OutputStuck: It was to end, and handing on a message took 10
+            seconds since.
         :raises SMTPTestError: The server failed.
         """
         with self._until_signalled(), self._controller as controller:
+            # timeout(1), and a terminal that goes away, signal the whole process
+            # group; what the server process had not handed on would be lost.
+            assert controller.pid is not None
+            # It can be done to what was forked, and not to what was spawned since.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.setpgid(controller.pid, 0)
             for stage, reply in faults:
                 controller.fault(stage, reply)
+            self._receiving = True  # clients may know the port already, and do from here on
             announce(controller)
-            self._receiving = True
+            if self._timeout is not None:
+                self._deadline = self._limited_from = now() + self._timeout
             self._receive()
-        return self._is_enough() if self._count else not self._time_is_up
+        return not self._time_is_up if self._count is None else self._is_enough()
 
     def report(self) -> list[str]:
         """Say what came when not all did, and what clients did instead.
@@ -91,39 +120,65 @@ class Sink:
         return lines
 
     def _is_enough(self) -> bool:
-        return self._number == self._count
+        return self._count is not None and self._number >= self._count
+
+    def _is_over(self) -> bool:
+        """Say whether it is to end, and if the time is up, see what clients did."""
+        if self._is_enough():
+            return True
+        if now() < self._deadline:
+            return False
+        self._time_is_up = True
+        self._sessions = self._controller.sessions()
+        return True
 
     def _receive(self) -> None:
-        deadline = math.inf if self._timeout is None else now() + self._timeout
-        while not self._is_enough():
-            left = deadline - now()
-            if left <= 0 and self._controller.is_running:
-                self._time_is_up = True
-                self._sessions = self._controller.sessions()
+        while True:
+            was_running = self._controller.is_running
+            if was_running and self._is_over():
                 self._controller.stop()
+            left = max(self._deadline - now(), 0.0)
             try:
-                message = self._controller.queue.get(timeout=min(max(left, 0.0), 60.0))
+                self._hand_on(self._controller.queue.get(timeout=min(left, 60.0)))
             except Empty:
-                if not self._controller.is_running:
+                if not was_running:  # a signal may have come, and messages, since
                     return
-                continue
             except ServerDied as error:
                 # Whoever ends a process group ends the server process, too.
-                if error.exitcode == -signal.SIGTERM and not error.lost:
+                if error.exitcode in _KILLED and not error.lost:
                     return
                 raise
-            self._number += 1
+
+    def _hand_on(self, message: Message) -> None:
+        self._number += 1
+        self._limit_time()
+        try:
             for use in self.uses:
                 use(self._number, message)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _limit_time(self) -> None:
+        """Have `_give_up` called when a message has taken too long."""
+        if self._limited_from < math.inf:
+            left = max(self._limited_from - now(), 0.0) + _PATIENCE
+            signal.setitimer(signal.ITIMER_REAL, min(left, _LONGEST_TIMER))
+
+    def _give_up(self, _number: int, _frame: FrameType | None) -> None:
+        raise OutputStuck(f"nobody has read what was printed for {_PATIENCE:g} seconds")
 
     @contextlib.contextmanager
     def _until_signalled(self) -> Iterator[None]:
-        before = [(number, signal.signal(number, self._end)) for number in _SIGNALS]
+        handlers = dict.fromkeys(_SIGNALS, self._end) | {signal.SIGALRM: self._give_up}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup was asked to see to that
+            del handlers[signal.SIGHUP]
+        before = [(number, signal.signal(number, handlers[number])) for number in handlers]
         try:
             yield
         except KeyboardInterrupt:
             pass  # nothing had come yet
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before:
                 signal.signal(number, handler)
 
@@ -134,4 +189,6 @@ class Sink:
             signal.signal(number, signal.SIG_IGN)
         if not self._receiving:
             raise KeyboardInterrupt
+        self._limited_from = now()
         self._controller.stop()
+        self._limit_time()

@@ -27,8 +27,9 @@ LONGEST_WAIT = 86_400.0
 #: Seconds that the thread that watches has to stop doing so.
 _LEAVE_TIMEOUT = 5.0
 
-#: Signals whose Python handlers often raise: Ctrl-C, a test's time limit.
-RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM})
+#: Signals whose Python handlers often raise, or call in here: Ctrl-C, a test's
+#: time limit, the end of a terminal.
+RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP})
 
 T = TypeVar("T")
 

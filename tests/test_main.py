@@ -180,6 +180,7 @@ def test_what_the_encoding_lacks_is_escaped():
     [
         ("a\tb\nc", "a\tb\nc"),
         ("Bäume 木 \U0001f333", "Bäume 木 \U0001f333"),
+        ("12\xa0€", "12\xa0€"),
         ("\x1b[31mred", r"\x1b[31mred"),
         ("over\rwrite\b\x7f\x9b31m", r"over\rwrite\x08\x7f\x9b31m"),
         ("left\u202eright\u2066\u200b\ufeff", r"left\u202eright\u2066\u200b\ufeff"),
@@ -241,6 +242,18 @@ def test_quiet_tells_a_free_port_and_no_more():
         assert finish(process) == (0, "", "")
 
 
+def test_json_alone_is_on_standard_output_though_standard_error_is_closed():
+    command = " ".join([*COMMAND, "--json --timeout 0.1 --port 0 2>&-"])
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_header_field_is_one_line():
+    with running("--count", "1") as (process, port):
+        send_octets(port, b"Subject: =?utf-8?q?one=0AX-Forged:_two?=\r\n\r\n")
+        assert "Subject: one\\nX-Forged: two\n" in finish(process)[1]
+
+
 # What it waits for.
 
 
@@ -286,6 +299,16 @@ def test_count_in_time_is_no_failure():
         send_message(port)
         status, out, err = finish(process)
         assert (status, out.count("Subject: hello\n"), err) == (0, 1, "")
+
+
+def test_more_than_the_count_are_printed_if_they_were_accepted():
+    with running("--count", "1") as (process, port):
+        process.send_signal(signal.SIGSTOP)  # it takes none until all are there
+        send_message(port, *map(str, range(20)))
+        process.send_signal(signal.SIGCONT)
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert re.findall("^Subject: (.*)$", out, re.MULTILINE) == list(map(str, range(20)))
 
 
 # Where it keeps messages.
@@ -360,6 +383,23 @@ def test_an_mbox_that_somebody_has_locked(tmp_path):
     assert (status, err) == (1, f"lazr-smtptest: lockf: lock unavailable: {path}\n")
 
 
+def test_an_mbox_that_somebody_has_locked_for_a_while(tmp_path):
+    path = tmp_path / "mbox"
+    with (
+        contextlib.closing(mailbox.mbox(path)) as box,
+        running("--mbox", str(path), "--count", "1") as (process, port),
+    ):
+        box.lock()
+        try:
+            send_message(port)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+        finally:
+            box.unlock()
+        assert finish(process)[::2] == (0, "")
+        assert b"Subject: hello\n" in path.read_bytes()
+
+
 def test_what_was_accepted_is_kept_though_it_was_told_to_end(tmp_path):
     """Whatever it is doing when the signal comes."""
     with running("--quiet", "--maildir", str(tmp_path)) as (process, port):
@@ -370,16 +410,69 @@ def test_what_was_accepted_is_kept_though_it_was_told_to_end(tmp_path):
     assert found == list(range(200))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.skipif(sys.platform == "darwin", reason="the server process is spawned there")
+def test_what_was_accepted_is_kept_though_the_whole_group_is_told_to_end(tmp_path, number):
+    """It lies in the server process still, since the pipe is full."""
+    with running("--quiet", "--maildir", str(tmp_path)) as (process, port):
+        process.send_signal(signal.SIGSTOP)
+        for _ in range(5):
+            send_octets(port, b"Subject: much\r\n\r\n" + 20_000 * b"a line of text\r\n")
+        os.killpg(process.pid, number)
+        process.send_signal(signal.SIGCONT)
+        assert finish(process) == (0, "", "")
+    assert len(list((tmp_path / "new").iterdir())) == 5
+
+
 # How it ends.
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_a_signal_ends_it_cleanly(number, whole_group):
     with running() as (process, port):
         (os.killpg if whole_group else os.kill)(process.pid, number)
         assert finish(process) == (0, "", "")
         assert refused(port)
+
+
+def test_nohup():
+    """What is ignored from the start stays ignored."""
+    with running("--count", "1", preexec_fn=_ignore_sighup) as (process, port):
+        process.send_signal(signal.SIGHUP)
+        send_message(port)
+        assert finish(process)[::2] == (0, "")
+
+
+def _ignore_sighup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--timeout", "1"]])
+def test_a_reader_that_does_not_read(arguments):
+    """The pipe is full, and still it ends."""
+    impatient = (
+        "import sys; from lazr_smtptest import __main__, _sink; _sink._PATIENCE = 0.5;"
+        "sys.exit(__main__.main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", impatient, "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        port = int(process.stdout.readline().split()[-1])
+        send_octets(port, b"Subject: much\r\n\r\n" + 20_000 * b"a line of text\r\n")
+        if not arguments:
+            process.terminate()
+        try:
+            assert process.wait(10) == 1
+        finally:
+            process.kill()
+        assert process.stderr.read() == (
+            "lazr-smtptest: nobody has read what was printed for 0.5 seconds\n"
+        )
 
 
 def test_a_signal_before_all_have_come_is_a_failure():
