@@ -95,10 +95,10 @@ class Sink:
                 os.setpgid(controller.pid, 0)
             for stage, reply in faults:
                 controller.fault(stage, reply)
-            self._receiving = True  # clients may know the port already, and do from here on
-            announce(controller)
             if self._timeout is not None:
                 self._deadline = self._limited_from = now() + self._timeout
+            self._receiving = True  # clients may know the port already, and do from here on
+            announce(controller)
             self._receive()
         return not self._time_is_up if self._count is None else self._is_enough()
 

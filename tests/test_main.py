@@ -57,7 +57,7 @@ def running(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # so that a signal to its group is not for us
-        **{"env": ENVIRONMENT, **options},
+        **{"env": ENVIRONMENT, "preexec_fn": _hear_sighup, **options},
     )
     try:
         first = getattr(process, announced).readline()
@@ -66,6 +66,11 @@ def running(
     finally:
         process.kill()
         process.communicate(timeout=10)
+
+
+def _hear_sighup() -> None:
+    """These tests may themselves be run by nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
