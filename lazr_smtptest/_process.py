@@ -54,8 +54,9 @@ class ServerProcessHandle:
 
     def is_gone(self) -> bool:
         """Say whether the process has ended.  Does not block."""
-        if self._poll is not None:
-            return bool(self._poll.poll(0))
+        poll = self._poll  # a signal handler may close it meanwhile
+        if poll is not None:
+            return bool(poll.poll(0))
         return not self._process.is_alive()
 
     def reap(self) -> int | None:

@@ -21,7 +21,7 @@ from types import FrameType
 from lazr_smtptest._clock import now
 from lazr_smtptest._describe import session_lines
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import ServerDied
+from lazr_smtptest.errors import ServerDied, StartError
 from lazr_smtptest.message import Message
 from lazr_smtptest.sessions import Session
 
@@ -70,7 +70,7 @@ class Sink:
         self._timeout = timeout
         self._deadline = self._limited_from = math.inf
         self._number = 0
-        self._receiving = self._time_is_up = False
+        self._receiving = self._told_to_end = self._time_is_up = False
         self._sessions: list[Session] = []
 
     def run(
@@ -96,9 +96,11 @@ class Sink:
             for stage, reply in faults:
                 controller.fault(stage, reply)
             if self._timeout is not None:
-                self._deadline = self._limited_from = now() + self._timeout
+                self._deadline = now() + self._timeout
+                self._limited_from = min(self._limited_from, self._deadline)
             self._receiving = True  # clients may know the port already, and do from here on
-            announce(controller)
+            if not self._told_to_end:
+                announce(controller)
             self._receive()
         return not self._time_is_up if self._count is None else self._is_enough()
 
@@ -124,7 +126,7 @@ class Sink:
 
     def _is_over(self) -> bool:
         """Say whether it is to end, and if the time is up, see what clients did."""
-        if self._is_enough():
+        if self._told_to_end or self._is_enough():
             return True
         if now() < self._deadline:
             return False
@@ -144,7 +146,6 @@ class Sink:
                 if not was_running:  # a signal may have come, and messages, since
                     return
             except ServerDied as error:
-                # Whoever ends a process group ends the server process, too.
                 if error.exitcode in _KILLED and not error.lost:
                     return
                 raise
@@ -175,20 +176,26 @@ class Sink:
         before = [(number, signal.signal(number, handlers[number])) for number in handlers]
         try:
             yield
-        except KeyboardInterrupt:
-            pass  # nothing had come yet
+        except (ServerDied, StartError):
+            # Whoever ends a process group ends the server process, too.
+            if self._receiving or not self._told_to_end:
+                raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before:
                 signal.signal(number, handler)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
-        """Stop the server, on a signal; that ends the waiting for messages."""
+        """Stop the server, on a signal; that ends the waiting for messages.
+
+        While it starts, that has to wait: an exception that a handler raises
+        can come up anywhere, in a callback that cannot pass it on, too.
+        """
         # Once is enough: stopping is under way, and is bounded in time.
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        if not self._receiving:
-            raise KeyboardInterrupt
+        self._told_to_end = True
         self._limited_from = now()
-        self._controller.stop()
-        self._limit_time()
+        if self._receiving:
+            self._controller.stop()
+            self._limit_time()

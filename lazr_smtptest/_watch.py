@@ -180,6 +180,8 @@ class Watch:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _take_in_undisturbed(self) -> bool:
+        if self._arrivals.ended:  # a signal handler may have closed the pipe just before
+            return False
         try:
             took = self._arrivals.read()
         except EOFError:

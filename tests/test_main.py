@@ -750,7 +750,10 @@ class Terminal:
             left = deadline - time.monotonic()
             assert left > 0, f"no {pattern!r} in {self.shown!r}"
             if select.select([self._master], [], [], left)[0]:
-                self.shown += os.read(self._master, 100_000).decode()
+                try:
+                    self.shown += os.read(self._master, 100_000).decode()
+                except OSError:  # it has ended, and all that it showed has been read
+                    raise AssertionError(f"no {pattern!r} in {self.shown!r}") from None
         self.shown = self.shown[found.end() :]
         return found
 
