@@ -10,8 +10,7 @@ import pytest
 from helpers import EVENT_LOOPS, LOGIN, fresh, loop_name, send_to
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from raw_client import CONTENT, MESSAGE, Wire, greeted
-from test_smtp import COMMANDS
+from raw_client import COMMANDS, CONTENT, MESSAGE, Wire, greeted
 
 from lazr_smtptest import QueueController, QueueServer
 

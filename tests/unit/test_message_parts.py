@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_message import ATTACHED, ENVELOPE, LONE_STAR, TOO_DEEP
+from messages import ATTACHED, LONE_STAR, TOO_DEEP, make
 
-from lazr_smtptest.message import Attachment, Message, ParserFailed, parse
+from lazr_smtptest.message import Attachment, Message, ParserFailed
 
 some = settings(max_examples=150, deadline=None, derandomize=bool(os.environ.get("CI")))
-
-
-def make(raw: bytes | str) -> Message:
-    return parse(ENVELOPE, raw.encode() if isinstance(raw, str) else raw)
 
 
 def body(octets: bytes | str, content_type: str = "text/plain", *lines: str) -> Message:

@@ -7,16 +7,11 @@ import re
 from typing import Any
 
 import pytest
-from test_message import ENVELOPE
+from messages import ENVELOPE, make
 
 from lazr_smtptest._criteria import Criteria, Difference, NearMiss
 from lazr_smtptest._describe import describe, headline
-from lazr_smtptest.message import Message, parse
-
-
-def make(raw: bytes | str = b"", **envelope: Any) -> Message:
-    raw = raw.encode() if isinstance(raw, str) else raw
-    return parse(ENVELOPE._replace(**envelope), raw)
+from lazr_smtptest.message import Message
 
 
 def to(value: bytes | str) -> Message:

@@ -9,15 +9,15 @@ import pkgutil
 import re
 import textwrap
 import typing
-from pathlib import Path
 
 import pytest
+from paths import DOCS
 
 import lazr_smtptest
 from lazr_smtptest import Controller, MessageQueue, QueueController, pytest_plugin
 from lazr_smtptest._criteria import Wanted
 
-PAGE = (Path(__file__).parent.parent / "docs" / "api.rst").read_text("utf-8")
+PAGE = (DOCS / "api.rst").read_text("utf-8")
 
 #: What pytest loads has fixtures and hooks instead of names to import.
 PUBLIC_MODULES = [

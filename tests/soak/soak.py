@@ -2,7 +2,7 @@
 
 Not collected by pytest.  Run it from the checkout, for as long as you like:
 
-    python tests/soak.py --minutes 5
+    python tests/soak/soak.py --minutes 5
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
 from helpers import START_METHODS
 from trials import (
+    BUSY_THREADS,
     blocked_reader_learns_of_death,
     crowd_then_stop,
     killed_test_process,
     killed_under_load,
     much_unread_then_stop,
 )
-
-BUSY_THREADS = str(Path(__file__).with_name("busy_threads.py"))
 
 
 def busy_forks(rounds: int) -> dict[str, float]:

@@ -14,13 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_docs import literal_block
+from paths import DOCS, EXAMPLES, literal_block
 
 import lazr_smtptest
 
-ROOT = Path(__file__).parent.parent
-EXAMPLES = ROOT / "tests" / "examples"
-PAGES = {page.name: page.read_text("utf-8") for page in ROOT.glob("docs/*.rst")}
+PAGES = {page.name: page.read_text("utf-8") for page in DOCS.glob("*.rst")}
 PAGE = PAGES["pytest.rst"]
 
 #: What a user would copy, relative to the directory.

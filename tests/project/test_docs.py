@@ -8,7 +8,6 @@ import doctest
 import gc
 import importlib
 import io
-import itertools
 import multiprocessing
 import os
 import pkgutil
@@ -16,21 +15,18 @@ import re
 import smtplib
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from paths import DOCS, EXAMPLES, README, ROOT, literal_block
 
 import lazr_smtptest
 from lazr_smtptest import Controller
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.rst").read_text("utf-8")
 NEWS = (ROOT / "NEWS.rst").read_text("utf-8")
-DOCS = ROOT / "docs"
 FIRST = DOCS / "first.py"
-SEED = (ROOT / "tests" / "seed_queue.txt").read_text("utf-8")
+SEED = Path(__file__).with_name("seed_queue.txt").read_text("utf-8")
 
 #: What docs/first.py prints.
 FIRST_OUTPUT = "Lunch? for lee@example.com\nb'Subject: Lunch?\\r\\n\\r\\nAt noon.\\r\\n'\n"
@@ -49,7 +45,7 @@ PAGES = [
 WITHOUT_EXAMPLES = {"api.rst", "contributing.rst", "design.rst", "news.rst"}
 
 #: The files that a page may show in full: other tests run them.
-TESTED_FILES = {FIRST, *(ROOT / "tests" / "examples").rglob("*.*")}
+TESTED_FILES = {FIRST, *EXAMPLES.rglob("*.*")}
 
 MODULES = [
     "lazr_smtptest",
@@ -184,14 +180,6 @@ def test_old_names_are_the_same_classes():
 
 
 # The README and its program.
-
-
-def literal_block(text: str, marker: str) -> str:
-    """Give the first indented block behind a line."""
-    lines = text.partition(f"\n{marker}\n")[2].splitlines()
-    lines = list(itertools.dropwhile(lambda line: not line.startswith("    "), lines))
-    block = itertools.takewhile(lambda line: not line or line.startswith("    "), lines)
-    return textwrap.dedent("\n".join(block)).strip() + "\n"
 
 
 def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ import pytest
 from helpers import connected, send, terms, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from raw_client import COMMANDS
 
 from lazr_smtptest import (
     QueueController,
@@ -25,39 +26,6 @@ from lazr_smtptest import (
     _staged,
 )
 from lazr_smtptest._smtp import INSIDES, SMTP
-
-COMMANDS = [
-    b"EHLO client.example",
-    b"HELO client.example",
-    b"MAIL FROM:<kim@example.com>",
-    b"mail from:<kim@example.com> size=100 body=8bitmime",
-    b"MAIL FROM:<kim@example.com> SIZE=99999999",
-    b"MAIL FROM:<kim@example.com> SIZE=1 SIZE=2",
-    b"MAIL FROM:<kim@example.com> SIZE=",
-    b"MAIL FROM:<kim@example.com> SMTPUTF8",
-    b"MAIL FROM:<kim@example.com> BODY=BINARYMIME",
-    b"MAIL FROM: <kim@example.com>",
-    b"MAIL FROM:<>",
-    b'MAIL FROM:<"kim lee"@example.com>',
-    b"MAIL FROM:kim@example.com",
-    b"MAIL",
-    b"RCPT TO:<lee@example.com>",
-    b"rcpt to:<LEE@example.com>",
-    b"RCPT TO:<lee@example.com> NOTIFY=NEVER",
-    b"RCPT TO:<lee@[127.0.0.1]>",
-    b"RCPT TO:<lee..lee@example.com>",
-    b"RCPT TO:<lee>",
-    b"DATA\r\nSubject: hello\r\n\r\n..dot\r\n.",
-    b"DATA\r\n.",
-    b"DATA now",
-    b"RSET",
-    b"NOOP",
-    b"VRFY kim",
-    b"HELP MAIL",
-    b"STARTTLS",
-    b"AUTH PLAIN",
-    b"",
-]
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,14 @@ import time
 import pytest
 from helpers import START_METHODS, connected, gone, send, send_to, state, subjects, until
 from trials import (
+    BUSY_THREADS,
     MisbehavingController,
     blocked_reader_learns_of_death,
     crowd_then_stop,
     killed_test_process,
     killed_under_load,
     much_unread_then_stop,
+    send_and_hang,
 )
 
 from lazr_smtptest import (
@@ -173,7 +175,7 @@ def test_start_after_death_needs_no_stop():
 @pytest.mark.parametrize("how", ["sleep", "loop"])
 def test_a_handler_that_does_not_return(how):
     with MisbehavingController(reset_timeout=0.5) as controller:
-        stuck = _send_and_hang(controller, how)
+        stuck = send_and_hang(controller, how)
         try:
             # Other sessions go on, as far as that needs no handler.
             with connected(controller) as client:
@@ -194,7 +196,7 @@ def test_a_handler_that_does_not_return(how):
 
 def test_a_handler_that_keeps_the_interpreter_lock(caplog):
     with MisbehavingController(reset_timeout=0.5, stop_timeout=2) as controller:
-        stuck = _send_and_hang(controller, "hold the interpreter lock")
+        stuck = send_and_hang(controller, "hold the interpreter lock")
         try:
             pid = controller.pid
             with pytest.raises(ServerStuck) as caught:
@@ -231,18 +233,6 @@ def test_a_stopped_process_cannot_stop_the_test():
     assert "was ended by SIGKILL" in str(caught.value)
 
 
-def _send_and_hang(controller, subject: str) -> socket.socket:
-    sock = socket.create_connection((controller.host, controller.port), timeout=10)
-    sock.sendall(
-        b"EHLO a\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
-        b"Subject: " + subject.encode() + b"\r\n\r\n.\r\n"
-    )
-    received = b""
-    while b"354" not in received:
-        received += sock.recv(1000)
-    return sock
-
-
 def test_a_session_that_waits_for_a_handler_does_not_stop_another():
     """The one handler thread is busy; a plain queue server has none to wait for."""
     with QueueController() as controller:
@@ -267,11 +257,10 @@ def test_the_test_process_is_killed_while_the_server_is_stuck_in_c(tmp_path):
     script.write_text(
         textwrap.dedent("""
             import sys, time
-            from test_reliability import _send_and_hang
-            from trials import MisbehavingController
+            from trials import MisbehavingController, send_and_hang
             controller = MisbehavingController()
             controller.start()
-            sock = _send_and_hang(controller, "hold the interpreter lock")
+            sock = send_and_hang(controller, "hold the interpreter lock")
             print(controller.pid, flush=True)
             time.sleep(60)
         """)
@@ -338,7 +327,7 @@ def test_a_crowd_of_connections_then_stop(rng):
 def test_forks_beneath_busy_threads(tmp_path):
     """In a process of its own: what it does to its threads' locks is its own affair."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(_here("busy_threads.py")), "60"],
+        [sys.executable, "-W", "error", BUSY_THREADS, "60"],
         capture_output=True,
         text=True,
         timeout=50,
@@ -346,10 +335,6 @@ def test_forks_beneath_busy_threads(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "60 starts\n"
-
-
-def _here(name: str) -> str:
-    return os.path.join(os.path.dirname(__file__), name)
 
 
 def test_started_inside_a_running_event_loop():

@@ -11,18 +11,16 @@ import inspect
 import re
 import smtplib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_localserver.smtp
 import smtpdfix
 import smtpdfix.configuration
+from paths import DOCS
 
 import lazr_smtptest
 from lazr_smtptest import TLS, QueueController, Server
-
-DOCS = Path(__file__).parent.parent / "docs"
 
 #: What both servers get.
 CONTENT = "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nTo: lee@example.com\r\n\r\nHello.\r\n"

@@ -28,13 +28,14 @@ from typing import Any
 
 import pytest
 from helpers import refused, send, until
+from paths import DOCS, EXAMPLES
 from programs import missing
 
 import lazr_smtptest
 import lazr_smtptest.__main__
 
 COMMAND = [sys.executable, "-W", "error", "-m", "lazr_smtptest"]
-SCRIPT = Path(__file__).parent / "examples" / "mail_sink.sh"
+SCRIPT = EXAMPLES / "mail_sink.sh"
 
 #: Without what may be set where the tests run.
 ENVIRONMENT = {
@@ -665,7 +666,7 @@ def test_default_is_localhost_9025():
 
 
 def test_the_manual_has_all_options():
-    page = (Path(__file__).parent.parent / "docs" / "command-line.rst").read_text("utf-8")
+    page = (DOCS / "command-line.rst").read_text("utf-8")
     actions = lazr_smtptest.__main__._parser()._actions
     known = {action.option_strings[-1] for action in actions}
     assert sorted(re.findall(r"^\.\. option:: (\S+)", page, re.M)) == sorted(known)

@@ -17,15 +17,17 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
+from typing import Any
 
 from helpers import Misbehaving, connected, gone, refused, send, until
+from paths import SUPPORT
 
 from lazr_smtptest import QueueController, ServerDied
 
 SENDERS = 4
 
-ORPHAN_SCRIPT = str(Path(__file__).with_name("orphan_script.py"))
+ORPHAN_SCRIPT = str(SUPPORT / "orphan_script.py")
+BUSY_THREADS = str(SUPPORT / "busy_threads.py")
 
 
 class MisbehavingController(QueueController):
@@ -33,6 +35,19 @@ class MisbehavingController(QueueController):
 
     def _make_server(self, host, port):
         self.server = Misbehaving(host, port, self.queue, **self.server_options)
+
+
+def send_and_hang(controller: Any, subject: str) -> socket.socket:
+    """Give a client that has sent a message, and waits for the reply."""
+    sock = socket.create_connection((controller.host, controller.port), timeout=10)
+    sock.sendall(
+        b"EHLO a\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
+        b"Subject: " + subject.encode() + b"\r\n\r\n.\r\n"
+    )
+    received = b""
+    while b"354" not in received:
+        received += sock.recv(1000)
+    return sock
 
 
 class Load:

@@ -2,7 +2,7 @@
 
 Not collected by pytest.  Run it from the checkout:
 
-    python tests/crosstalk.py --tests 2000 --workers 4 --times 20
+    python tests/soak/crosstalk.py --tests 2000 --workers 4 --times 20
 
 Each test sends a message with a token that nobody can guess, and fails unless
 it sees just this one, in a server that it shares with all tests of its worker.
@@ -25,6 +25,8 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import mail_suite
 from benchmarks.mail_suite import OURS, Outcome

@@ -10,10 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 import lazr_smtptest
 
-ROOT = Path(__file__).parent.parent
 VERSION = lazr_smtptest.__version__
 
 MODULES = [
@@ -142,6 +142,6 @@ def test_source_distribution(built):
         "docs/conf.py",
         "docs/processes.svg",
         "docs/queue.rst",
-        "tests/test_packaging.py",
+        "tests/project/test_packaging.py",
     } <= set(names)
     assert not [n for n in names if "__pycache__" in n or n.endswith(".pyc")]

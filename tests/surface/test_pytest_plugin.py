@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import gone, until
+from paths import SUPPORT
 
 from lazr_smtptest._listen import listen
 
@@ -166,7 +167,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Inner:
         if name == "CI" or (name.startswith("PYTEST_") and name != "PYTEST_CURRENT_TEST"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
     return Inner(pytester)
 
 

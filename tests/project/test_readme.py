@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
-from test_docs import README, literal_block
+from paths import DOCS, EXAMPLES, README, literal_block
 
-ROOT = Path(__file__).parent.parent
-CHEAT_SHEET = ROOT / "tests" / "examples" / "test_cheat_sheet.py"
-PERFORMANCE = (ROOT / "docs" / "performance.txt").read_text("utf-8")
-SOAK = (ROOT / "docs" / "soak.txt").read_text("utf-8")
-CROSSTALK = (ROOT / "docs" / "crosstalk.txt").read_text("utf-8")
+CHEAT_SHEET = EXAMPLES / "test_cheat_sheet.py"
+PERFORMANCE = (DOCS / "performance.txt").read_text("utf-8")
+SOAK = (DOCS / "soak.txt").read_text("utf-8")
+CROSSTALK = (DOCS / "crosstalk.txt").read_text("utf-8")
 
 #: The README without its line breaks.
 CLAIMS = " ".join(README.split())
