@@ -25,6 +25,7 @@ from helpers import (
     Refusing,
     Rewriting,
     Unpicklable,
+    awaited,
     connected,
     gone,
     refused,
@@ -163,7 +164,7 @@ def test_stop_wakes_a_reader():
 
     reader = threading.Thread(target=read)
     reader.start()
-    until(lambda: controller._home._watch.watcher)
+    until(lambda: awaited(controller))
     controller.stop()
     reader.join(2)
     assert isinstance(outcomes.get_nowait(), queue.Empty)

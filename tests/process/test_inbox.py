@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from helpers import Misbehaving, connected, gone, send, send_to, subjects, until
+from helpers import Misbehaving, awaited, connected, gone, send, send_to, subjects, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +62,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def begin(pool: ThreadPoolExecutor, controller: Any, call: Callable[..., Any], *args, **kwargs):
     """Call on a thread, and return when that waits."""
     future = pool.submit(call, *args, **kwargs)
-    until(lambda: controller._home._watch.watcher or future.done())
+    until(lambda: awaited(controller) or future.done())
     assert not future.done()
     return future
 
@@ -831,7 +831,7 @@ def test_an_event_loop_goes_on_while_a_thread_waits(controller):
             asyncio.to_thread(controller.wait, 10, subject="late", rcpt="lee@example.com")
         )
         ticks = 0
-        while not controller._home._watch.watcher:
+        while not awaited(controller):
             await asyncio.sleep(0)
         while ticks < 100:
             ticks += 1

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers import START_METHODS, connected, gone, send, send_to, subjects, until
+from helpers import START_METHODS, awaited, connected, gone, send, send_to, subjects, until
 
 from lazr_smtptest import (
     AlreadyRunning,
@@ -133,7 +133,7 @@ def test_a_reader_is_woken_when_another_thread_read_its_message():
                         target=lambda got=got: got.put(controller.queue.get(timeout=5))
                     )
                     reader.start()
-                    until(lambda: controller._home._watch.watcher is not None)
+                    until(lambda: awaited(controller))
                     started = time.monotonic()
                     send(client, number)
                     assert got.get(timeout=10)["subject"] == str(number)

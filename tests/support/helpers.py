@@ -69,6 +69,11 @@ def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
     return value
 
 
+def awaited(controller: Any) -> bool:
+    """Whether a thread of this process waits for what a controller's server sends."""
+    return controller._home._watch.watcher is not None
+
+
 def fresh(controller: QueueController) -> QueueController:
     """Have a server that knows nothing of the tests before: no session is open."""
     controller.reset()

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any
 
-from helpers import Misbehaving, connected, gone, refused, send, until
+from helpers import Misbehaving, awaited, connected, gone, refused, send, until
 from paths import SUPPORT
 
 from lazr_smtptest import QueueController, ServerDied
@@ -129,7 +129,7 @@ def blocked_reader_learns_of_death(start_method: str, rng: random.Random) -> dic
 
     reader = threading.Thread(target=read)
     reader.start()
-    until(lambda: controller._home._watch.watcher)
+    until(lambda: awaited(controller))
     killed = time.monotonic()
     os.kill(controller.pid, signal.SIGKILL)
     delay = outcome.get(timeout=5) - killed

@@ -1432,7 +1432,7 @@ def test_who_still_waits_gets_nothing_of_the_next_test(inner):
         import threading
         from queue import Empty
         import pytest
-        from helpers import send_to, until
+        from helpers import awaited, send_to, until
         from lazr_smtptest import MessageNotReceived
 
         def leave_waiting(smtptest, error, call):
@@ -1441,7 +1441,7 @@ def test_who_still_waits_gets_nothing_of_the_next_test(inner):
                     call(timeout=60)
 
             threading.Thread(target=wait, name="waiting").start()
-            until(lambda: smtptest.queue._home._watch.watcher)
+            until(lambda: awaited(smtptest))
 
         def see_that_nobody_waits(smtptest):
             for thread in threading.enumerate():
