@@ -62,3 +62,47 @@ def make(raw: bytes | str = b"", **envelope: Any) -> Message:
     """Make the message that a server makes of these octets."""
     raw = raw.encode() if isinstance(raw, str) else raw
     return parse(ENVELOPE._replace(**envelope), raw)
+
+
+def to(value: bytes | str) -> Message:
+    """Make a message whose header is a To field alone."""
+    value = value.encode() if isinstance(value, str) else value
+    return make(b"To: " + value + b"\r\n\r\n")
+
+
+def about(value: bytes | str) -> Message:
+    """Make a message whose header is a Subject field alone."""
+    value = value.encode() if isinstance(value, str) else value
+    return make(b"Subject: " + value + b"\r\n\r\n")
+
+
+def body(octets: bytes | str, content_type: str = "text/plain", *lines: str) -> Message:
+    """Make a message of one part."""
+    octets = octets.encode() if isinstance(octets, str) else octets
+    head = "".join(f"{line}\r\n" for line in (f"Content-Type: {content_type}", *lines))
+    return make(head.encode() + b"\r\n" + octets)
+
+
+def multipart(*parts: bytes | str, kind: str = "mixed", boundary: str = "x") -> bytes:
+    """Make a part of parts; each of those begins with its header."""
+    between = f"\r\n--{boundary}\r\n".encode()
+    octets = [part.encode() if isinstance(part, str) else part for part in parts]
+    return (
+        f'Content-Type: multipart/{kind}; boundary="{boundary}"\r\n\r\n'.encode()
+        + b"".join(between + part for part in octets)
+        + f"\r\n--{boundary}--\r\n".encode()
+    )
+
+
+#: A message that differs from its envelope.
+MAIL = make(
+    b"From: Kim <kim@example.com>\r\nTo: Lee <lee@example.com>, max@example.org\r\n"
+    b"Cc: cc@example.com\r\nSubject: Lunch at noon\r\n\r\nBring a spoon.\r\n",
+    mail_from="bounces+7@example.net",
+    rcpt_tos=("lee@example.com", "blind@example.com"),
+)
+
+
+def wanting(_: object) -> bool:
+    """Want no message: a criterion whose name can be seen in reports."""
+    return False
