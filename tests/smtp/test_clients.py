@@ -16,10 +16,11 @@ from email.policy import SMTP
 
 import aiosmtplib
 import pytest
+from helpers import only_message
 from programs import DOMAIN, RECIPIENTS, SENDER, TIMEOUT, Programs
 from raw_client import stuff
 
-from lazr_smtptest import Message, QueueController
+from lazr_smtptest import QueueController
 
 HEAD = (
     b"From: kim@example.com\r\n"
@@ -43,13 +44,6 @@ CONTENTS = {
 def unix(content: bytes) -> bytes:
     """Give lines the ends that they have in a file."""
     return content.replace(b"\r\n", b"\n")
-
-
-def only_message(server: QueueController) -> Message:
-    """Take the one message there is; the client has ended, and so it is there."""
-    message = server.queue.get_nowait()
-    assert server.queue.empty()
-    return message
 
 
 # Each client sends each content.

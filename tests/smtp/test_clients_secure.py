@@ -21,10 +21,10 @@ from typing import Any
 
 import aiosmtplib
 import pytest
-from helpers import subjects
+from helpers import only_message, subjects
 from programs import DOMAIN, PATH, RECIPIENTS, SENDER, TIMEOUT, Failed, missing
 
-from lazr_smtptest import Message, QueueController
+from lazr_smtptest import QueueController
 from lazr_smtptest.tls import TLS
 
 pytest.importorskip("trustme", reason="trustme is an extra")
@@ -294,13 +294,6 @@ EACH_LOGIN = [parameter for parameter in EACH if parameter.values[1]]
 def tool(client: Send, request: pytest.FixtureRequest) -> Any:
     """Give what a client needs to run."""
     return request.getfixturevalue("node" if client is nodemailer else "programs")
-
-
-def only_message(server: QueueController) -> Message:
-    """Take the one message there is; the client has ended, and so it is there."""
-    message = server.queue.get_nowait()
-    assert server.queue.empty()
-    return message
 
 
 @pytest.mark.parametrize(("client", "mechanism"), EACH)

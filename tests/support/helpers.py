@@ -59,6 +59,13 @@ def subjects(messages: Any) -> list[str]:
     return [message["subject"] for message in messages]
 
 
+def only_message(controller: Any) -> Message:
+    """Take the one message there is."""
+    message = controller.queue.get_nowait()
+    assert controller.queue.empty()
+    return message
+
+
 def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
     """Wait until something is so that cannot be waited on."""
     deadline = time.monotonic() + timeout

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import os
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from messages import body, make
+from properties import tries
 
 from lazr_smtptest.message import Attachment, Message
 
-some = settings(max_examples=150, deadline=None, derandomize=bool(os.environ.get("CI")))
+some = tries(150)
 
 words = st.sampled_from(
     [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import email
 import email.policy
-import os
 import pickle
 import sys
 from datetime import timezone
@@ -17,15 +16,16 @@ from email.errors import (
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from messages import ATTACHED, ENVELOPE, LONE_STAR, TOO_DEEP
+from properties import tries
 
 from lazr_smtptest.message import Envelope, Message, ParserFailed, parse
 
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
-some = settings(max_examples=200, deadline=None, derandomize=bool(os.environ.get("CI")))
+some = tries(200)
 
 # What is well-formed.
 
