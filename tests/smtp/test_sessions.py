@@ -12,6 +12,7 @@ import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from auth_client import b64, xoauth2
 from helpers import EVENT_LOOPS, LOGIN, connected, fresh, loop_name, send, send_to, until
 from raw_client import CONTENT, MESSAGE, Wire, greeted
 
@@ -429,10 +430,6 @@ def test_content_that_is_refused_is_left_out(way, server):
         assert session.messages == ()
 
 
-def b64(text: str) -> bytes:
-    return base64.b64encode(text.encode())
-
-
 def hidden(session: Session, *more: bytes) -> None:
     """See to it that no secret is in what is told of a session."""
     text = str(session)
@@ -445,10 +442,6 @@ def hidden(session: Session, *more: bytes) -> None:
 def cram(challenge: bytes, password: str) -> bytes:
     digest = hmac.new(password.encode(), base64.b64decode(challenge[4:]), "md5").hexdigest()
     return b64(f"{USER} {digest}")
-
-
-def xoauth2(token: str) -> bytes:
-    return b64(f"user={USER}\x01auth=Bearer {token}\x01\x01")
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "wrong-and-robin"])
@@ -470,7 +463,7 @@ def test_secrets_are_left_out(server, way, mechanism, password):
             secrets.append(cram(wire.say(b"AUTH CRAM-MD5"), password))
             answer = wire.say(secrets[0])
         else:
-            secrets.append(xoauth2(password))
+            secrets.append(xoauth2(USER, password))
             answer = wire.say(b"AUTH XOAUTH2 " + secrets[0])
             if answer.startswith(b"334"):
                 answer = wire.say(b"")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lazr_smtptest import Message, QueueController, QueueServer, Server
+from lazr_smtptest import Controller, Message, MessageQueue, QueueController, QueueServer, Server
 
 #: Each event loop that there is, as a server's option: uvloop's, and asyncio's.
 EVENT_LOOPS = [True, False] if importlib.util.find_spec("uvloop") else [False]
@@ -41,6 +41,16 @@ def connected(controller: Any) -> Iterator[smtplib.SMTP]:
     """Give a client that is connected to a controller's server."""
     with smtplib.SMTP(controller.host, controller.port, "client.example", timeout=10) as client:
         yield client
+
+
+@contextlib.contextmanager
+def serving(
+    kind: type[QueueServer], *, uvloop: bool | None = None, **options: Any
+) -> Iterator[Controller]:
+    """Run a server of a class, with a queue of its own."""
+    server = kind("localhost", 0, MessageQueue(), **options)
+    with Controller(server, uvloop=uvloop) as controller:
+        yield controller
 
 
 def send(client: smtplib.SMTP, subject: object, body: str = "Hello.\r\n") -> None:

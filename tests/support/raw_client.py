@@ -23,6 +23,10 @@ RECIPIENTS = ("lee@example.com",)
 MESSAGE = (b"MAIL FROM:<kim@example.com>", b"RCPT TO:<lee@example.com>", b"DATA")
 CONTENT = b"Subject: wire\r\n\r\nHello.\r\n."
 
+#: The first two of these, for parameters behind them.
+MAIL = b"MAIL FROM:<kim@example.com> "
+RCPT = b"RCPT TO:<lee@example.com> "
+
 #: What clients may say, well or badly, in any order.  What is behind a CRLF is content.
 COMMANDS = [
     b"EHLO client.example",
@@ -194,3 +198,19 @@ def greeted(controller: Any) -> Iterator[Wire]:
         assert wire.reply().startswith(b"220 ")
         assert wire.say(b"EHLO client.example").startswith(b"250")
         yield wire
+
+
+def texts(reply: bytes) -> list[str]:
+    """Take a reply of several lines apart, and see to its form."""
+    lines = reply.decode().split("\r\n")
+    assert lines.pop() == ""
+    assert all(line[:4] == f"{lines[0][:3]}-" for line in lines[:-1])
+    assert lines[-1][:4] == f"{lines[0][:3]} "
+    return [line[4:] for line in lines]
+
+
+def ehlo(controller: Any) -> list[str]:
+    """Give the lines of the reply to EHLO, without their codes."""
+    with Wire(controller) as wire:
+        wire.reply()
+        return texts(wire.say(b"EHLO x"))
