@@ -11,15 +11,23 @@ import os
 import queue
 import signal
 import smtplib
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
-from helpers import gone, send, state, until
-from hypothesis import HealthCheck, settings
+from helpers import connected, gone, send, state, subjects, until
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from lazr_smtptest import NotRunning, QueueController, ServerDied, ServerStuck
+from lazr_smtptest import (
+    MessageNotReceived,
+    NotRunning,
+    QueueController,
+    ServerDied,
+    ServerStuck,
+    UnexpectedMessage,
+)
 
 CLIENTS = 3
 
@@ -178,3 +186,76 @@ TestModel.settings = SETTINGS
 
 TestBadDays = BadDays.TestCase
 TestBadDays.settings = settings(SETTINGS, max_examples=8)
+
+
+# Waiting for some messages leaves the others where they are.
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[QueueController, smtplib.SMTP]]:
+    with QueueController() as controller, connected(controller) as client:
+        yield controller, client
+
+
+words = st.sampled_from(["a", "b", "c", "ab", "abc"])
+steps = st.one_of(
+    st.tuples(st.just("send"), words, st.none()),
+    st.tuples(st.just("send"), words, st.none()),
+    st.tuples(st.just("get"), st.none(), st.none()),
+    st.tuples(st.just("wait"), words, st.none()),
+    st.tuples(st.just("wait_many"), words, st.integers(1, 4)),
+    st.tuples(st.just("expect_none"), words, st.none()),
+    st.tuples(st.just("reset"), st.none(), st.none()),
+)
+
+
+def found_in(model: list[str], part: str, count: int) -> list[str] | None:
+    """Take the first so many from a list, as `MessageQueue.wait_many` should."""
+    found = [subject for subject in model if part in subject][:count]
+    if len(found) < count:
+        return None
+    for subject in found:
+        model.remove(subject)
+    return found
+
+
+@settings(max_examples=60, deadline=None, derandomize=bool(os.environ.get("CI")))
+@given(st.lists(steps, max_size=25))
+def test_any_sequence_agrees_with_a_list(shared, sequence):
+    controller, client = shared
+    controller.reset()
+    model: list[str] = []
+    for number, (what, part, count) in enumerate(sequence):
+        if what == "send":
+            send(client, f"{part} {number}")
+            model.append(f"{part} {number}")
+        elif what == "get":
+            if model:
+                assert controller.queue.get_nowait()["subject"] == model.pop(0)
+            else:
+                with pytest.raises(queue.Empty):
+                    controller.queue.get_nowait()
+        elif what == "expect_none":
+            present = [subject for subject in model if part in subject]
+            try:
+                controller.expect_none(0, subject=part)
+            except UnexpectedMessage as error:
+                assert error.message["subject"] == present[0]
+            else:
+                assert not present
+        elif what == "reset":
+            controller.reset()
+            model.clear()
+        else:
+            expected = found_in(model, part, count or 1)
+            try:
+                if what == "wait":
+                    taken = [controller.wait(0, subject=part)]
+                else:
+                    taken = controller.wait_many(count, 0, subject=part)
+            except MessageNotReceived:
+                assert expected is None
+            else:
+                assert subjects(taken) == expected
+        assert subjects(controller.messages) == model
+        assert controller.queue.qsize() == len(model)

@@ -33,16 +33,13 @@ from trials import (
 from lazr_smtptest import (
     Controller,
     HandlerError,
+    MessageQueue,
     QueueController,
+    QueueServer,
     Server,
     ServerDied,
     ServerStuck,
 )
-
-
-@pytest.fixture(params=START_METHODS)
-def start_method(request) -> str:
-    return request.param
 
 
 @pytest.fixture
@@ -167,6 +164,31 @@ def test_start_after_death_needs_no_stop():
     send_to(controller, "new")
     assert subjects(controller) == ["new"]
     controller.stop()
+
+
+class Dying(Server):
+    def handle_message(self, message):
+        os._exit(3)
+
+
+def test_a_death_that_no_call_has_told_is_told_by_stop():
+    with pytest.raises(ServerDied, match="exit code 3"):
+        with Controller(Dying()) as controller:
+            with pytest.raises(smtplib.SMTPServerDisconnected):
+                send_to(controller, "hi")
+    controller.stop()
+
+
+def test_a_death_before_stop_is_told_by_the_queue_after_it():
+    controller = QueueController()
+    controller.start()
+    send_to(controller, "kept")
+    os.kill(controller.pid, signal.SIGKILL)
+    until(lambda: not controller.is_running)
+    controller.stop()
+    assert controller.queue.get_nowait()["subject"] == "kept"
+    with pytest.raises(ServerDied, match="SIGKILL"):
+        controller.queue.get_nowait()
 
 
 # The server process is stuck.
@@ -498,6 +520,29 @@ def test_log_records_of_a_handler(caplog, start_method):
         assert warning.process == controller.pid
         assert "ValueError: inside" in caplog.text
         assert error.levelname == "ERROR"
+
+
+def test_a_log_handler_that_raises_costs_no_message():
+    class Strict(logging.Handler):
+        def emit(self, record):
+            raise AssertionError("no warnings allowed")
+
+    class Warns(QueueServer):
+        def handle_message(self, message):
+            logging.getLogger("app").warning("hm")
+            super().handle_message(message)
+
+    inbox = MessageQueue()
+    with Controller(Warns("localhost", 0, inbox)) as controller:
+        send_to(controller, "kept")
+        strict = Strict()
+        logging.getLogger("app").addHandler(strict)
+        try:
+            with pytest.raises(AssertionError, match="no warnings allowed"):
+                inbox.get_nowait()
+        finally:
+            logging.getLogger("app").removeHandler(strict)
+        assert inbox.get_nowait()["subject"] == "kept"
 
 
 def test_what_a_handler_prints_is_seen(capfd):

@@ -303,3 +303,11 @@ def test_ehlo_waits_for_a_client_that_does_not_read():
         with connected(controller) as client:
             send(client, "alive")
         assert controller.queue.get_nowait()["subject"] == "alive"
+
+
+def test_help_lists_all_commands():
+    with QueueController() as controller, connected(controller) as client:
+        code, text = client.docmd("HELP")
+        assert code == 250
+        for verb in (b"DATA", b"EHLO", b"MAIL", b"RCPT", b"RSET"):
+            assert verb in text.split()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers import START_METHODS, connected, send
+from helpers import connected, send
 
 from lazr_smtptest import Controller, QueueController, QueueServer
 
@@ -56,11 +56,6 @@ def sending_in_process(host: str, port: int) -> Iterator[Callable[[str], None]]:
         ours.send(None)
         process.join(10)
         ours.close()
-
-
-@pytest.fixture(params=START_METHODS)
-def start_method(request) -> str:
-    return request.param
 
 
 @pytest.fixture(params=[sending_here, sending_in_thread, sending_in_process])

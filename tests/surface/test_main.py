@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ import pytest
 from helpers import refused, send, until
 from paths import DOCS, EXAMPLES
 from programs import missing
+from scripts import run_python
 
 import lazr_smtptest
 import lazr_smtptest.__main__
@@ -874,3 +876,21 @@ def test_the_tools_of_these_tests_are_there():
     for name in "bash", "pgrep":
         if shutil.which(name) is None:
             missing(f"the program {name} is not installed")
+
+
+def test_the_command_line_on_a_terminal_that_knows_no_umlauts():
+    script = textwrap.dedent("""
+        import re, smtplib, subprocess, sys
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "lazr_smtptest", "--port", "0", "--count", "1"],
+            stdout=subprocess.PIPE, text=True,
+        )
+        port = int(re.search(r"port ([0-9]+)", process.stdout.readline())[1])
+        with smtplib.SMTP("localhost", port) as client:
+            client.sendmail("a@b.c", ["d@e.f"], "Subject: \\u00fc\\r\\n\\r\\n".encode())
+        print(process.communicate(timeout=10)[0], process.returncode)
+    """)
+    done = run_python(script, PYTHONIOENCODING="ascii")
+    assert "Subject: \\xfc" in done.stdout
+    assert done.stdout.endswith(" 0\n")
+    assert done.stderr == ""

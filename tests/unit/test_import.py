@@ -1,4 +1,4 @@
-"""What importing costs those who only have it installed."""
+"""What importing costs those who only have it installed, and what can be imported."""
 
 from __future__ import annotations
 
@@ -48,3 +48,14 @@ def test_there_are_no_other_names():
         assert "Mesage" in str(error)
     else:
         raise AssertionError("a name that is not there was found")
+
+
+def test_aliases_are_the_same_classes():
+    import lazr.smtptest.controller
+    import lazr.smtptest.server
+
+    assert lazr.smtptest.controller.Controller is lazr_smtptest.Controller
+    assert lazr.smtptest.controller.QueueController is lazr_smtptest.QueueController
+    assert lazr.smtptest.server.Server is lazr_smtptest.Server
+    assert lazr.smtptest.server.QueueServer is lazr_smtptest.QueueServer
+    assert lazr.smtptest.__version__ == lazr_smtptest.__version__
