@@ -116,7 +116,7 @@ def gone(pid: int) -> bool:
     """Whether a process has ended; a zombie has, once its last thread has."""
     try:
         threads = len(os.listdir(f"/proc/{pid}/task"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return state(pid) in ("", "Z") and threads <= 1
 
