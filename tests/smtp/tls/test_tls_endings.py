@@ -84,9 +84,8 @@ def test_a_client_that_leaves_in_the_handshake(server, caplog, sent, abruptly):
 
 @pytest.mark.parametrize("where", ["idle", "in a transaction", "in the content"])
 def test_a_client_that_leaves_later(server, caplog, where):
-    with (
-        TLSClient(server) if server.server.tls.mode == "starttls" else ImplicitClient(server) as c
-    ):
+    kind = TLSClient if server.server.tls.mode == "starttls" else ImplicitClient
+    with kind(server) as c:
         if server.server.tls.mode == "starttls":
             c.starttls()
             assert c.command(b"EHLO client.example").code == 250
