@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import EVENT_LOOPS, LOGIN, loop_name
+from helpers import EVENT_LOOPS, LOGIN, START_METHODS, loop_name
 from programs import Programs
 
 from lazr_smtptest import QueueController
@@ -52,3 +52,9 @@ def each_loop(request: pytest.FixtureRequest) -> Iterator[QueueController]:
 def programs(tmp_path: Path) -> Programs:
     """Mail clients that find nothing of the user's settings."""
     return Programs(tmp_path)
+
+
+@pytest.fixture(params=START_METHODS)
+def start_method(request: pytest.FixtureRequest) -> str:
+    """Each way to start a server process."""
+    return request.param

@@ -1,0 +1,85 @@
+"""The README: its length, and that what it claims was measured."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from paths import DOCS, EXAMPLES, README, literal_block
+
+CHEAT_SHEET = EXAMPLES / "test_cheat_sheet.py"
+PERFORMANCE = (DOCS / "performance.txt").read_text("utf-8")
+SOAK = (DOCS / "soak.txt").read_text("utf-8")
+CROSSTALK = (DOCS / "crosstalk.txt").read_text("utf-8")
+
+#: The README without its line breaks.
+CLAIMS = " ".join(README.split())
+
+
+def test_length():
+    assert len(README.splitlines()) <= 150
+
+
+def test_cheat_sheet_is_an_example_that_is_run():
+    assert literal_block(README, ".. file: test_cheat_sheet.py") == CHEAT_SHEET.read_text("utf-8")
+
+
+def measured(what: str, baseline: str, column: str) -> str:
+    """Give a figure from the table of measurements."""
+    (found,) = re.findall(
+        rf"^{re.escape(what)} .*?lazr_smtptest +(?P<ours>[\d.,]+) +{re.escape(baseline)} +"
+        r"(?P<theirs>[\d.,]+) +\S+ +(?P<ratio>[\d.]+) ",
+        PERFORMANCE,
+        re.MULTILINE,
+    )
+    return dict(zip(("ours", "theirs", "ratio"), found, strict=True))[column]
+
+
+@pytest.mark.parametrize(
+    ("claim", "what", "baseline", "column"),
+    [
+        ("**115 times** as many", "1 kB, while the test process computes", "smtpdfix", "ratio"),
+        ("take **0.57** of", "500 mail tests, pytest (-)", "pytest-localserver", "ratio"),
+        ("and **0.52** of", "500 mail tests, pytest (-)", "smtpdfix", "ratio"),
+        ("**4.16 times**", "1 kB, 10 sessions, smtp-source", "aiosmtpd in a process", "ratio"),
+        ("**10.8 times**", "5 MB, 1 session, smtp-source", "aiosmtpd in a process", "ratio"),
+        ("it takes 8.5 ms", "start() and stop() (-)", "aiosmtpd", "ours"),
+        ("which is 7 times", "start() and stop() (-)", "aiosmtpd", "ratio"),
+    ],
+)
+def test_performance(claim, what, baseline, column):
+    assert claim in CLAIMS
+    figure = re.search(r"[\d.]+", claim)[0]
+    digits = len(figure.partition(".")[2])
+    assert f"{float(measured(what, baseline, column)):.{digits}f}" == figure
+
+
+def test_computing_is_compared_with_the_best():
+    """The table has a row for the best of the others."""
+    line = re.search(r"^  1 kB, while the test process computes, .*$", PERFORMANCE, re.M)[0]
+    rates = {
+        name: float(rate.replace(",", ""))
+        for name, rate in re.findall(r"(\w[\w-]*) ([\d.,]*\d)(?:,|$)", line)
+    }
+    del rates["lazr_smtptest"]
+    assert max(rates, key=rates.get) == "smtpdfix"
+
+
+def test_bad_days():
+    rows = re.findall(
+        r"^server killed under load, \w+ +(\d+) trials +0 failed +"
+        r"(\d+) told 250, (\d+) taken, (\d+) named as lost$",
+        SOAK,
+        re.MULTILINE,
+    )
+    trials, told, taken, lost = (sum(map(int, column)) for column in zip(*rows, strict=True))
+    assert f"killed **{trials} times** under load. Of {told:,} messages" in CLAIMS
+    assert taken >= told
+    assert lost == 0
+
+
+def test_parallel_runs():
+    runs = re.findall(r"^run +\d+, .* (\d+) passed +0 failed +0 processes left$", CROSSTALK, re.M)
+    assert f"of **{sum(map(int, runs)):,}** tests on four workers" in CLAIMS
+    assert "\n2000 tests, 4 workers\n" in CROSSTALK
+    assert CROSSTALK.endswith("\nnothing failed\n")

@@ -1,0 +1,32 @@
+"""Programs that tests run in a Python of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def run_python(
+    script: str, *, redirect: str = "", **environment: str
+) -> subprocess.CompletedProcess:
+    """Run a script, to which each warning is an error; it can import what tests can.
+
+    :param redirect: What a shell is to do to its streams.
+    :param environment: What is to be set, beside what is set here.
+    """
+    command = f'exec "{sys.executable}" -W error -c "$SCRIPT" {redirect}'
+    return subprocess.run(
+        ["sh", "-c", command],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "SCRIPT": textwrap.dedent(script),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )

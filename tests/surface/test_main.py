@@ -1,0 +1,318 @@
+"""The command line: what it prints, what its server is, and what it is told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from command_line import (
+    COMMAND,
+    ENVIRONMENT,
+    finish,
+    run_command,
+    running,
+    send_message,
+    send_octets,
+)
+from helpers import refused, send, until
+from paths import DOCS
+from programs import missing
+from scripts import run_python
+
+import lazr_smtptest
+import lazr_smtptest.__main__
+
+# What it prints.
+
+
+def test_count_ends_it_after_so_many_messages():
+    with running("--count", "2") as (process, port):
+        send_message(port, "one")
+        send_message(port, "two")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert re.findall("^Subject: (.*)$", out, re.MULTILINE) == ["one", "two"]
+        assert out.count("from <kim@example.com> to <lee@example.com>") == 2
+        assert refused(port)
+
+
+def test_a_message_is_printed_for_people():
+    with running("--count", "1") as (process, port):
+        send_octets(
+            port,
+            b"Subject: =?utf-8?q?B=C3=A4ume?=\r\nX-Order: 17,\r\n 18\r\nMIME-Version: 1.0\r\n"
+            b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n'
+            b"--b\r\n\r\nTwo\r\nlines.\r\n"
+            b"--b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n"
+            b'Content-Disposition: attachment; filename="leaf.png"\r\n\r\nAAAA\r\n--b--\r\n',
+        )
+        assert finish(process) == (
+            0,
+            "------------------------------ message 1 -------------------------------\n"
+            "from <kim@example.com> to <lee@example.com>, <max@example.com>\n"
+            "in the clear\n"
+            "\n"
+            "Subject: Bäume\n"
+            "X-Order: 17, 18\n"
+            "MIME-Version: 1.0\n"
+            'Content-Type: multipart/mixed; boundary="b"\n'
+            "\n"
+            "Two\n"
+            "lines.\n"
+            "attached: leaf.png (image/png, 3 octets)\n"
+            "\n",
+            "",
+        )
+
+
+def test_each_message_is_printed_as_it_arrives():
+    with running() as (process, port):
+        for subject in ("one", "two"):
+            send_message(port, subject)
+            while (line := process.stdout.readline()) != f"Subject: {subject}\n":
+                assert line
+
+
+def test_octets_that_are_no_text_are_printed_somehow():
+    with running("--count", "1") as (process, port):
+        send_octets(port, b"Subject: \xff\x00\r\n\r\n\x80")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert "Subject: \ufffd\\x00\n\n\ufffd\n" in out
+
+
+def test_what_the_encoding_lacks_is_escaped():
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    with running("--count", "1", env=environment) as (process, port):
+        send_octets(port, "Subject: Bäume\r\n\r\n".encode())
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert r"Subject: B\xe4ume" in out
+
+
+def test_the_command_line_on_a_terminal_that_knows_no_umlauts():
+    script = textwrap.dedent("""
+        import re, smtplib, subprocess, sys
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "lazr_smtptest", "--port", "0", "--count", "1"],
+            stdout=subprocess.PIPE, text=True,
+        )
+        port = int(re.search(r"port ([0-9]+)", process.stdout.readline())[1])
+        with smtplib.SMTP("localhost", port) as client:
+            client.sendmail("a@b.c", ["d@e.f"], "Subject: \\u00fc\\r\\n\\r\\n".encode())
+        print(process.communicate(timeout=10)[0], process.returncode)
+    """)
+    done = run_python(script, PYTHONIOENCODING="ascii")
+    assert "Subject: \\xfc" in done.stdout
+    assert done.stdout.endswith(" 0\n")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc", "a\tb\nc"),
+        ("Bäume 木 \U0001f333", "Bäume 木 \U0001f333"),
+        ("12\xa0€", "12\xa0€"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("over\rwrite\b\x7f\x9b31m", r"over\rwrite\x08\x7f\x9b31m"),
+        ("left\u202eright\u2066\u200b\ufeff", r"left\u202eright\u2066\u200b\ufeff"),
+        ("\udc80\ud800", r"\udc80\ud800"),
+    ],
+)
+def test_what_would_do_something_to_a_terminal_is_escaped(text, shown):
+    assert lazr_smtptest._show.harmless(text) == shown
+
+
+def test_json_is_an_object_a_line():
+    raw = b"Subject: =?utf-8?q?B=C3=A4ume?=\r\n\r\nSee https://example.com/trees.\r\n"
+    broken = b"Subject: \xff\x00\r\nContent-Type: nonsense; charset=nope\r\n\r\n\x80\r\n"
+    with running("--count", "2", "--json", announced="stderr") as (process, port):
+        send_octets(port, raw)
+        send_octets(port, broken)
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert out.isascii()
+        first, second = map(json.loads, out.splitlines())
+        assert first.pop("received_at").endswith("+00:00")
+        assert first.pop("peer")[0] in ("127.0.0.1", "::1")
+        assert first.pop("helo")
+        assert first == {
+            "sequence": 1,
+            "tls": None,
+            "auth_user": None,
+            "mail_from": "kim@example.com",
+            "rcpt_tos": ["lee@example.com", "max@example.com"],
+            "subject": "Bäume",
+            "headers": [["Subject", "Bäume"]],
+            "text": "See https://example.com/trees.\n",
+            "html": "",
+            "links": ["https://example.com/trees"],
+            "attachments": [],
+            "raw": base64.b64encode(raw).decode(),
+        }
+        assert base64.b64decode(second["raw"]) == broken
+
+
+def test_quiet_prints_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, "--quiet", "--port", str(port), "--count", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        until(lambda: not refused(port))
+        send_message(port)
+        assert finish(process)[:2] == (0, "")
+
+
+def test_quiet_tells_a_free_port_and_no_more():
+    with running("--quiet", "--count", "1") as (process, port):
+        send_message(port)
+        assert finish(process) == (0, "", "")
+
+
+def test_json_alone_is_on_standard_output_though_standard_error_is_closed():
+    command = " ".join([*COMMAND, "--json --timeout 0.1 --port 0 2>&-"])
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_header_field_is_one_line():
+    with running("--count", "1") as (process, port):
+        send_octets(port, b"Subject: =?utf-8?q?one=0AX-Forged:_two?=\r\n\r\n")
+        assert "Subject: one\\nX-Forged: two\n" in finish(process)[1]
+
+
+# What the server is.
+
+
+def test_fault():
+    faults = ["--fault", "rcpt=451 4.7.1 Later", "--fault", "MAIL=250 2.1.0 Hm"]
+    with running(*faults) as (_process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            client.ehlo()
+            assert client.mail("kim@example.com") == (250, b"2.1.0 Hm")
+            assert client.rcpt("lee@example.com") == (451, b"4.7.1 Later")
+
+
+def test_auth():
+    with running("--auth", "kim:s3:cret", "--auth", "lee:", "--count", "1") as (process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login("kim", "s3")
+            client.login("kim", "s3:cret")
+            send(client, "hello")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert "in the clear, logged in as kim\n" in out
+
+
+@pytest.mark.parametrize("kind", ["starttls", "implicit"])
+def test_tls(kind):
+    with running("--tls", kind, "--count", "1") as (process, port):
+        line = process.stdout.readline()
+        ca_file = re.fullmatch(r"clients have to trust (.+)\n", line)[1]
+        context = ssl.create_default_context(cafile=ca_file)
+        if kind == "implicit":
+            client = smtplib.SMTP_SSL("localhost", port, timeout=10, context=context)
+        else:
+            client = smtplib.SMTP("localhost", port, timeout=10)
+            client.starttls(context=context)
+        with client:
+            send(client, "hello")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert "\nTLSv1.3\n" in out
+        assert not os.path.exists(ca_file)
+
+
+def test_tls_without_trustme():
+    code = (
+        "import sys; sys.modules['trustme'] = None\n"
+        "from lazr_smtptest.__main__ import main\n"
+        "sys.exit(main(['--tls', 'starttls', '--port', '0']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("lazr-smtptest: ")
+    assert "pip install 'lazr-smtptest[tls]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_version():
+    assert run_command("--version") == (0, f"lazr-smtptest {lazr_smtptest.__version__}\n", "")
+
+
+def test_taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = str(holder.getsockname()[1])
+        status, out, err = run_command("--host", "127.0.0.1", "--port", port)
+    assert (status, out) == (1, "")
+    assert err.startswith("lazr-smtptest: [Errno 98] cannot listen on '127.0.0.1' port " + port)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("--port 70000", "70000"),
+        ("--port x", "argument --port: invalid int value: 'x'"),
+        ("--count 0", "argument --count: must be more than 0, not 0"),
+        ("--count 1.5", "argument --count: invalid int value: '1.5'"),
+        ("--timeout nan", "argument --timeout: must be more than 0, not nan"),
+        ("--timeout inf", "argument --timeout: must be more than 0, not inf"),
+        ("--timeout -1", "argument --timeout: must be more than 0, not -1"),
+        ("--timeout soon", "argument --timeout: invalid float value: 'soon'"),
+        ("--auth kim", "argument --auth: must be USER:PASSWORD, not 'kim'"),
+        ("--auth :secret", "argument --auth: must be USER:PASSWORD, not ':secret'"),
+        ("--fault RCTP=451", "RCTP"),
+        ("--fault RCPT", "argument --fault: "),
+        ("--fault RCPT=later", "argument --fault: "),
+        ("--tls ssl", "argument --tls: invalid choice: 'ssl'"),
+        ("--json --quiet", "argument --quiet: not allowed with argument --json"),
+        ("--maildir=", "argument --maildir: must not be empty"),
+        ("--mbox=", "argument --mbox: must not be empty"),
+    ],
+)
+def test_bad_arguments(arguments, why, capsys):
+    with pytest.raises(SystemExit) as caught:
+        lazr_smtptest.__main__.main(arguments.split())
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: lazr-smtptest ")
+    assert why in err.splitlines()[-1]
+
+
+def test_default_is_localhost_9025():
+    assert lazr_smtptest.__main__._parser().parse_args([]).port == 9025
+    assert lazr_smtptest.__main__._parser().parse_args([]).host == "localhost"
+
+
+def test_the_manual_has_all_options():
+    page = (DOCS / "command-line.rst").read_text("utf-8")
+    actions = lazr_smtptest.__main__._parser()._actions
+    known = {action.option_strings[-1] for action in actions}
+    assert sorted(re.findall(r"^\.\. option:: (\S+)", page, re.M)) == sorted(known)
+
+
+def test_the_tools_of_these_tests_are_there():
+    for name in "bash", "pgrep":
+        if shutil.which(name) is None:
+            missing(f"the program {name} is not installed")

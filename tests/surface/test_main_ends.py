@@ -1,0 +1,211 @@
+"""The command line: what it waits for, and all the ways in which it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+
+import pytest
+from command_line import COMMAND, finish, running, send_message, send_octets
+from helpers import refused
+from programs import missing
+
+
+def server_of(process: subprocess.Popen) -> int:
+    """Give the process id of the server process."""
+    if shutil.which("pgrep") is None:
+        missing("the program pgrep is not installed")
+    found = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    return int(found.stdout)
+
+
+# What it waits for.
+
+
+def test_timeout_fails_if_no_client_came():
+    with running("--count", "2", "--timeout", "0.2") as (process, port):
+        assert finish(process) == (
+            1,
+            "",
+            f"lazr-smtptest: 0 of 2 messages came to localhost port {port} within 0.2 seconds\n"
+            "No client has connected: see which host and port it was told to use.\n",
+        )
+        assert refused(port)
+
+
+def test_timeout_reports_what_clients_did():
+    with running("--count", "2", "--timeout", "1", "--quiet", "--fault", "EOM=552 5.2.2 Full") as (
+        process,
+        port,
+    ):
+        with pytest.raises(smtplib.SMTPDataError):
+            send_message(port)
+        status, out, err = finish(process)
+        assert (status, out) == (1, "")
+        first, *session = err.splitlines()
+        assert (
+            first
+            == f"lazr-smtptest: 0 of 2 messages came to localhost port {port} within 1 seconds"
+        )
+        assert re.fullmatch(r"- \S+ port \d+, which calls itself '.+': QUIT", session[0])
+        assert sum(line.endswith(" S 552 5.2.2 Full") for line in session) == 1
+
+
+def test_timeout_without_count_is_for_the_whole_run():
+    with running("--timeout", "1.5") as (process, port):
+        send_message(port, "one")
+        status, out, err = finish(process)
+        assert (status, out.count("Subject: one\n")) == (1, 1)
+        assert f"1 messages came to localhost port {port} within 1.5 seconds\n" in err
+
+
+def test_count_in_time_is_no_failure():
+    with running("--count", "1", "--timeout", "60") as (process, port):
+        send_message(port)
+        status, out, err = finish(process)
+        assert (status, out.count("Subject: hello\n"), err) == (0, 1, "")
+
+
+def test_more_than_the_count_are_printed_if_they_were_accepted():
+    with running("--count", "1") as (process, port):
+        process.send_signal(signal.SIGSTOP)  # it takes none until all are there
+        send_message(port, *map(str, range(20)))
+        process.send_signal(signal.SIGCONT)
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert re.findall("^Subject: (.*)$", out, re.MULTILINE) == list(map(str, range(20)))
+
+
+# How it ends.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_signal_ends_it_cleanly(number, whole_group):
+    with running() as (process, port):
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        assert finish(process) == (0, "", "")
+        assert refused(port)
+
+
+def test_nohup():
+    """What is ignored from the start stays ignored."""
+    with running("--count", "1", preexec_fn=_ignore_sighup) as (process, port):
+        process.send_signal(signal.SIGHUP)
+        send_message(port)
+        assert finish(process)[::2] == (0, "")
+
+
+def _ignore_sighup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--timeout", "1"]])
+def test_a_reader_that_does_not_read(arguments):
+    """The pipe is full, and still it ends."""
+    impatient = (
+        "import sys; from lazr_smtptest import __main__, _sink; _sink._PATIENCE = 0.5;"
+        "sys.exit(__main__.main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", impatient, "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        port = int(process.stdout.readline().split()[-1])
+        send_octets(port, b"Subject: much\r\n\r\n" + 20_000 * b"a line of text\r\n")
+        if not arguments:
+            process.terminate()
+        try:
+            assert process.wait(10) == 1
+        finally:
+            process.kill()
+        assert process.stderr.read() == (
+            "lazr-smtptest: nobody has read what was printed for 0.5 seconds\n"
+        )
+
+
+def test_a_signal_before_all_have_come_is_a_failure():
+    with running("--count", "2") as (process, port):
+        send_message(port)
+        while process.stdout.readline() != "Hello.\n":
+            pass
+        process.send_signal(signal.SIGINT)
+        status, _, err = finish(process)
+    assert status == 1
+    assert (
+        err == f"lazr-smtptest: interrupted when 1 of 2 messages came to localhost port {port}\n"
+    )
+
+
+ARMED = """
+import os, signal, sys, threading
+import lazr_smtptest.__main__
+from lazr_smtptest._sink import Sink
+
+class Armed(Sink):
+    def run(self, *arguments):
+        with self._until_signalled():  # the handlers are there from here on
+            threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()
+            return super().run(*arguments)
+        return True  # it struck between these two lines
+
+lazr_smtptest.__main__.Sink = Armed
+sys.exit(lazr_smtptest.__main__.main(["--quiet", "--port", "{port}", "--timeout", "10"]))
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.04])
+def test_a_signal_while_it_starts(delay):
+    """Wherever it strikes, there is no traceback and no server left."""
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", ARMED.format(delay=delay, port=port)],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert refused(port)
+
+
+def test_a_server_that_dies():
+    with running("--count", "1", "--timeout", "10") as (process, port):
+        os.kill(server_of(process), signal.SIGKILL)
+        status, out, err = finish(process)
+        assert (status, out) == (1, "")
+        assert err.startswith("lazr-smtptest: the server process ")
+        assert f"port {port}" in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [([], 0), (["--count", "9"], 1)])
+def test_a_reader_that_goes_away(arguments, expected):
+    with running(*arguments) as (process, port):
+        process.stdout.close()
+        send_message(port)
+        assert process.wait(timeout=10) == expected
+        assert process.stderr.read() == ""
+        assert refused(port)
+        process.stdout = None
+
+
+def test_no_standard_output_at_all(tmp_path):
+    command = " ".join([*COMMAND, "--timeout 0.1 --port 0 >&-"])
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        "lazr-smtptest: 0 messages came to .+ within 0.1 seconds\nNo client .+\n", done.stderr
+    )

@@ -1,0 +1,145 @@
+"""Content is read as line by line, however it comes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from properties import tries
+from raw_client import arriving, stuff, wire
+
+from lazr_smtptest._content import Content
+
+LINE_LIMIT = 1001
+
+some = tries(150)
+many = tries(400)
+
+
+def reference(octets: bytes, size_limit: int | None, line_limit: int) -> tuple[object, bytes]:
+    """Read content line by line, the simplest way there is.
+
+    :return: The content, or the code of its refusal, or None where it has not
+        ended; and what lies behind its end.
+    """
+    lines = []
+    while True:
+        text, line_end, octets = octets.partition(b"\r\n")
+        if not line_end:
+            return None, b""
+        if text == b".":
+            break
+        lines.append(text + line_end)
+    if size_limit is not None and sum(map(len, lines)) > size_limit:
+        return 552, octets
+    if any(len(line) > line_limit for line in lines):
+        return 500, octets
+    return b"".join(line[line.startswith(b".") :] for line in lines), octets
+
+
+def taken(content: Content) -> object:
+    try:
+        return content.take()
+    except ValueError as refused:
+        return int(str(refused)[:3])
+
+
+# Short lines and few octets, so that the limits are reached and the pieces
+# that matter meet.
+fragments = st.one_of(
+    st.sampled_from(
+        [b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"\r\n..", b".\r\n", b"\n.\n", b"\0", b"x" * 9]
+    ),
+    st.binary(max_size=12),
+)
+streams = st.lists(fragments, max_size=20).map(b"".join)
+
+
+@many
+@given(
+    streams,
+    st.booleans(),
+    st.none() | st.integers(1, 120),
+    st.integers(3, 40),
+    st.lists(st.integers(0, 200), max_size=12),
+)
+@example(b".\r\n.\r\n", False, None, 3, [])
+@example(b"\r\n.\r\nQUIT\r\n", False, 1, 3, [1, 2, 3, 4])
+def test_content_is_read_as_by_lines(
+    octets: bytes, end: bool, size_limit: int | None, line_limit: int, cuts: list[int]
+) -> None:
+    if end:
+        octets += b"\r\n.\r\nNOOP\r\n"
+    expected, behind = reference(octets, size_limit, line_limit)
+    content = Content(size_limit, line_limit)
+    rest = b""
+    position = 0
+    for cut in (*sorted(cuts), len(octets)):
+        piece = octets[position : max(cut, position)]
+        position += len(piece)
+        # Once it has ended, the session gives it nothing any more.
+        rest += piece if content.ended else content.feed(piece)
+    assert content.ended is (expected is not None)
+    assert rest == behind
+    if expected is not None:
+        assert taken(content) == expected
+
+
+@some
+@given(st.binary(max_size=300), st.lists(st.sampled_from([b"\r\n.", b".", b"\r\n"]), max_size=8))
+def test_content_undoes_transparency(octets: bytes, more: list[bytes]) -> None:
+    meant = octets + b"".join(more) + octets
+    content = Content(None, LINE_LIMIT)
+    assert content.feed(wire(meant)) == b""
+    assert content.ended
+    assert content.take() == arriving(meant)
+
+
+@pytest.mark.parametrize("line_limit", [3, 4, 10, LINE_LIMIT])
+def test_content_measures_each_line(line_limit: int) -> None:
+    lengths = (2, 3, line_limit - 1, line_limit, line_limit + 1, 2 * line_limit)
+    for some_lengths in itertools.product(lengths, repeat=3):
+        octets = b"".join(b"x" * (length - 2) + b"\r\n" for length in some_lengths) + b".\r\n"
+        content = Content(None, line_limit)
+        assert content.feed(octets) == b""
+        assert taken(content) == reference(octets, None, line_limit)[0], some_lengths
+
+
+@pytest.mark.parametrize("size_limit", [1, 100, None])
+def test_content_ends_however_its_end_is_cut(size_limit: int | None) -> None:
+    end = b"\r\n.\r\n"
+    for number, before in itertools.product(range(6), (b"x" * 99, b"x\r\n" * 50, b"\r\n..")):
+        for cuts in itertools.combinations(range(len(end)), number):
+            octets = before + end
+            places = (0, *(len(before) + cut for cut in cuts), len(octets))
+            content = Content(size_limit, LINE_LIMIT)
+            for start, stop in itertools.pairwise(places):
+                assert not content.ended
+                assert content.feed(octets[start:stop]) == b""
+            assert content.ended
+            assert taken(content) == reference(octets, size_limit, LINE_LIMIT)[0]
+
+
+def test_content_keeps_no_more_than_the_limit() -> None:
+    content = Content(1000, LINE_LIMIT)
+    for _ in range(1000):
+        content.feed(b"x" * 1000)
+    assert len(content._octets) < 3000
+    assert content.feed(b"\r\n.\r\nNOOP\r\n") == b"NOOP\r\n"
+    assert taken(content) == 552
+
+
+def test_the_helpers_of_these_tests() -> None:
+    assert stuff(b".\r\n..\r\nx\r\n.\r\n\r\n.") == b"..\r\n...\r\nx\r\n..\r\n\r\n.."
+    assert stuff(b"\n.\r.\r\r\n.") == b"\n.\r.\r\r\n.."
+    assert wire(b"") == b".\r\n"
+    assert wire(b".") == b"..\r\n.\r\n"
+    assert re.findall(rb"(?:\A|\r\n)\.\r\n", wire(b".\r\n.\r\n")) == [b"\r\n.\r\n"]
+    assert reference(b".\r\nx", None, 3) == (b"", b"x")
+    assert reference(b"..\r\n.\r\n", None, 4) == (b".\r\n", b"")
+    assert reference(b"..\r\n.\r\n", 3, 4) == (552, b"")
+    assert reference(b"..\r\n.\r\n", 4, 3) == (500, b"")
+    assert reference(b"x\n.\r\n", None, 9) == (None, b"")

@@ -1,0 +1,126 @@
+"""What `Message` tells of headers, of good mail and bad."""
+
+from __future__ import annotations
+
+import pytest
+from messages import make
+
+from lazr_smtptest.message import Message
+
+
+def test_it_is_shown_in_one_line():
+    message = make(b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n folded\r\n\r\nHello.\r\n")
+    assert repr(message) == (
+        "<Message from <kim@example.com> to <lee@example.com>, <bcc@example.com>, "
+        "subject 'Grüße folded'>"
+    )
+    assert repr([message]) == f"[{message!r}]"
+
+
+def test_one_that_was_not_received_is_shown_somehow():
+    assert "Message object at" in repr(Message())
+
+
+def test_headers():
+    message = make(
+        b"Received: one\r\nX-Other: a\r\nreceived: two\r\n folded\r\n"
+        b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\n"
+    )
+    assert message.headers("Received") == ["one", "two folded"]
+    assert message.headers("RECEIVED") == ["one", "two folded"]
+    assert message.header("receiveD") == "one"
+    assert message.header("subject") == "Grüße"
+    assert message.headers("Missing") == []
+    assert message.header("Missing") == ""
+    assert message.header("Missing", "default") == "default"
+    assert message.header("X-Other", "default") == "a"
+
+
+def test_all_headers():
+    message = make(
+        b"Received: one\r\nX-Peer: forged\r\nreceived: two\r\n folded\r\n"
+        b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Odd: =?nope?q?\xff?=\r\n\r\n"
+    )
+    assert message.header_items() == [
+        ("Received", "one"),
+        ("received", "two folded"),
+        ("Subject", "Grüße"),
+        ("X-Odd", message.header("X-Odd")),
+    ]
+
+
+def test_headers_are_texts():
+    message = make(b"To: Ann <ann@example.com>\r\nDate: Thu, 29 Feb 2024 23:59:59 +0000\r\n\r\n")
+    assert message.header("To") == "Ann <ann@example.com>"
+    assert message.header("Date") == "Thu, 29 Feb 2024 23:59:59 +0000"
+
+
+def test_the_headers_that_are_added_can_be_read_so_too():
+    message = make(b"X-Peer: forged\r\n\r\n")
+    assert message.headers("X-Peer") == ["127.0.0.1:50000"]
+    assert message.header("x-mailfrom") == "kim@example.com"
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("Grüße".encode(), "Grüße"),
+        (b"Gr\xfc\xdfe", "Gr\ufffd\ufffde"),
+        (b"=?nope?q?x?=", "x"),
+        (b"=?utf-8?b?////?=", "\ufffd\ufffd\ufffd"),
+        (b"=?utf-8?q?x", "=?utf-8?q?x"),
+        (b"", ""),
+        (b"   ", ""),
+        (b"x" * 5000, "x" * 5000),
+    ],
+    ids=ascii,
+)
+def test_a_header_with_a_bad_value(raw, text):
+    message = make(b"Subject: " + raw + b"\r\n\r\n")
+    assert message.header("Subject").strip() == text
+    assert message.headers("Subject") == [message.header("Subject")]
+
+
+#: Each of them raises an IndexError, an AttributeError, a TypeError or an
+#: UnboundLocalError when one Python or another reads it.
+BREAKING = [
+    (b"To", b'"'),
+    (b"From", b'kim@example.com, "'),
+    (b"Sender", b"<"),
+    (b"To", b":;\0"),
+    (b"To", b"/@[-"),
+    (b"To", b"utf-8@[\r\n "),
+    (b"To", b".:"),
+    (b"Sender", b"().\\"),
+    (b"Message-ID", b"<"),
+    (b"Message-ID", b"<'@"),
+    (b"Content-Disposition", b";999999999999999999999999999999*"),
+]
+
+
+def breaks(message: Message, name: str) -> bool:
+    try:
+        message[name]
+    except Exception:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("name", "value"), BREAKING)
+@pytest.mark.parametrize("more", [b"", "grün".encode()])
+def test_headers_that_break_the_standard_librarys_parser(name, value, more):
+    name_text = name.decode()
+    message = make(b"X: 1\r\n" + name + b": " + more + value + b"\r\n\r\nbody\r\n")
+    if breaks(message, name_text):
+        expected = (more + value).decode().replace("\r\n", "")
+    else:
+        expected = str(message[name_text])
+    assert message.headers(name_text) == [expected]
+    assert message.header(name_text) == expected
+    assert message.text == "body\n"
+    assert message.attachments == []
+
+
+def test_there_are_headers_that_break_it():
+    """Without them, nothing would test what happens then."""
+    assert [name for name, value in BREAKING if breaks(make(name + b": " + value), name.decode())]

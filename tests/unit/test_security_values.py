@@ -1,0 +1,113 @@
+"""The values that `auth` and `tls` can have, and those that they cannot."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import ssl
+from pathlib import Path
+
+import pytest
+
+from lazr_smtptest import Server
+from lazr_smtptest.tls import TLS
+
+# AUTH.
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        "kim:secret",
+        [("kim", "secret")],
+        ("kim", "secret"),
+        5,
+        True,
+        {"kim": b"secret"},
+        {b"kim": "secret"},
+        {"kim": None},
+        {None: "secret"},
+        {1: "2"},
+    ],
+)
+def test_auth_of_the_wrong_type(auth):
+    with pytest.raises(TypeError, match="auth must map names to passwords"):
+        Server(auth=auth)
+
+
+@pytest.mark.parametrize("auth", [{"": "secret"}, {"k\0m": "secret"}, {"kim": "sec\0ret"}])
+def test_auth_that_cannot_be(auth):
+    with pytest.raises(ValueError, match="auth must not"):
+        Server(auth=auth)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"auth_required": True}, "auth_required needs auth"),
+        ({"auth_require_tls": True, "auth": {"kim": "x"}}, "auth_require_tls needs tls"),
+    ],
+)
+def test_options_that_do_not_go_together(options, text):
+    with pytest.raises(ValueError, match=text):
+        Server(**options)
+
+
+@pytest.mark.parametrize("auth", ["kim:hunter2", [("kim", "hunter2")], {"kim": b"hunter2"}])
+def test_errors_have_no_secret(auth):
+    with pytest.raises(TypeError) as caught:
+        Server(auth=auth)
+    assert "hunter2" not in str(caught.value)
+
+
+# TLS.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"mode": "ssl"}, "mode must be 'starttls' or 'implicit', not 'ssl'"),
+        ({"mode": None}, "mode must be"),
+        ({"mode": "STARTTLS"}, "mode must be"),
+        ({"variant": "revoked"}, "variant must be .*'wrong-host'.*not 'revoked'"),
+        ({"variant": None}, "variant must be"),
+        ({"keyfile": "key.pem"}, "keyfile needs a certfile"),
+        ({"ca_file": "ca.pem"}, "ca_file needs a certfile"),
+        ({"certfile": "cert.pem", "variant": "expired"}, "give no certfile"),
+    ],
+)
+def test_tls_that_cannot_be(arguments, text):
+    with pytest.raises(ValueError, match=text):
+        TLS(**arguments)
+
+
+def test_a_server_takes_a_mode_or_a_value():
+    assert Server(tls="implicit").tls == TLS("implicit")
+    assert Server(tls=TLS(required=True)).tls == TLS("starttls", required=True)
+    assert Server().tls is None
+    with pytest.raises(ValueError, match="mode must be"):
+        Server(tls="ssl")
+    for value in (True, 5, ssl.create_default_context(), {"mode": "implicit"}):
+        with pytest.raises(TypeError, match="tls must be a TLS, 'starttls' or 'implicit'"):
+            Server(tls=value)
+
+
+def test_only_the_mode_goes_without_a_name():
+    with pytest.raises(TypeError):
+        TLS("starttls", True)
+
+
+def test_a_value_stays_as_it_is():
+    tls = TLS("implicit", certfile=Path("cert.pem"))
+    # A TypeError in Python 3.10, where slots do not go well with freezing.
+    with pytest.raises((AttributeError, TypeError)):
+        tls.mode = "starttls"
+    assert tls.mode == "implicit"
+    assert hash(tls) == hash(TLS("implicit", certfile=Path("cert.pem")))
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_value_can_be_pickled(protocol):
+    tls = TLS("implicit", required=True, certfile=Path("a.pem"), keyfile="b.pem", ca_file="c.pem")
+    assert pickle.loads(pickle.dumps(tls, protocol)) == tls
+    assert copy.deepcopy(tls) == tls
