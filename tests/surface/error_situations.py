@@ -1,0 +1,357 @@
+"""What the situations of `test_error_texts` are made of: servers, and what befalls them.
+
+What is imported here under its own name again is for the table alone.
+"""
+
+from __future__ import annotations
+
+import asyncio as asyncio
+import contextlib
+import ctypes as ctypes
+import fcntl
+import importlib
+import multiprocessing
+import os
+import pkgutil
+import queue
+import re
+import signal
+import smtplib
+import socket
+import stat
+import sys
+import threading
+import time as time
+import traceback
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import connection
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any, NoReturn
+from unittest.mock import Mock
+
+import helpers
+import pytest
+from helpers import connected, send, state, until
+
+import lazr_smtptest
+from lazr_smtptest import Controller, Gate, QueueController, QueueServer, Server, SMTPTestError
+from lazr_smtptest._fixtures import Worker as Worker
+
+#: Seconds that a server has for what it will not do.
+SOON = 0.2
+
+#: A signal that has no name, where there are such.
+NAMELESS = getattr(signal, "SIGRTMIN", 0) + 3
+
+ENVELOPE = ("MAIL FROM:<kim@example.com>", "RCPT TO:<lee@example.com>", "DATA")
+
+#: Lines that keep a server busy.
+LONG_MAIL = (*ENVELOPE, "Subject: self.queue.put(7); time.sleep(60)\r\n\r\nHello.\r\n.")
+LONG_NOOP = "NOOP self.queue.put(7) or time.sleep(60)"
+
+# What is private to the package; `Worker`, above, is, too.
+
+ANSWER_TIMEOUT = "_ANSWER_TIMEOUT"
+END_TIMEOUT = "_END_TIMEOUT"
+PUT_TIMEOUT = "_PUT_TIMEOUT"
+RESET_TIMEOUT = "_reset_timeout"
+TRANSIT_TIMEOUT = "TRANSIT_TIMEOUT"
+
+
+def show_stacks_of(controller: Any) -> Any:
+    return type(controller.queue._home.counterpart).show_stacks
+
+
+# Servers, and queues.
+
+
+def obey(line: str, **names: Any) -> Any:
+    """Run a line of Python; give what it calls `value`, if anything."""
+    public = {name: getattr(lazr_smtptest, name) for name in lazr_smtptest.__all__}
+    names = {"value": None, **public, **vars(helpers), **globals(), **names}
+    exec(line, names)
+    return names["value"]
+
+
+class Obedient(QueueServer):
+    """Does what a message's subject says, or a NOOP: that is Python."""
+
+    def handle_message(self, message: Any) -> None:
+        obey(message["subject"], self=self, message=message)
+        super().handle_message(message)
+
+    async def handle_NOOP(self, server: Any, session: Any, envelope: Any, arg: str) -> Any:
+        return obey(arg, self=self)
+
+
+class Forgetful(QueueServer):
+    async def handle_MAIL(self, *of_the_session: Any) -> None:
+        """Take the sender, and say nothing."""
+
+
+class Awkward(Server):
+    """Runs a line of Python while a session is made for the first time."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self.line = line
+
+    @property
+    def auth_AWKWARD(self) -> None:
+        obey(self.line)
+
+
+class Own(QueueController):
+    """Runs a server of a class of one's own."""
+
+    def __init__(self, kind: type[QueueServer], **options: Any) -> None:
+        self.kind = kind
+        super().__init__(**options)
+
+    def _make_server(self, host: str, port: int) -> None:
+        self.server = self.kind(host, port, self.queue)
+
+
+class Drained(queue.Queue):  # type: ignore[type-arg]
+    """A queue that takes, and gives nothing."""
+
+    def get_nowait(self) -> Any:
+        raise RuntimeError("nothing leaves this queue")
+
+
+class Stage:
+    """Where a situation takes place; it can call all that is public here.
+
+    :param ending: What undoes it.
+
+    :ivar where: The host, port and pid of the server that it is about, if any.
+    :ivar reply: What that server said last, if it was asked.
+    """
+
+    def __init__(self, request: pytest.FixtureRequest, ending: contextlib.ExitStack) -> None:
+        self._request = request
+        self._ending = ending
+        self._monkeypatch = request.getfixturevalue("monkeypatch")
+        self.where: dict[str, Any] = {}
+        self.reply = ""
+
+    def play(self, line: str) -> None:
+        obey(line, **{name: getattr(self, name) for name in dir(self) if name[0] != "_"})
+
+    def running(self) -> Any:
+        """Give a server that is well; it is to stay so."""
+        return self._on(self._request.getfixturevalue("server"))
+
+    def run(self, controller: Any) -> Any:
+        """Run a server that may come to a bad end, and be rid of it for certain."""
+        controller.start()
+        self._ending.callback(be_rid_of, controller, controller.pid)
+        return self._on(controller)
+
+    def _on(self, controller: Any) -> Any:
+        self.where = {name: getattr(controller, name) for name in ("host", "port", "pid")}
+        assert all(self.where.values())
+        return controller
+
+    def own(self, kind: type[QueueServer] = QueueServer, **options: Any) -> Any:
+        return self.run(Own(kind, **options))
+
+    def with_queue(self, kind: type[QueueServer], target: Any, **options: Any) -> Any:
+        return self.run(Controller(kind("localhost", 0, target), **options))
+
+    def with_slow_queue(self, kind: type[QueueServer]) -> Any:
+        self.hurry(PUT_TIMEOUT)
+        may_go_on = threading.Event()
+        target = SimpleNamespace(put=lambda _: may_go_on.wait(10), may_go_on=may_go_on)
+        server = self.with_queue(kind, target, start_method="fork")
+        self._ending.callback(may_go_on.set)
+        return server
+
+    def hurry(self, name: str) -> None:
+        """Shorten a time limit of the package, in whichever modules have it."""
+        found = pkgutil.walk_packages(lazr_smtptest.__path__, "lazr_smtptest.")
+        # Some are imported by the first start only.
+        modules = [importlib.import_module(module.name) for module in found]
+        homes = [module for module in modules if hasattr(module, name)]
+        assert homes
+        for module in homes:
+            self._monkeypatch.setattr(module, name, SOON)
+
+    def say(self, server: Any, *lines: str) -> Any:
+        """Send lines, and keep the reply to the last."""
+        with connected(server) as client:
+            client.ehlo()
+            for line in lines:
+                client.send(f"{line}\r\n")
+                code, text = client.getreply()
+        self.reply = f"{code} {text.decode()}\n"
+        return server
+
+    def deliver(self, server: Any, subject: str) -> Any:
+        return self.say(server, *ENVELOPE, f"Subject: {subject}\r\n\r\nHello.\r\n.")
+
+    def killed_by(self, server: Any, subject: str) -> Any:
+        """Send a message that the server does not outlive."""
+        with pytest.raises(smtplib.SMTPServerDisconnected):
+            self.deliver(server, subject)
+        until(lambda: not server.is_running)
+        return server
+
+    def busy(self, *lines: str) -> Any:
+        """Give a server that is busy with the last of some lines; it has a fault and a gate."""
+        self.hurry(ANSWER_TIMEOUT)
+        server = self.own(Obedient, stop_timeout=SOON)
+        server.its_fault = server.fault("RCPT", "450 No", when="*@none.example")
+        server.its_gate = server.gate("RSET")
+        self._monkeypatch.setattr(server, RESET_TIMEOUT, SOON)
+        client = socket.create_connection((server.host, server.port))
+        self._ending.enter_context(client)
+        client.sendall("\r\n".join(["EHLO client.example", *lines, ""]).encode())
+        server.wait(5)
+        return server
+
+    def paused(self) -> Any:
+        """Give a server that a signal has stopped, half way through sending a message."""
+        self.hurry(TRANSIT_TIMEOUT)
+        server = send_large(self.own(reset_timeout=SOON, stop_timeout=2 * SOON), 1)
+        # It will not show its stack.
+        self._monkeypatch.setattr(show_stacks_of(server), "__defaults__", (SOON / 4,))
+        os.kill(server.pid, signal.SIGSTOP)
+        until(lambda: state(server.pid) == "T")
+        return server
+
+    def unreaped(self) -> Any:
+        """Give a server whose exit code the system does not keep."""
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        self._ending.callback(signal.signal, signal.SIGCHLD, before)
+        return self.own()
+
+    def forget_localhost(self) -> None:
+        """Be on a machine that does not know localhost, such as a bare chroot."""
+        unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        self._monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=unknown))
+
+    def run_test(self, fixtures: str, line: str = "pass", above: str = "") -> NoReturn:
+        """Raise what a test of the plugin does; pytest must report that, and no more."""
+        pytester = self._request.getfixturevalue("pytester")
+        pytester.makeini("[pytest]\nsmtptest_strict = true\n")
+        test = f"{above}\ndef test_it({fixtures}): {line}\n"
+        pytester.makepyfile(f"import pytest\nfrom helpers import send_to\n{test}")
+        self._monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        done = pytester.inline_run("-p", "smtptest")
+        calls = [made.call.excinfo for made in done.getcalls("pytest_runtest_makereport")]
+        (error,) = [excinfo.value for excinfo in calls if excinfo]
+        reports = done.getreports("pytest_runtest_logreport")
+        (report,) = [report.longreprtext for report in reports if report.failed]
+        # In a traceback, an E marks the error; without one, there is the text alone.
+        shown = "\n".join(re.findall(r"^E +(.*)", report, re.MULTILINE)) or report
+        assert shown in (str(error), f"{type(error).__name__}: {error}")
+        if isinstance(error, pytest.fail.Exception):
+            error.msg = re.sub(r"port \d+", "port PORT", str(error))
+        raise error
+
+    def configure(self, line: str) -> None:
+        """Have pytest read its settings."""
+        pytester = self._request.getfixturevalue("pytester")
+        pytester.makeini(f"[pytest]\n{line}\n")
+        pytester.parseconfigure("-p", "no:asyncio")
+
+
+def be_rid_of(controller: Any, pid: int) -> None:
+    if controller.pid == pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(SMTPTestError):
+        controller.stop()
+
+
+# What is done.  What is done to a server gives that again.
+
+
+def stopped(server: Any) -> Any:
+    server.stop()
+    return server
+
+
+def killed(server: Any, number: int = signal.SIGKILL) -> Any:
+    if number == NAMELESS and not hasattr(signal, "SIGRTMIN"):
+        pytest.skip("no real-time signals here")
+    os.kill(server.pid, number)
+    until(lambda: not server.is_running)
+    return server
+
+
+def close_pipes() -> None:
+    """Close all pipes that this process reads from."""
+    for fd in range(3, 100):
+        with contextlib.suppress(OSError):
+            is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+            if is_pipe and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                os.close(fd)
+
+
+def send_large(server: Any, count: int) -> Any:
+    """Send what is too large for the pipe, so that it stays in the server process."""
+    with connected(server) as client:
+        for _ in range(count):
+            send(client, "pass", ("y" * 70 + "\r\n") * 60_000)
+    return server
+
+
+async def on_the_loop(call: Callable[..., object], *args: object) -> None:
+    call(*args)
+
+
+def stop_meanwhile(server: Any) -> None:
+    """Stop a server while another thread waits for it."""
+
+    def waits(frame: FrameType) -> bool:
+        stack = {caller.f_code for caller, _ in traceback.walk_stack(frame)}
+        return {Gate.wait_parked.__code__, connection.wait.__code__} <= stack
+
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(server.gate("RCPT").wait_parked, 10)
+        until(lambda: any(map(waits, sys._current_frames().values())))
+        server.stop()
+        call.result()
+
+
+def in_a_child(call: Callable[..., object], *args: object) -> NoReturn:
+    """Raise what a call raises in a forked child; its id is CHILD in the text."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            call(*args)
+        except BaseException as error:
+            writer.send(error)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert reader.poll(5)
+    raised = reader.recv()
+    named = [re.sub(rf"process {pid}\b", "process CHILD", str(arg)) for arg in raised.args]
+    raised.args = tuple(named)
+    raise raised
+
+
+def listen_without_privilege() -> None:
+    least = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    if sys.platform == "darwin" or (least.exists() and int(least.read_text()) <= 1):
+        pytest.skip("every port is free to all here")
+    if os.getuid() == 0:
+        os.setuid(65534)
+    QueueController("127.0.0.1", 1).start()
+
+
+def start_without(module: str, option: str, value: object) -> None:
+    """Start a server in a process that has imported nothing yet, and cannot import a module."""
+    for name in [name for name in sys.modules if name.startswith("lazr_smtptest")]:
+        del sys.modules[name]
+    sys.modules[module] = None  # type: ignore[assignment]
+    importlib.import_module("lazr_smtptest").QueueController(**{option: value}).start()

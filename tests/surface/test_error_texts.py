@@ -1,0 +1,620 @@
+"""What each error says, whole, and in which situation.
+
+`SITUATIONS` is the table.  A line of Python makes something go wrong for real;
+what it calls is in `error_situations`, or public.  To the right of it, or below,
+is what is said: by the server to its client, where that was asked, and then by
+the error: its class, its attributes, and its text from the first word to the
+last.  Attributes that only say where the server is, or are in the text, are
+left out, but looked at.  What differs from run to run is replaced, by a word in
+capitals: PID, PORT, N for measured seconds, REASON and ITS for the system's own
+words and number, STACK and TRACEBACK.
+
+`test_no_raise_goes_unheard` looks for what the package raises and the table
+does not have.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import errno
+import multiprocessing
+import os
+import pickle
+import queue
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from error_situations import NAMELESS, Stage
+from helpers import gone
+
+import lazr_smtptest
+from lazr_smtptest import SMTPTestError, StartError
+
+SERVER = "the server process PID on localhost port PORT"
+
+TRACED = (
+    ", for the server on localhost port PORT.  "
+    "Look at the end of this traceback, not at the call that tells of it:\n\nTRACEBACK"
+)
+
+NO_STACK = (
+    "within 0.2 seconds, and does not show its stack: is it stopped, or the machine overloaded?  "
+    "Run fewer things at once"
+)
+
+LOOK_FOR_THE_KILLER = (
+    "Look for what killed it (the system itself does so when memory runs out), "
+    "and call start() for a new one"
+)
+
+MUST_REPLY = "must return a reply, such as '250 OK', not None"
+
+FOR_EVER = (
+    "on the event loop, put() would wait for ever for what the loop has yet to read: "
+    "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
+)
+
+NOT_SEEN_TO = (
+    "the test process did not see to its queue within 0.2 seconds: "
+    "does the queue's put wait, or do threads get no turn?"
+)
+
+YET_TO_COME = "If it was yet to come, give a longer timeout; sessions() shows what clients did"
+
+IN_PEM_FORM = (
+    "; certfile must have the certificate, and keyfile or certfile its private key, "
+    "in PEM form and not encrypted"
+)
+
+SERVER_OPTIONS = (
+    "tls, auth, auth_required, auth_require_tls, hide, hostname, ident, data_size_limit, "
+    "line_length_limit, recipient_limit, reset_on_rset"
+)
+
+HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
+
+#: How a traceback begins.
+TRACEBACK = re.escape("Traceback (most recent call last):\n")
+
+ERRNOS = {**errno.errorcode, socket.EAI_NONAME: "EAI_NONAME"}
+
+# fmt: off
+SITUATIONS = {
+    # Starting and stopping.
+    "running().start()":
+        "AlreadyRunning: the server runs already, in process PID on localhost port PORT: "
+        "call stop() first",
+    "Controller(QueueServer('localhost', 0, running().queue)).start()":
+        f"AlreadyRunning: this server's queue is filled by another controller's, {SERVER}: "
+        "give each controller a queue of its own",
+    **{
+        f"QueueController(port=9025).{call}":
+            f"NotRunning(host='localhost', port=9025): {call.partition('(')[0]}() needs a running "
+            "server, and none runs on localhost port 9025: call start() first"
+        for call in ("reset()", "fault('RCPT', '450 No')", "gate('RCPT')", "sessions()")
+    },
+    "server = own(); fault = server.fault('RCPT', '450 No'); server.stop(); fault.remove()":
+        f"NotRunning: {SERVER} has been stopped: call start(), and make faults and gates anew",
+    "stop_meanwhile(own())":
+        f"NotRunning: {SERVER} was stopped, by another thread, while this call waited for it: "
+        "call stop() when no other thread uses it any more",
+    "in_a_child(running().queue.get_nowait)":
+        f"NotRunning: {SERVER} belongs to process PARENT, which started it; this is process CHILD,"
+        " a child of that.  Connect to it from here, and call its controller there",
+    "MessageQueue().expect_none()":
+        "NotRunning: no message can come where no server was started: call start() first",
+    "Controller(Unpicklable(), start_method='spawn').start()":
+        "StartError: the server for localhost port PORT cannot start: the attribute lock (lock) "
+        "of this Unpicklable cannot be pickled, which it must be to reach a process that is not "
+        "forked (REASON).  Either make it in the server process, on first use, or use "
+        "start_method='fork'",
+    "Controller(type('Local', (Server,), {})(), start_method='spawn').start()":
+        "StartError: the server for localhost port PORT cannot start: this Local cannot be "
+        "pickled, which it must be to reach a process that is not forked (REASON).  "
+        "Either define the class at the top level of a module or use start_method='fork'",
+    "Controller(Unreturnable(), start_method='forkserver').start()":
+        f"StartError(exitcode=70): {SERVER} could not unpickle its server: LookupError('not here')"
+        ".  All that the server has must be importable and picklable there, "
+        "or use start_method='fork'",
+    "Controller(Awkward('raise LookupError(7)'), start_method='fork').start()":
+        f"StartError(exitcode=70): {SERVER} could not make a session for Awkward: LookupError(7)"
+        ".  Mend what a session needs of it: its attributes, and its aiosmtpd hooks",
+    "Controller(Awkward('os.kill(os.getpid(), signal.SIGKILL)'), start_method='fork').start()":
+        f"StartError(exitcode=-9): {SERVER} was killed by SIGKILL before it served.  Its standard "
+        "error may say why.  Unless it is forked, it imports the main module again, "
+        "which must be a file, and guard what it runs by __name__ == '__main__'",
+    "Controller(Awkward('raise SystemExit(5)'), start_method='fork').start()":
+        f"StartError(exitcode=70): {SERVER} ended with exit code 70 before it served.  "
+        "Its last words say why:\nTRACEBACK\nSystemExit: 5",
+    "Controller(Awkward('time.sleep(60)'), start_method='fork', start_timeout=1).start()":
+        f"StartTimeout(elapsed=1.0): {SERVER} was started, and did not report that it serves "
+        "within 1 seconds.  Look for what keeps it, or give a longer start_timeout on a busy "
+        "machine.  It was here:\nSTACK in auth_AWKWARD",
+    "Controller(Server(), start_method='spawn', start_timeout=0.001).start()":
+        f"StartTimeout(elapsed=0.001): {SERVER} was started, and did not report that it serves "
+        "within 0.001 seconds.  Look for what keeps it, or give a longer start_timeout on a busy "
+        "machine",
+    # A server process that dies.
+    "killed(own()).queue.get_nowait()":
+        f"ServerDied(exitcode=-9): {SERVER} was killed by SIGKILL; "
+        f"no message that it had accepted is lost.  {LOOK_FOR_THE_KILLER}",
+    "killed(own(), NAMELESS).queue.get_nowait()":
+        f"ServerDied(exitcode={-NAMELESS}): {SERVER} was killed by signal {NAMELESS}; "
+        f"no message that it had accepted is lost.  {LOOK_FOR_THE_KILLER}",
+    "killed_by(own(Obedient), 'os._exit(9)').queue.get_nowait()":
+        f"ServerDied(exitcode=9): {SERVER} ended with exit code 9; no message that it had "
+        "accepted is lost.  Look for what exits in its handlers, and call start() for a new one",
+    "killed_by(own(Obedient), 'ctypes.string_at(0)').queue.get_nowait()":
+        f"ServerDied(exitcode=-11): {SERVER} crashed with SIGSEGV; no message that it had "
+        "accepted is lost.  Look for the call into C code that did it, and call start() for a "
+        "new one.  Its last words:\nSTACK in handle_message",
+    "killed(send_large(own(), 1)).queue.get_nowait()":
+        f"ServerDied(exitcode=-9, lost=1): {SERVER} was killed by SIGKILL; "
+        f"1 message that it had accepted is lost.  {LOOK_FOR_THE_KILLER}",
+    "killed(send_large(own(), 3)).queue.get_nowait()":
+        f"ServerDied(exitcode=-9, lost=3): {SERVER} was killed by SIGKILL; "
+        f"3 messages that it had accepted are lost.  {LOOK_FOR_THE_KILLER}",
+    "stopped(paused()).queue.get_nowait()":
+        f"ServerDied(exitcode=-9, lost=1): {SERVER} did not stop when asked, and was ended by "
+        "SIGKILL; 1 message that it had accepted is lost.  The log shows what kept it; "
+        "if it was only slow, give a longer stop_timeout",
+    "killed(unreaped()).queue.get_nowait()":
+        f"ServerDied: {SERVER} ended with an unknown exit code; no message that it had "
+        "accepted is lost.  Do not ignore SIGCHLD, so that there is an exit code, "
+        "and call start() for a new one",
+    # A server process that is stuck.
+    "busy(*LONG_MAIL).reset()":
+        f"ServerStuck(elapsed=0.2): {SERVER} did not answer reset() within 0.2 seconds.  Look "
+        "in its stack for what keeps it, or give a longer reset_timeout:\nSTACK in handle_message",
+    **{
+        f"busy(LONG_NOOP).{call}":
+            f"ServerStuck(elapsed=0.2): {SERVER} did not answer {call.partition('(')[0]}() "
+            "within 0.2 seconds.  Look in its stack for what keeps it, or give a longer "
+            "reset_timeout:\nSTACK in handle_NOOP"
+        for call in ("fault('RCPT', '450 No')", "gate('RCPT')", "sessions()")
+    },
+    **{
+        f"busy(LONG_NOOP).{order}.{call}":
+            f"ServerStuck(elapsed=0.2): {SERVER} did not answer {call.partition('(')[0]}() "
+            "within 0.2 seconds.  Look in its stack for what keeps it:\nSTACK in handle_NOOP"
+        for order, call in (
+            ("its_fault", "fired"), ("its_fault", "remove()"),
+            ("its_gate", "wait_parked(0)"), ("its_gate", "release()"),
+        )
+    },
+    "paused().reset()":
+        f"ServerStuck(elapsed=0.2): {SERVER} did not answer reset() {NO_STACK}, "
+        "or give a longer reset_timeout",
+    **{
+        f"paused().{call}":
+            f"ServerStuck(elapsed=0.2): {SERVER} had more to send and did not send it {NO_STACK}"
+        for call in ("queue.get_nowait()", "queue.qsize()", "queue.messages", "wait(0.01)")
+    },
+    "paused().fault('EOM', '450 ' + 'no ' * 30_000)":
+        f"ServerStuck(elapsed=0.2): {SERVER} took no more requests {NO_STACK}, "
+        "or give a longer reset_timeout",
+    "hurry(END_TIMEOUT); deliver(own(Obedient, uvloop=False), 'close_pipes()').sessions()":
+        f"250 2.0.0 OK\nServerStuck(elapsed=0.2): {SERVER} closed the pipe for requests and did "
+        "not end within 0.2 seconds.  Look in its stack for what keeps it:\nSTACK",
+    # Handlers that fail.
+    "deliver(own(Obedient), 'raise ValueError(7)').reset()":
+        "451 4.3.0 Error: (ValueError) 7\n"
+        f"HandlerError: Obedient.handle_message raised ValueError: 7{TRACED}",
+    "deliver(own(Obedient), 'raise KeyError').reset()":
+        "451 4.3.0 Error: (KeyError)\n"
+        f"HandlerError: Obedient.handle_message raised KeyError{TRACED}",
+    "deliver(own(Obedient), 'raise ValueError(chr(10).join([\"one\", \"and two\"]))').reset()":
+        "451 4.3.0 Error: (ValueError) one and two\n"
+        f"HandlerError: Obedient.handle_message raised ValueError: one and two{TRACED}",
+    "deliver(own(Obedient), 'raise ValueError(\"no \" * 1000)').reset()":
+        f"451 4.3.0 Error: (ValueError) {('no ' * 134)[:400]}\n"
+        f"HandlerError: Obedient.handle_message raised ValueError: {('no ' * 134)[:400]}{TRACED}",
+    "deliver(own(Obedient), 'raise queue.Full(7)').reset()":
+        "452 4.3.1 Error: (Full) 7\n"
+        f"HandlerError: Obedient.handle_message raised Full: 7{TRACED}",
+    f"deliver(own(Obedient), 'raise OSError({errno.ENOSPC}, \"No space\")').reset()":
+        f"452 4.3.1 Error: (OSError) [Errno {errno.ENOSPC}] No space\nHandlerError: "
+        f"Obedient.handle_message raised OSError: [Errno {errno.ENOSPC}] No space{TRACED}",
+    "run(Controller(FailingReset())).reset()":
+        f"HandlerError: FailingReset.reset raised LookupError: nothing to reset{TRACED}",
+    "say(own(Hooked), ENVELOPE[0], 'RCPT TO:<broken@example.com>').queue.get_nowait()":
+        "451 4.3.0 Error: (KeyError) 'broken'\n"
+        f"HandlerError: Hooked.handle_RCPT raised KeyError: 'broken'{TRACED}",
+    "say(own(Forgetful), 'MAIL FROM:<kim@example.com>').queue.get_nowait()":
+        f"451 4.3.0 Error: (TypeError) handle_MAIL {MUST_REPLY}\n"
+        f"HandlerError: Forgetful.handle_MAIL raised TypeError: handle_MAIL {MUST_REPLY}{TRACED}",
+    "say(own(Obedient), 'NOOP value = None').queue.get_nowait()":
+        f"451 4.3.0 Error: (TypeError) handle_NOOP {MUST_REPLY}\n"
+        f"HandlerError: Obedient.handle_NOOP raised TypeError: handle_NOOP {MUST_REPLY}{TRACED}",
+    "deliver(with_queue(QueueServer, Refusing()), 'pass').reset()":
+        "451 4.3.0 Error: (RuntimeError) this queue is closed for the season\nHandlerError: "
+        f"Refusing.put raised RuntimeError: this queue is closed for the season{TRACED}",
+    "deliver(with_queue(QueueServer, Drained()), 'pass').reset()":
+        "250 2.0.0 OK\nHandlerError: "
+        f"Drained.get_nowait raised RuntimeError: nothing leaves this queue{TRACED}",
+    "say(with_queue(Obedient, queue.Queue()), 'NOOP self.queue.put(7)').reset()":
+        f"451 4.3.0 Error: (RuntimeError) {FOR_EVER}\n"
+        f"HandlerError: Obedient.handle_NOOP raised RuntimeError: {FOR_EVER}{TRACED}",
+    "deliver(with_slow_queue(QueueServer), 'pass').reset()":
+        f"451 4.3.0 Error: (TimeoutError) {NOT_SEEN_TO}\n"
+        f"HandlerError: QueueServer.reset raised TimeoutError: {NOT_SEEN_TO}{TRACED}",
+    "s = deliver(with_slow_queue(Obedient), 'pass'); s.server.queue.may_go_on.set(); s.reset()":
+        f"451 4.3.0 Error: (TimeoutError) {NOT_SEEN_TO}\n"
+        f"HandlerError: Obedient.handle_message raised TimeoutError: {NOT_SEEN_TO}{TRACED}",
+    # Messages that do not come, or do.
+    "running().wait(0.01, subject='lunch')":
+        "MessageNotReceived: no message with subject containing 'lunch' came to localhost port "
+        "PORT within N seconds\nDoes the program send there?  sessions() shows who connected; "
+        "if it is slow, give a longer timeout",
+    "send_to(running(), 'dinner', *'123456'); running().wait(0.01, subject='Dinner')":
+        "MessageNotReceived(near_misses=['dinner', '1', '2', '3', '4']): no message with subject "
+        "containing 'Dinner' came to localhost port PORT within N seconds; 7 messages are there:\n"
+        f"{HEADLINE} 'dinner'\n"
+        "    subject: wanted containing 'Dinner', got 'dinner', which differs in case\n"
+        f"{HEADLINE} '1'\n    subject: wanted containing 'Dinner', got '1'\n"
+        f"{HEADLINE} '2'\n    subject: wanted containing 'Dinner', got '2'\n"
+        f"{HEADLINE} '3'\n    subject: wanted containing 'Dinner', got '3'\n"
+        f"{HEADLINE} '4'\n    subject: wanted containing 'Dinner', got '4'\n"
+        f"- and 2 more, which came no nearer\n{YET_TO_COME}",
+    "send_to(running(), 'lunch'); running().wait_many(2, 0.01, subject='lunch')":
+        "MessageNotReceived: only 1 of 2 messages with subject containing 'lunch' came to "
+        f"localhost port PORT within N seconds; 1 message is there\n{YET_TO_COME}",
+    "asyncio.run(asyncio.to_thread(running().wait, 0.01))":
+        "MessageNotReceived: no message came to localhost port PORT within N seconds\nDoes "
+        "the program send there?  sessions() shows who connected; if it is slow, "
+        "give a longer timeout",
+    "asyncio.run(on_the_loop(running().wait, 0.01))":
+        "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
+        "Does the program send there?  sessions() shows who connected; "
+        "if it is slow, give a longer timeout\n"
+        "The event loop of this thread stood still meanwhile; if one of its tasks sends, "
+        "call this on another thread, by asyncio.to_thread()",
+    "stopped(own()).wait()":
+        "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
+        "No server is running, so none can come: call start() first",
+    "MessageQueue().wait()":
+        "MessageNotReceived: no message came within N seconds\n"
+        "No server is running, so none can come: call start() first",
+    "send_to(running(), 'invoice'); running().expect_none(subject='invoice')":
+        "UnexpectedMessage(message='invoice'): a message with subject containing 'invoice' was "
+        "there on localhost port PORT after N seconds, and none was to come for 0.2 seconds:\n"
+        "from <kim@example.com> to <lee@example.com>, subject 'invoice'\n  | Hello.\n"
+        "If it was to come before, take it, or call reset(), before expect_none()",
+    "running().gate('RCPT').wait_parked(0.01, count=2)":
+        "GateTimeout: 0 of 2 sessions came to the gate at RCPT on localhost port PORT within "
+        "N seconds; sessions() shows what they did instead",
+    "running().queue.get_nowait()":
+        "Empty: no message is there, on localhost port PORT: "
+        "wait() waits for one that is yet to come",
+    "running().queue.get(timeout=0.01)":
+        "Empty: no message came to localhost port PORT within N seconds: "
+        "give a longer timeout, or see in sessions() what clients did",
+    **{
+        f"stopped(own()).queue.{call}":
+            "Empty: no message is there, and no server runs on localhost port PORT: "
+            "call start() first"
+        for call in ("get_nowait()", "get()")
+    },
+    "MessageQueue().get_nowait()":
+        "Empty: no message is there, and no server was started: call start() first",
+    # Where to listen.
+    "QueueController(port=running().port).start()":
+        "OSError: [Errno EADDRINUSE] cannot listen on 'localhost' port PORT: REASON; "
+        "somebody listens there: choose another port, or 0 for a free one",
+    "Worker('gw0').serve({'port': running().port})":
+        "OSError: [Errno EADDRINUSE] pytest-xdist's worker gw0: cannot listen on 'localhost' "
+        "port PORT: REASON; somebody listens there: choose another port, or 0 for a free one",
+    "QueueController('192.0.2.1').start()":
+        "OSError: [Errno EADDRNOTAVAIL] cannot listen on '192.0.2.1' port 0: REASON; "
+        "the host must be a name or an address of this machine",
+    "QueueController('no-such-host.invalid').start()":
+        "gaierror: [Errno ITS] cannot listen on 'no-such-host.invalid' port 0: REASON; "
+        "the host must be a name or an address of this machine",
+    "forget_localhost(); QueueController().start()":
+        "gaierror: [Errno ITS] cannot listen on 'localhost' port 0: REASON; "
+        "/etc/hosts should have this name: add it, or give '127.0.0.1' as the host",
+    "QueueController('x' * 64 + '.example').start()":
+        f"gaierror: [Errno EAI_NONAME] cannot listen on '{'x' * 64}.example' port 0: "
+        "not a host name (REASON); the host must be a name or an address of this machine",
+    "in_a_child(listen_without_privilege)":
+        "PermissionError: [Errno EACCES] cannot listen on '127.0.0.1' port 1: REASON; "
+        "ports below 1024 need privilege: choose another, or 0 for a free one",
+    # TLS, and what is not installed.
+    "QueueController(tls=TLS(certfile='no/cert.pem', keyfile='no/key.pem')).start()":
+        f"FileNotFoundError: [Errno ENOENT] cannot serve TLS with no/cert.pem, no/key.pem: REASON"
+        f"{IN_PEM_FORM}",
+    "QueueController(tls=TLS(certfile='/dev/null')).start()":
+        f"SSLError: cannot serve TLS with /dev/null: REASON{IN_PEM_FORM}",
+    "QueueController(tls=TLS(certfile='no/cert.pem')).client_context()":
+        "FileNotFoundError: [Errno ENOENT] cannot trust no/cert.pem: REASON; ca_file, or else "
+        "certfile, must have the certificates to trust, in PEM form",
+    **{
+        f"running().{call}":
+            "ValueError: the server on localhost port PORT has no TLS: "
+            "make it with tls='starttls' or 'implicit'"
+        for call in ("client_context()", "ca_file")
+    },
+    "in_a_child(start_without, 'trustme', 'tls', 'implicit')":
+        "ImportError(name='trustme'): tls without a certificate of your own needs trustme: "
+        "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile",
+    "in_a_child(start_without, 'uvloop', 'uvloop', True)":
+        "ImportError(name='uvloop'): uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'",
+    # Options of servers.
+    "Controller('localhost')": "TypeError: server must be a lazr_smtptest Server, not 'localhost'",
+    "Controller(type('NotSetUp', (Server,), {'__init__': lambda _: None})())":
+        "TypeError: NotSetUp.__init__ must call super().__init__(), and does not",
+    "Controller(type('Awaiting', (Server,), {'handle_message': asyncio.sleep})())":
+        "TypeError: Awaiting.handle_message must be made by def, not by async def: "
+        "it is called on a thread, and nobody awaits it",
+    "Controller(QueueServer('localhost', 0, 3))":
+        "TypeError: the server's queue must have a put(message), as a MessageQueue() has; "
+        "3 has none",
+    "Controller(Server(), start_method='thread')":
+        "ValueError: start_method must be one of "
+        f"{', '.join(multiprocessing.get_all_start_methods())}, not 'thread'",
+    "Controller(Server(), start_timeout=0)":
+        "ValueError: start_timeout must be a positive number of seconds, not 0",
+    "Controller(Server(), stop_timeout='1')":
+        "TypeError: stop_timeout must be a number of seconds, not '1'",
+    "QueueController(hostnam='x', id='y')":
+        f"TypeError: a server has no option 'hostnam', 'id'; it has {SERVER_OPTIONS}",
+    "Server(7)": "TypeError: host must be a str, not 7",
+    r"Server('a\nb')": r"ValueError: host must be one line of printable text, not 'a\nb'",
+    "Server(port='25')": "TypeError: port must be an int, not '25'",
+    "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
+    "Server(recipient_limit=0)": "ValueError: recipient_limit must be 1 or more, not 0",
+    "Server(tls=7)": "TypeError: tls must be a TLS, 'starttls' or 'implicit', not 7",
+    "Server(tls='ssl')": "ValueError: mode must be 'starttls' or 'implicit', not 'ssl'",
+    "TLS(variant='revoked')":
+        "ValueError: variant must be 'valid', 'expired', 'wrong-host' or 'untrusted', "
+        "not 'revoked'",
+    "TLS(keyfile='key.pem')": "ValueError: keyfile needs a certfile: give that, too, or neither",
+    "TLS(variant='expired', certfile='cert.pem')":
+        "ValueError: variant 'expired' is made here: give no certfile with it",
+    "Server(auth=['kim'])": "TypeError: auth must map names to passwords, not be a list",
+    "Server(auth={'kim': 7})": "TypeError: auth must map names to passwords, both of them str",
+    "Server(auth={'': 'x'})":
+        "ValueError: a name in auth must not be empty, and neither may have a NUL",
+    "Server(auth_required=True)":
+        "ValueError: auth_required needs auth, such as auth={'kim': 'secret'}",
+    "Server(auth={'kim': 'x'}, auth_require_tls=True)":
+        "ValueError: auth_require_tls needs tls, such as tls='starttls'",
+    "Server(hide='DSN')": "TypeError: hide must be several names, such as ('DSN',)",
+    "Server(hide=['VRFY'])":
+        "ValueError: hide may have 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP, PIPELINING, "
+        "SIZE, SMTPUTF8, STARTTLS, not VRFY",
+    "Server(hostname='')":
+        "ValueError: hostname must not be empty: leave it out, and it is 'localhost'",
+    "lazr_smtptest.Contoller":
+        "AttributeError: module 'lazr_smtptest' has no attribute 'Contoller'",
+    # Options of faults and gates.
+    "running().fault('RCTP', '450 No')":
+        "ValueError: stage must be one of CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
+        "EOM, RSET, NOOP, QUIT, not 'RCTP'",
+    "running().fault('MAIL', '450 No', when=7)":
+        "TypeError: when must be a str, such as '*@example.com', not 7",
+    "running().fault('MAIL', '450 No', times=0)":
+        "ValueError: times must be a whole number from 1 on, or None, not 0",
+    "running().fault('MAIL', delay=-1)":
+        "ValueError: delay must be a finite number of seconds from 0 on, not -1",
+    "running().fault('MAIL', delay='1')": "TypeError: delay must be a number of seconds, not '1'",
+    "running().fault('MAIL', drop='later')":
+        "ValueError: drop must be True, False or one of 'before', 'instead', 'after', not 'later'",
+    "running().fault('MAIL', '450 No', drop='before')":
+        "ValueError: drop='before' means that there is no reply: give one or the other",
+    "running().fault('MAIL')": "ValueError: a fault needs a reply, a delay, or drop",
+    "running().fault('MAIL', 450)":
+        "TypeError: reply must be a str, such as '451 4.7.1 Later', not 450",
+    "running().fault('MAIL', 'No')":
+        "ValueError: reply must begin with a reply code, such as '451 4.7.1 Later', not 'No'",
+    r"running().fault('MAIL', '450 N\0')":
+        "ValueError: reply must be printable text, with a line feed between lines, "
+        r"not '450 N\x00'",
+    r"running().fault('MAIL', '450 No\n451 No')":
+        "ValueError: reply must have one code in all its lines, not 450 and 451: "
+        r"'450 No\n451 No'",
+    "running().fault('DATA', '354 Go')":
+        "ValueError: a fault at DATA that says 354 has the client send content that nobody "
+        "awaits: give a delay alone, drop, or a fault at EOM",
+    "running().gate('RCPT').wait_parked(-1)":
+        "ValueError: timeout must be a finite number of seconds from 0 on, not -1",
+    "running().gate('RCPT').wait_parked(count=0)":
+        "ValueError: count must be a whole number from 1 on, not 0",
+    "running().gate('RCPT').release(0)":
+        "ValueError: count must be a whole number from 1 on, not 0",
+    # What to look for in messages.
+    "running().wait(timeout='1')": "TypeError: timeout must be a number of seconds, not '1'",
+    "running().wait(timeout=-1)":
+        "ValueError: timeout must be a finite number of seconds from 0 on, not -1",
+    "running().wait(where='x')":
+        "TypeError: where must be a callable that takes a message, not 'x'",
+    "running().wait(recipient='x')":
+        "TypeError: a message has no 'recipient' to look for; "
+        "there is rcpt, sender, to, subject, where",
+    "running().wait(subject=re.compile(b'x'))":
+        "TypeError: subject must be a pattern of str, not of bytes: re.compile(b'x')",
+    "running().wait(to=7)": "TypeError: to must be a str, a compiled pattern or a callable, not 7",
+    "running().wait_many(0)": "ValueError: count must be a whole number from 1 on, not 0",
+    # The pytest plugin.
+    "run_test('smtptest', above='@pytest.mark.smtptest(\"one.example\", 2525)')":
+        "TypeError: @pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
+        "not 'one.example', 2525",
+    "run_test('smtptest', above='@pytest.mark.smtptest(hostnam=\"one.example\")')":
+        "TypeError: smtptest has no option 'hostnam'; it has host, port, start_method, "
+        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
+    "run_test('smtptest_factory', 'smtptest_factory()', "
+    "above='@pytest.fixture\\ndef smtptest_options(): return [\"localhost\"]')":
+        "TypeError: smtptest_options must be a dict of options, not ['localhost']",
+    "run_test('smtptest, smtptest_factory', "
+    "'send_to(smtptest, \"left\"); send_to(smtptest_factory(), *range(21))')":
+        "Failed: the test left mail unread, on localhost port PORT: take it, with wait() say, "
+        f"or call reset()\n{HEADLINE} 'left'\n"
+        "the test left mail unread, on localhost port PORT: take it, with wait() say, "
+        f"or call reset()\n{''.join(f'{HEADLINE} {str(n)!r}' + chr(10) for n in range(20))}"
+        "- and 1 more",
+    "configure('smtptest_port = smtp')":
+        "UsageError: smtptest_port must be a number, 0 for a free one: "
+        "invalid literal for int() with base 10: 'smtp'",
+    "configure('smtptest_port = 70000')":
+        "UsageError: smtptest_port must be from 0, for a free one, to 65535, not 70000",
+    "configure('smtptest_strict = perhaps')":
+        "UsageError: smtptest_strict must be true or false: invalid truth value 'perhaps'",
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=list(SITUATIONS))
+def test_error_text(situation: str, request: pytest.FixtureRequest) -> None:
+    with contextlib.ExitStack() as ending:
+        stage = Stage(request, ending)
+        with pytest.raises((Exception, pytest.fail.Exception)) as caught:
+            stage.play(situation)
+        error = caught.value
+        where = whereabouts(error) if isinstance(error, StartError) else stage.where
+        assert stage.reply + told(error, where) == SITUATIONS[situation]
+    if isinstance(error, OSError) and isinstance(error.__cause__, OSError):
+        assert error.errno == error.__cause__.errno
+    if isinstance(error, SMTPTestError):
+        assert where.items() <= vars(error).items()
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
+        assert vars(again).keys() == vars(error).keys()
+
+
+def whereabouts(error: StartError) -> dict[str, Any]:
+    """Say where a server was that did not start, and see to it that it is gone."""
+    assert error.port
+    assert error.pid is None or gone(error.pid)
+    found = {"host": "localhost", "port": error.port, "pid": error.pid}
+    return {name: value for name, value in found.items() if value}
+
+
+def told(error: BaseException, where: dict[str, Any]) -> str:
+    """Give what is told of an error; where its server is goes without saying."""
+    text, facts = str(error), {}
+    for varying, word in variables(error, where):
+        if varying and varying in text:
+            text = re.sub(rf"{re.escape(varying)}(?!\d)", word, text)
+    if isinstance(error, SMTPTestError):
+        facts = {n: v for n, v in vars(error).items() if v not in (None, "", 0, (), where.get(n))}
+    elif isinstance(error, ImportError):
+        facts = {"name": error.name}
+    for name, word in {"stack": "STACK", "traceback": "TRACEBACK", "elapsed": "N seconds"}.items():
+        if word in text:
+            facts.pop(name, None)
+    if "message" in facts:
+        facts["message"] = facts["message"]["subject"]
+    if "near_misses" in facts:
+        facts["near_misses"] = [miss.message["subject"] for miss in facts["near_misses"]]
+    shown = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+    return f"{type(error).__name__}{shown and f'({shown})'}: {text}"
+
+
+def variables(error: BaseException, where: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Find what differs from run to run, and the word for it."""
+    text, facts, cause = str(error), vars(error), error.__cause__
+    # What may have numbers in it comes first.
+    stack = facts.get("stack") or text.partition("It was here:\n")[2]
+    ours = re.search(r"line \d+( in (handle|auth)_[A-Za-z_]+)$", stack, re.MULTILINE)
+    yield stack, f"STACK{ours[1] if ours else ''}"
+    raised = "".join(re.findall(" raised (.*), for the server", text))
+    trace = re.match(rf"(?s){TRACEBACK}.* line (.*)", facts.get("traceback", ""))
+    if trace and raised in squeezed(trace[1]):
+        yield trace[0], "TRACEBACK"
+    yield "".join(re.findall(rf"(?s)why:\n({TRACEBACK}.*)\n\w+: \d$", text)), "TRACEBACK"
+    yield f"{facts.get('elapsed') or 0:.2f} seconds", "N seconds"
+    if isinstance(error, queue.Empty):
+        yield "".join(re.findall(r"within (\S+ seconds)", text)), "N seconds"
+    yield f"process {where.get('pid')}", "process PID"
+    yield f"process {os.getpid()}", "process PARENT"
+    yield f"port {where.get('port')}", "port PORT"
+    if isinstance(error, OSError):
+        number = "ITS" if isinstance(cause, socket.gaierror) else ERRNOS.get(error.errno or 0)
+        yield f"[Errno {error.errno}]", f"[Errno {number}]"
+        yield os.strerror(error.errno or 0), "REASON"
+    if isinstance(error, OSError | StartError) and cause is not None:
+        yield f"{type(cause).__name__}: {cause}", "REASON"
+        yield getattr(cause, "strerror", ""), "REASON"
+        yield str(cause), "REASON"
+
+
+def squeezed(text: str) -> str:
+    return " ".join(text.split())
+
+
+# That the table has each.
+
+#: Raised within the server process, for itself.
+_INTERNAL = {"an answer that is too long"}
+
+#: A reply that a client gets of it.
+_REPLY = re.compile(r"[45]\d\d ")
+
+
+def pieces(nodes: list[ast.expr]) -> list[str]:
+    """Give what is certain to be in the texts that some expressions make."""
+    constants = [
+        node for root in nodes for node in ast.walk(root) if isinstance(node, ast.Constant)
+    ]
+    texts = [squeezed(node.value) for node in constants if isinstance(node.value, str)]
+    return [text for text in texts if " " in text]
+
+
+def raised_in(source: str) -> Iterator[tuple[int, str]]:
+    """Find what the texts of errors are made of.
+
+    :return: For each piece of text its line.
+    """
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        nodes = list(ast.walk(function))
+        made = [node.value for node in nodes if isinstance(node, ast.Assign | ast.AugAssign)]
+        for node in nodes:
+            if not isinstance(node, ast.Call) or not is_error(node.func):
+                continue
+            found = pieces(node.args[:2])
+            if not found and isinstance(node.args and node.args[0], ast.Name):
+                found = pieces(made)  # in some lines above
+            if found and not _REPLY.match(found[0]) and found[0] not in _INTERNAL:
+                yield from ((node.lineno, piece) for piece in found)
+
+
+def is_error(called: ast.expr) -> bool:
+    name = called.attr if isinstance(called, ast.Attribute) else ast.unparse(called)
+    return name in {*lazr_smtptest.errors.__all__, "Empty", "fail", "type(error)"} or (
+        name.endswith("Error") and name != "AssertionError"
+    )
+
+
+def test_no_raise_goes_unheard() -> None:
+    """Each error's text is in the table, whatever module it comes from."""
+    heard = "\0".join(map(squeezed, SITUATIONS.values()))
+    package = Path(lazr_smtptest.__file__).parent
+    unheard = [
+        f"{path.relative_to(package)}:{line}: {piece}"
+        for path in sorted(package.rglob("*.py"))
+        if path.name not in ("__main__.py", "errors.py")
+        for line, piece in raised_in(path.read_text(encoding="utf-8"))
+        if piece not in heard
+    ]
+    assert unheard == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ServerDied('of \\n a new cause')",
+        "raise ValueError(f'{it} is of a new cause') from None",
+        "return errors.StartError(f'{name} is of a new cause', host=host)",
+        "text = f'{name} is'\n    text += ' of a new cause'\n    raise ServerStuck(text)",
+    ],
+)
+def test_a_new_error_is_found(code: str) -> None:
+    found = [piece for _, piece in raised_in(f"def f():\n    {code}\n")]
+    assert [piece for piece in found if "of a new cause" in piece]
