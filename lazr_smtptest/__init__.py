@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         GateTimeout,
         HandlerError,
         MessageNotReceived,
+        NearMiss,
         NotRunning,
         ServerDied,
         ServerStuck,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         UnexpectedMessage,
     )
     from lazr_smtptest.faults import Fault, Gate
-    from lazr_smtptest.inbox import MessageQueue, NearMiss
+    from lazr_smtptest.inbox import MessageQueue
     from lazr_smtptest.message import Attachment, Envelope, Message
     from lazr_smtptest.server import QueueServer, Server
     from lazr_smtptest.sessions import Line, Session
@@ -70,34 +71,23 @@ __all__ = [
 
 #: Where the names live.  Each is imported when it is first used: pytest loads
 #: this package's plugin whether or not any test sends mail.
-_HOMES = {
-    "controller": ("Controller", "QueueController"),
-    "errors": (
-        "AlreadyRunning",
-        "GateTimeout",
-        "HandlerError",
-        "MessageNotReceived",
-        "NotRunning",
-        "SMTPTestError",
-        "ServerDied",
-        "ServerStuck",
-        "StartError",
-        "StartTimeout",
-        "UnexpectedMessage",
-    ),
-    "faults": ("Fault", "Gate"),
-    "inbox": ("MessageQueue", "NearMiss"),
-    "message": ("Attachment", "Envelope", "Message"),
-    "server": ("QueueServer", "Server"),
-    "sessions": ("Line", "Session"),
-    "tls": ("TLS",),
+_MODULES = {
+    "controller": "Controller QueueController",
+    "errors": "AlreadyRunning GateTimeout HandlerError MessageNotReceived NearMiss NotRunning "
+    "SMTPTestError ServerDied ServerStuck StartError StartTimeout UnexpectedMessage",
+    "faults": "Fault Gate",
+    "inbox": "MessageQueue",
+    "message": "Attachment Envelope Message",
+    "server": "QueueServer Server",
+    "sessions": "Line Session",
+    "tls": "TLS",
 }
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    for module, names in _MODULES.items():
+        if name in names.split():
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
             globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

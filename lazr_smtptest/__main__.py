@@ -1,4 +1,4 @@
-"""The command line: a server that shows or keeps what it receives.
+"""The command line, `lazr-smtptest`: arguments and exit status.
 
 Runs in the place of the test process.
 """
@@ -14,13 +14,19 @@ import sys
 from collections.abc import Callable
 from typing import TextIO, TypeVar
 
-from lazr_smtptest import _keep
-from lazr_smtptest._show import JSONPrinter, Printer, announcement
-from lazr_smtptest._sink import OutputStuck, Sink
+from lazr_smtptest._cli import (
+    JSONPrinter,
+    MailSink,
+    OutputStuck,
+    Printer,
+    announcement,
+    maildir,
+    mbox,
+)
 from lazr_smtptest._version import __version__
+from lazr_smtptest._wire.rules import make_rule
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
-from lazr_smtptest.faults import make_rule
 
 __all__ = ["main"]
 
@@ -110,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _run(Sink(controller, options.count, options.timeout), options)
+        return _run(MailSink(controller, options.count, options.timeout), options)
     except BrokenPipeError:  # whoever read what was printed has gone
         _drop_output()
         return 0 if options.count is None else 1
@@ -132,12 +138,12 @@ def _print(text: str, stream: TextIO | None) -> None:
         print(text, file=stream, flush=True)
 
 
-def _run(sink: Sink, options: argparse.Namespace) -> int:
+def _run(sink: MailSink, options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as kept:
         if options.maildir:
-            sink.uses.append(kept.enter_context(_keep.maildir(options.maildir)))
+            sink.uses.append(kept.enter_context(maildir(options.maildir)))
         if options.mbox:
-            sink.uses.append(kept.enter_context(_keep.mbox(options.mbox)))
+            sink.uses.append(kept.enter_context(mbox(options.mbox)))
         if not options.quiet and sys.stdout is not None:
             sink.uses.append((JSONPrinter if options.json else Printer)(sys.stdout))
         if sink.run(options.fault, lambda controller: _announce(controller, options)):

@@ -1,51 +1,59 @@
-"""What the fixtures of the pytest plugin do.  Test process."""
+"""A worker's servers, and the report on a failed test.  Test process.
+
+`pytest_plugin` imports this when a fixture is used.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
+from lazr_smtptest._parent.describe import describe, session_lines
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import ServerDied, ServerStuck
+from lazr_smtptest.errors import ServerDied, ServerStuck, SMTPTestError
+from lazr_smtptest.message import PickledItem, headline
 from lazr_smtptest.server import Server
-
-__all__ = ["Worker", "check_all_read"]
+from lazr_smtptest.sessions import Session
 
 #: Messages that a controller keeps after they were taken, for the report on a
 #: failed test.
 _KEPT = 20
 
+#: Messages that a report describes, of each kind.
+_SHOWN = 20
 
-class Worker:
+_UNREAD = "left unread"
+
+#: Sessions that it shows.
+_SESSIONS = 3
+
+#: Seconds that a server process has to show that it is not stuck.
+_PROBE_TIMEOUT = 1.0
+
+
+class WorkerServers:
     """The servers of one process that runs tests.
 
     It has one server that stays, as long as the options stay the same, and is
     used by one test after the other.
-
-    :param name: What pytest-xdist calls this process; empty without it.
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        #: One for all options that were ever asked for; no more than one of
-        #: them runs.
+        self._name = name  # what pytest-xdist calls this process; empty without it
+        #: One for all options that were ever asked for; at most one of them runs.
         self._controllers: list[tuple[dict[str, Any], QueueController]] = []
         self._controller: QueueController | None = None
 
     def serve(self, options: dict[str, Any]) -> QueueController:
-        """Give the server that stays; start it if it does not run.
+        """Return the server that stays; start it if it does not run.
 
         With other options than last time, it is another one, on the same port
         if that can be.
-
-        :param options: The keyword arguments of `QueueController`.
-        :raises OSError: The port is taken; the text names it, and the worker.
-        :raises TypeError: There is no such option.
         """
         last, wanted = self._controller, self._find(options)
         if last is not None and last is not wanted:
@@ -66,12 +74,9 @@ class Worker:
     def lend(
         self, options: dict[str, Any], marks: Sequence[pytest.Mark]
     ) -> AbstractContextManager[QueueController]:
-        """Give a server to one test: the one that stays, or one for it alone.
+        """Return a server for one test: the one that stays, or one for it alone.
 
-        :param options: See `serve`.
-        :param marks: The test's ``smtptest`` marks, the nearest first; with
-            any, it is one for it alone, with the options that they have.
-        :raises TypeError: A mark has an argument without a name.
+        It is for it alone if the test has ``smtptest`` marks, the nearest first.
         """
         args = [arg for mark in marks for arg in mark.args]
         if args:
@@ -85,11 +90,9 @@ class Worker:
         return self.start(options, own, instead=True)
 
     def serve_afresh(self, options: dict[str, Any]) -> QueueController:
-        """Give the server that stays, with no mail, and well.
+        """Return the server that stays, with no mail, and well.
 
         Blocks up to 7 seconds where it turns out to be stuck.
-
-        :param options: See `serve`.
         """
         running = self._controller
         try:
@@ -111,12 +114,10 @@ class Worker:
     def start(
         self, options: dict[str, Any], own: dict[str, Any], *, instead: bool = False
     ) -> Iterator[QueueController]:
-        """Start one more server, and stop it in the end.
+        """Start one more server, with some options of its own, and stop it in the end.
 
-        :param options: See `serve`; but the port is a free one.
-        :param own: The options that are to differ.
-        :param instead: Whether it is to have the port of the server that
-            stays, where that is given; which is stopped for so long.
+        It gets a free port; or ``instead``, the port of the server that stays,
+        where one is given, and that server is stopped until the test ends.
         """
         _check(options)
         wanted = {**options, "port": options.get("port", 0) if instead else 0, **own}
@@ -154,18 +155,6 @@ class Worker:
             raise
 
 
-def check_all_read(used: Iterable[QueueController]) -> None:
-    """Fail a test that leaves mail unread.
-
-    :param used: The controllers that it used.
-    """
-    from lazr_smtptest._report import unread  # few runs ask for this
-
-    left = [line for controller in used for line in unread(controller)]
-    if left:
-        pytest.fail("\n".join(left), pytrace=False)
-
-
 def _make(options: dict[str, Any]) -> QueueController:
     _check(options)
     return QueueController(**options)
@@ -186,3 +175,104 @@ def _check(options: dict[str, Any]) -> None:
             f"smtptest has no option {', '.join(map(repr, unknown))}; "
             f"it has {', '.join(dict.fromkeys(known))}"
         )
+
+
+# What a test left unread.
+
+
+def check_all_read(used: Iterable[QueueController]) -> None:
+    left = [line for controller in used for line in _unread(controller)]
+    if left:
+        pytest.fail("\n".join(left), pytrace=False)
+
+
+def _unread(controller: QueueController) -> list[str]:
+    # What to do about it, and a line for each message that was not taken.
+    items, _ = _left(controller)
+    if not items:
+        return []
+    lines = [
+        f"the test left mail unread, on {controller.host} port {controller.port}: "
+        "take it, with wait() say, or call reset()",
+        *(f"- {headline(item.peek())}" for item in items[:_SHOWN]),
+    ]
+    more = len(items) - _SHOWN
+    return [*lines, f"- and {more} more"] if more > 0 else lines
+
+
+# The report on a failed test.
+
+
+def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -> None:
+    """Add what there is to know of the mail to the report on a failed test.
+
+    Blocks up to 2 seconds for each controller whose server process is stuck.
+    """
+    sections = []
+    for controller in controllers:
+        problem, sessions = controller._diagnose(_PROBE_TIMEOUT)
+        sections.append(_section(controller, problem, sessions))
+        if problem is not None:
+            _put_first(report, problem)
+    report.sections.append(("SMTP messages", "\n\n".join(sections)))
+
+
+def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:
+    """Begin the report with a problem, however the test itself failed."""
+    longrepr: Any = report.longrepr
+    if hasattr(longrepr, "chain"):
+        problem.args = (f"{type(problem).__name__}: {problem}",)
+        told: Any = pytest.ExceptionInfo.from_exception(problem).getrepr(style="value")
+        first = (told.reprtraceback, told.reprcrash, "The test used that server, and failed:")
+        longrepr.chain = [first, *longrepr.chain]
+        # The summary's line; with --tb=no there is nothing else.
+        if longrepr.reprcrash is not None:
+            what = problem.args[0].partition("\n")[0]
+            longrepr.reprcrash.message = f"{what}; {longrepr.reprcrash.message}"
+    else:
+        report.longrepr = f"{type(problem).__name__}: {problem}\n\n{longrepr}"
+
+
+def _section(
+    controller: QueueController, problem: SMTPTestError | None, sessions: list[Session]
+) -> str:
+    inbox = controller.queue
+    left, failure = _left(controller)
+    lines = [f"{controller!r}"]
+    lines += [f"{type(error).__name__}: {error}" for error in (problem, failure) if error]
+    lines += _listed("read by the test", list(inbox._taken), inbox._taken_count)
+    lines += _listed(_UNREAD, left[:_SHOWN], len(left))
+    if not inbox._taken and not left:
+        lines.append("No message has arrived.")
+    lines += _last(sessions)
+    return "\n".join(lines)
+
+
+def _left(controller: QueueController) -> tuple[list[PickledItem], SMTPTestError | None]:
+    inbox = controller.queue
+    link = inbox._link
+    if link is None:
+        return [], None
+    try:
+        return inbox._look(link)[0], None
+    except SMTPTestError as error:
+        with link.lock:
+            return list(link.messages), error
+
+
+def _last(sessions: list[Session]) -> list[str]:
+    if not sessions:
+        return ["No client has connected."]
+    lines = [f"{len(sessions)} sessions, of which the last:" if sessions[1:] else "1 session:"]
+    for session in sessions[-_SESSIONS:]:
+        lines += session_lines(session)
+    return lines
+
+
+def _listed(what: str, shown: Collection[PickledItem], count: int) -> list[str]:
+    if not count:
+        return []
+    lines = [f"- {describe(item.peek())}" for item in shown]
+    more = [f"- and {count - len(lines)} more"] if len(lines) < count else []
+    # Of those that were read, the last are kept.
+    return [f"{count} {what}:", *(lines + more if what == _UNREAD else more + lines)]

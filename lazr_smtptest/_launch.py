@@ -1,37 +1,46 @@
-"""Starting a server process.  Test process.
+"""Starting a server process: sockets, process, readiness.  Test process.
 
-This is imported when the first server is started, and with it all that runs
-in a server process: that one imports nothing once it is forked.
+This is the one module that knows both processes.  It is imported when the
+first server is started, and with it all that runs in a server process: that
+one imports nothing once it is forked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess, current_process
+from multiprocessing.process import current_process
 from typing import Any
 
-from lazr_smtptest import _child
-from lazr_smtptest._channel import ServerEnd, open_channel
-from lazr_smtptest._ending import describe_end
-from lazr_smtptest._forks import STARTING
-from lazr_smtptest._home import HomeEnd
-from lazr_smtptest._shipment import Shipment
-from lazr_smtptest._watch import RAISING
+from lazr_smtptest._child.main import main
+from lazr_smtptest._parent.forks import STARTING, disown_in_children
+from lazr_smtptest._parent.link import RAISING, ServerLink
+from lazr_smtptest._parent.process import ServerProcess, describe_end
+from lazr_smtptest._wire.channel import BACKLOG, open_channel
+from lazr_smtptest._wire.startup import PickledServer
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server
 
-__all__ = ["await_ready", "launch", "standard_descriptors"]
-
 #: Seconds for a server process that cannot serve to end by itself.
 _END_TIMEOUT = 5.0
+
+#: How often to look for another port when the free one that the first address
+#: got is taken on the second.
+_ATTEMPTS = 20
+
+#: An address of the wrong family or none of ours: a name like localhost may
+#: stand for ::1 on a machine without IPv6.
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _SEE_STDERR = (
     "Its standard error may say why.  Unless it is forked, it imports the main module "
@@ -41,7 +50,7 @@ _SEE_STDERR = (
 
 @contextlib.contextmanager
 def standard_descriptors() -> Iterator[None]:
-    """See to it that 0, 1 and 2 are taken, if only by the null device.
+    """Keep 0, 1 and 2 taken, if only by the null device.
 
     Otherwise a pipe of ours would get such a number, and whatever the server
     process prints would be written to it.
@@ -64,9 +73,9 @@ def _undisturbed() -> Iterator[None]:
     One at a time: the warning filters are the whole process's.
 
     Python 3.12 and later warn when a process with threads forks, since a lock
-    may stay locked in the child for ever; `_child` sees to it that none such
-    is needed.  A Ctrl-C would be raised in the child, before that can ignore
-    it; blocked signals are inherited, and it unblocks them when it is ready.
+    may stay locked in the child for ever; `_child` needs none such.  A Ctrl-C
+    would be raised in the child, before that can ignore it; blocked signals are
+    inherited, and it unblocks them when it is ready.
     Here, what a signal handler raised would be lost, or have multiprocessing
     lose the child.
     """
@@ -96,6 +105,97 @@ def _free_to_have_children() -> Iterator[None]:
             config["daemon"] = daemonic
 
 
+# Sockets.  They are bound here and handed over, so that a taken port is an error
+# of start(), a free port is known without a race, and a client that is early
+# waits in the backlog.
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Bind and listen on each address of a host, all on one port.
+
+    An empty host means all interfaces, and port 0 one that is free.  An OSError
+    names both, and keeps the system's ``errno``.
+    """
+    try:
+        addresses = _resolve(host, port)
+    except UnicodeError as error:
+        unknown = socket.gaierror(socket.EAI_NONAME, f"not a host name ({error})")
+        raise _named(unknown, host, port) from error
+    except OSError as error:
+        raise _named(error, host, port) from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _bind_all(addresses, port)
+        except OSError as error:
+            elsewhere = port == 0 and error.errno == errno.EADDRINUSE
+            if not elsewhere or attempt == _ATTEMPTS - 1:
+                raise _named(error, host, port) from error
+    raise AssertionError("unreachable")
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
+    found = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bind_all(addresses: list[tuple[int, tuple[object, ...]]], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    absent: OSError | None = None
+    with ExitStack() as stack:
+        for family, address in addresses:
+            try:
+                sock = stack.enter_context(_bind(family, address, port))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                absent = error
+                continue
+            sockets.append(sock)
+            port = sock.getsockname()[1]
+        if not sockets:
+            assert absent is not None
+            raise absent
+        stack.pop_all()
+    return sockets
+
+
+def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
+    with ExitStack() as stack:
+        # asyncio turns Nagle's algorithm off only where the protocol is named:
+        # without, each session would take 40 milliseconds more.
+        sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+        if os.name == "posix":
+            # Lets a port be used again whose last connections still linger;
+            # not (unlike SO_REUSEPORT) one that somebody listens on.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Its own addresses only: 0.0.0.0 has a socket of its own.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address[0], port, *address[2:]))
+        sock.listen(BACKLOG)
+        stack.pop_all()
+    return sock
+
+
+def _named(error: OSError, host: str, port: int) -> OSError:
+    reason = error.strerror or str(error)
+    advice = {
+        errno.EADDRINUSE: "; somebody listens there: choose another port, or 0 for a free one",
+        errno.EADDRNOTAVAIL: "; the host must be a name or an address of this machine",
+        errno.EACCES: "; ports below 1024 need privilege: choose another, or 0 for a free one",
+    }.get(error.errno or 0, "")
+    if isinstance(error, socket.gaierror):
+        advice = "; the host must be a name or an address of this machine"
+        if host == "localhost":
+            advice = "; /etc/hosts should have this name: add it, or give '127.0.0.1' as the host"
+    return type(error)(error.errno, f"cannot listen on {host!r} port {port}: {reason}{advice}")
+
+
+# The process.
+
+
 def launch(
     context: BaseContext,
     server: Server,
@@ -104,102 +204,82 @@ def launch(
     *,
     acknowledged: bool,
     uvloop: bool | None,
-) -> HomeEnd:
-    """Start a server process; it is not waited for.
-
-    :param context: How to start it.
-    :param server: What it runs.
-    :param sockets: What it listens on.
-    :param host: The host to connect to.
-    :param acknowledged: See `_child.main`.
-    :param uvloop: See `_child.event_loop_factory`.
-    :return: This process's end of the channel to it.
-    :raises ImportError: uvloop was asked for and is not installed.
-    """
+) -> ServerLink:
+    """Start a server process; it is not waited for.  See `main` for the arguments."""
     port = sockets[0].getsockname()[1]
-    channel = open_channel(context)
-    with contextlib.closing(channel.theirs):
-        home = HomeEnd(channel)
+    is_fork = context.get_start_method() == "fork"
+    log_level = logging.getLogger().level
+    new_loop = _event_loop_factory(uvloop)
+    ends, child_ends = open_channel(context)
+    disown_in_children(ends)
+    pickled = PickledServer(server, port)
+    args = (child_ends, sockets, pickled, acknowledged, is_fork, log_level, new_loop)
+    with contextlib.closing(child_ends):
         try:
-            process = _process(context, server, sockets, channel.theirs, acknowledged, uvloop)
+            process = context.Process(  # type: ignore[attr-defined]
+                target=main, args=args, name="lazr-smtptest", daemon=True
+            )
             if context.get_start_method() == "forkserver":
                 # Not with signals blocked: all its children would inherit that.
                 forkserver.ensure_running()
             with _undisturbed(), _free_to_have_children():
                 process.start()
-            home.counterpart.attach(process, host, port)
+            return ServerLink(ends, ServerProcess(process, ends.stacks, host, port))
         except BaseException:
-            home.close()
+            ends.close()  # a process that was started ends with its lifeline
             raise
-    return home
 
 
-def _process(
-    context: BaseContext,
-    server: Server,
-    sockets: list[socket.socket],
-    theirs: ServerEnd,
-    acknowledged: bool,
-    uvloop: bool | None,
-) -> BaseProcess:
-    process: BaseProcess = context.Process(  # type: ignore[attr-defined]
-        target=_child.main,
-        args=(
-            theirs,
-            sockets,
-            Shipment(server, sockets[0].getsockname()[1]),
-            acknowledged,
-            context.get_start_method() == "fork",
-            logging.getLogger().level,
-            _child.event_loop_factory(uvloop),
-        ),
-        name="lazr-smtptest",
-        daemon=True,
-    )
-    return process
-
-
-def await_ready(home: HomeEnd, timeout: float) -> None:
-    """Wait until a server process serves; end it if it does not.
-
-    :param home: This process's end of the channel to it.
-    :param timeout: How long to wait, in seconds.
-    :raises StartError: It could not begin to serve.
-    :raises StartTimeout: It has not begun in time.
-    """
+def _event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
+    # Here, since the server process must not import.
+    if uvloop is False:
+        return asyncio.new_event_loop
     try:
-        problem = _await_report(home, timeout)
+        from uvloop import new_event_loop
+    except ImportError:
+        if uvloop:
+            raise ImportError(
+                "uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'", name="uvloop"
+            ) from None
+        return asyncio.new_event_loop
+    return new_event_loop
+
+
+def await_ready(link: ServerLink, timeout: float) -> None:
+    """Wait until a server process serves; end it, and raise StartError, if it does not."""
+    try:
+        problem = _await_report(link, timeout)
         if problem is not None:
-            home.await_end(_END_TIMEOUT)
-            exitcode = home.counterpart.exitcode
-            raise StartError(f"{home.name} {problem}", exitcode=exitcode, **home.where)
+            link.await_end(_END_TIMEOUT)
+            process = link.process
+            raise StartError(
+                f"{process.name} {problem}", exitcode=process.exitcode, **process.where
+            )
     except BaseException:
-        home.kill()
-        home.close()
+        link.kill()
+        link.close()
         raise
 
 
-def _await_report(home: HomeEnd, timeout: float) -> str | None:
-    """Wait for a server process to say that it serves, or why it cannot.
-
-    :return: Why it cannot.
-    """
+def _await_report(link: ServerLink, timeout: float) -> str | None:
+    """Return why a server process cannot serve, or None when it does."""
+    process = link.process
     try:
-        problem: str | None = home.await_reply(0, timeout, "was not ready")
+        problem: str | None = link.await_ready(timeout)
     except ServerStuck as error:
         raise StartTimeout(
-            f"{home.name} was started, and did not report that it serves within "
+            f"{process.name} was started, and did not report that it serves within "
             f"{timeout:g} seconds.  "
             "Look for what keeps it, or give a longer start_timeout on a busy machine"
             + (f".  It was here:\n{error.stack}" if error.stack else ""),
             elapsed=timeout,
-            **home.where,
+            **process.where,
         ) from None
     except ServerDied as error:
         raise StartError(
-            f"{home.name} {describe_end(error.exitcode)} before it served.  "
+            f"{process.name} {describe_end(error.exitcode)} before it served.  "
             + (f"Its last words say why:\n{error.stack}" if error.stack else _SEE_STDERR),
             exitcode=error.exitcode,
-            **home.where,
+            **process.where,
         ) from None
     return problem

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._clock import now, seconds
-from lazr_smtptest._controls import Controls
-from lazr_smtptest._destination import (
-    check_is_free,
-    check_queue,
-    connect,
-    is_acknowledged,
-    message_queue,
+from lazr_smtptest._parent.forks import ForkSafeLock
+from lazr_smtptest._util import now, positive_seconds
+from lazr_smtptest.errors import (
+    AlreadyRunning,
+    HandlerError,
+    NotRunning,
+    ServerDied,
+    ServerStuck,
+    SMTPTestError,
 )
-from lazr_smtptest._forks import Turn
-from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied
 from lazr_smtptest.inbox import MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from multiprocessing.context import BaseContext
-    from types import TracebackType
 
     # typing has them from 3.11 on.
     from typing_extensions import Self, Unpack
 
-    from lazr_smtptest._criteria import Wanted
-    from lazr_smtptest._foreign import QueueFiller
-    from lazr_smtptest._home import HomeEnd
+    from lazr_smtptest._parent.feeder import QueueFeeder
+    from lazr_smtptest._parent.link import ServerLink
+    from lazr_smtptest._parent.matching import CriteriaArgs
+    from lazr_smtptest.faults import Fault, Gate
     from lazr_smtptest.message import Message
+    from lazr_smtptest.sessions import Session
+    from lazr_smtptest.tls import Credentials
 
 __all__ = ["Controller", "QueueController"]
 
@@ -45,7 +46,7 @@ _ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa
 
 
 def _context(start_method: str | None) -> BaseContext:
-    """Choose how the process is started: fork where that is safe to have.
+    """Choose how the process is started: fork where that is safe.
 
     System libraries of macOS do not survive a fork.
     """
@@ -60,18 +61,8 @@ def _context(start_method: str | None) -> BaseContext:
         raise ValueError(f"start_method must be one of {methods}, not {start_method!r}") from None
 
 
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, int | float) and not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
-    return float(seconds(name, value))
-
-
 def _check_server(server: Server) -> None:
-    """Find what is wrong with a user's class before a client meets with it.
-
-    :raises TypeError: It is no `Server`, was not set up as one, or has a
-        coroutine where nobody would await it.
-    """
+    """Find what is wrong with a user's class before a client does."""
     if not isinstance(server, Server):
         raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
     kind = type(server).__name__
@@ -83,9 +74,15 @@ def _check_server(server: Server) -> None:
                 f"{kind}.{name} must be made by def, not by async def: "
                 "it is called on a thread, and nobody awaits it"
             )
+    queue = server.queue if isinstance(server, QueueServer) else MessageQueue()
+    if not isinstance(queue, MessageQueue) and not callable(getattr(queue, "put", None)):
+        raise TypeError(
+            "the server's queue must have a put(message), as a MessageQueue() has; "
+            f"{queue!r} has none"
+        )
 
 
-class Controller(Controls):
+class Controller:
     """Runs a `Server` in a process of its own.
 
     It is a context manager, too: entering starts, leaving stops.
@@ -126,16 +123,15 @@ class Controller(Controls):
     ) -> None:
         _check_server(server)
         self.server = server
-        check_queue(self.server)
         self._context = _context(start_method)
-        self._start_timeout = _positive("start_timeout", start_timeout)
-        self._stop_timeout = _positive("stop_timeout", stop_timeout)
-        self._reset_timeout = _positive("reset_timeout", reset_timeout)
+        self._start_timeout = positive_seconds("start_timeout", start_timeout)
+        self._stop_timeout = positive_seconds("stop_timeout", stop_timeout)
+        self._reset_timeout = positive_seconds("reset_timeout", reset_timeout)
         self._uvloop = uvloop
-        self._changing = Turn()
+        self._changing = ForkSafeLock()
         self._port: int | None = None
-        self._home: HomeEnd | None = None
-        self._filler: QueueFiller | None = None
+        self._link: ServerLink | None = None
+        self._feeder: QueueFeeder | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.is_running else "not running"
@@ -160,12 +156,12 @@ class Controller(Controls):
     @property
     def pid(self) -> int | None:
         """The process id of the server process, or None."""
-        return None if self._home is None else self._home.counterpart.pid
+        return None if self._link is None else self._link.process.pid
 
     @property
     def is_running(self) -> bool:
         """Whether there is a server process, and it is alive."""
-        return self._home is not None and self._home.is_alive()
+        return self._link is not None and self._link.is_alive()
 
     def start(self) -> None:
         """Start the server process, and wait until it serves.
@@ -182,13 +178,11 @@ class Controller(Controls):
         :raises StartTimeout: It was not ready within ``start_timeout``.
         """
         with self._changing.lock:
-            if self.is_running:
+            if self._link is not None and self._link.is_alive():
                 raise AlreadyRunning(
                     f"the server runs already, in process {self.pid} on {self.host} "
                     f"port {self.port}: call stop() first",
-                    host=self.host,
-                    port=self.port,
-                    pid=self.pid,
+                    **self._link.process.where,
                 )
             self._take_down()
             self._start()
@@ -206,30 +200,19 @@ class Controller(Controls):
             said so yet, and there is no `MessageQueue` whose next call will.
         """
         with self._changing.lock:
-            home = self._take_down()
-        if home is None:
+            link = self._take_down()
+        if link is None:
             return
-        home.check()
-        if message_queue(self.server) is None:
-            home.check_death(again=False)
-
-    def _give_up(self) -> None:
-        """End a server process that is known to be stuck, without asking first."""
-        with self._changing.lock:
-            if self._home is not None:
-                self._home.counterpart.kill()
-            self._take_down()
+        link.check()
+        # A MessageQueue raises it when what is left has been taken.
+        if self._message_queue() is None and not link.process.death_was_raised:
+            link.check_death()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         try:
             self.stop()
         except (HandlerError, ServerDied):
@@ -237,53 +220,249 @@ class Controller(Controls):
             if error is None:
                 raise
 
+    # What a test asks of a running server.
+
+    def reset(self) -> None:
+        """Forget all messages that were accepted so far.
+
+        Calls `Server.reset` in the server process, behind the handlers that
+        are running.
+
+        :raises HandlerError: A handler had failed, or `Server.reset` did.
+        :raises NotRunning: The server is not running.
+        :raises ServerDied: The server process has ended by itself.
+        :raises ServerStuck: It did not answer within ``reset_timeout``.
+        """
+        link = self._running("reset()")
+        with self._changing.lock:
+            self._ask(link, "reset")
+            link.check()
+
+    def fault(
+        self,
+        stage: str,
+        reply: str | None = None,
+        *,
+        when: str | None = None,
+        times: int | None = None,
+        delay: float = 0.0,
+        drop: bool | str = False,
+    ) -> Fault:
+        """Make the server misbehave, from when this returns until `reset`.
+
+        If several faults match, only the first one made fires.  Blocks for
+        ``reset_timeout`` at most.
+
+        :param stage: Where: CONNECT (before the greeting), EHLO, HELO,
+            STARTTLS, AUTH, MAIL, RCPT, DATA, EOM (the end of the message's
+            content), RSET, NOOP or QUIT.
+        :param reply: What to say instead of what would be done; such as
+            ``"451 4.7.1 Later"``.  Lines are separated by a line feed.  421
+            closes the connection, too (RFC 5321, 3.8).
+        :param when: A glob, regardless of case: for the address at MAIL and
+            RCPT, any of the message's at DATA and EOM, the mechanism at AUTH,
+            the client's address at CONNECT, and elsewhere the EHLO name.
+        :param times: How often; without, always.
+        :param delay: Seconds to wait first.  Other sessions go on.
+        :param drop: When to close the connection: ``"before"`` anything is
+            done, ``"instead"`` of the reply but when all is done, or
+            ``"after"`` the reply (at DATA, when content begins to arrive).
+            True is ``"after"`` with a reply and ``"before"`` without.
+        :return: The fault; its ``fired`` says how often it fired.
+        :raises NotRunning: The server is not running.
+        :raises ServerDied: The server process has ended by itself.
+        :raises ServerStuck: It did not answer.
+        :raises TypeError: A value is of the wrong type.
+        :raises ValueError: There is no such stage, the reply does not begin
+            with a code, or another value is not possible.
+
+        >>> from lazr_smtptest import QueueController
+        >>> with QueueController() as controller:
+        ...     greylisting = controller.fault("RCPT", "451 4.7.1 Try again later", times=2)
+        ...     greylisting.fired
+        0
+        """
+        from lazr_smtptest._wire.rules import make_rule
+        from lazr_smtptest.faults import Fault
+
+        rule = make_rule(stage, reply, when, times, delay, drop)
+        link = self._running("fault()")
+        return Fault(link, self._ask(link, "fault", rule))
+
+    def gate(self, stage: str, *, when: str | None = None) -> Gate:
+        """Park sessions at a stage, until the gate is opened.
+
+        `reset` drops those that are parked, so that what they had begun does
+        not go on in the next test.
+
+        Made for a ``with`` statement, which opens it in the end.  Blocks for
+        ``reset_timeout`` at most.
+
+        :param stage: See `fault`.
+        :param when: See `fault`.
+        :return: The gate.
+        :raises Exception: See `fault`.
+        """
+        from lazr_smtptest._wire.rules import check_stage
+        from lazr_smtptest.faults import Gate
+
+        check_stage(stage, when)
+        link = self._running("gate()")
+        return Gate(link, self._ask(link, "gate", stage, when and when.lower()), stage)
+
+    def sessions(self) -> list[Session]:
+        """Return what clients said and were told since the last `reset`.
+
+        That is all connections that are open, and the last 100 that are not.
+        Blocks for ``reset_timeout`` at most.
+
+        :return: The sessions, in the order in which the clients connected.
+        :raises NotRunning: The server is not running.
+        :raises ServerDied: The server process has ended by itself.
+        :raises ServerStuck: It did not answer.
+        """
+        sessions: list[Session] = self._ask(self._running("sessions()"), "sessions")
+        return sessions
+
+    def client_context(self) -> ssl.SSLContext:
+        """Make a context for a client that is to trust this server.
+
+        It checks the server's certificate and name, as it should; use
+        `Controller.host` to connect.
+
+        :return: The context.
+        :raises ImportError: The certificate has yet to be made, and trustme
+            is not installed.
+        :raises OSError: A file of your own is missing, or not right.
+        :raises ValueError: The server has no TLS.
+        """
+        from lazr_smtptest.tls import client_context
+
+        return client_context(self._credentials())
+
+    @property
+    def ca_file(self) -> str:
+        """The path of the certificates, in PEM form, that a client has to trust.
+
+        :raises Exception: See `client_context`.
+        """
+        return self._credentials().ca_file
+
+    def _credentials(self) -> Credentials:
+        if self.server.tls is None:
+            raise ValueError(
+                f"the server on {self.host} port {self.port} has no TLS: "
+                "make it with tls='starttls' or 'implicit'"
+            )
+        if self.server._credentials is None:
+            self.server._credentials = self.server.tls.credentials(self.server.host)
+        return self.server._credentials
+
+    def _running(self, what: str) -> ServerLink:
+        if self._link is None:
+            raise NotRunning(
+                f"{what} needs a running server, and none runs on {self.host} "
+                f"port {self.port}: call start() first",
+                host=self.host,
+                port=self.port,
+            )
+        return self._link
+
+    def _ask(self, link: ServerLink, what: str, *details: Any) -> Any:
+        return link.request(what, *details, timeout=self._reset_timeout, option="reset_timeout")
+
+    def _diagnose(self, timeout: float) -> tuple[SMTPTestError | None, list[Session]]:
+        """Return that the server process died or is stuck, if so; and the sessions, if not."""
+        link = self._link
+        if link is None:
+            return None, []
+        try:
+            return None, link.request("sessions", timeout=timeout)
+        except NotRunning:  # it has been stopped meanwhile, or this is a forked child
+            return None, []
+        except (ServerDied, ServerStuck) as error:
+            return error, []
+
     # Starting and stopping.
 
     def _start(self) -> None:
         # Not at the head: importing this package is not to cost what running
         # a server does.
-        from lazr_smtptest._launch import await_ready, launch, standard_descriptors
+        from lazr_smtptest._launch import await_ready, launch, listen, standard_descriptors
 
-        check_is_free(self.server)
+        self._check_queue_is_free()
         if self.server.tls is not None:
             from lazr_smtptest.tls import server_context
 
             server_context(self._credentials())  # what is wrong is found here
+        is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
         with standard_descriptors(), contextlib.ExitStack() as handed_over:
-            sockets = [handed_over.enter_context(sock) for sock in self._listen()]
+            sockets = [handed_over.enter_context(sock) for sock in self._listen(listen)]
             port = sockets[0].getsockname()[1]
-            home = launch(
+            link = launch(
                 self._context,
                 self.server,
                 sockets,
                 self.host,
-                acknowledged=is_acknowledged(self.server),
+                acknowledged=is_foreign,
                 uvloop=self._uvloop,
             )
         self._port = port
-        await_ready(home, self._start_timeout)
-        self._home = home
-        self._filler = connect(self.server, home)
+        await_ready(link, self._start_timeout)
+        self._link = link
+        self._connect_queue(link)
 
-    def _listen(self) -> list[socket.socket]:
-        from lazr_smtptest._listen import listen
-
+    def _listen(self, listen: Callable[[str, int], list[socket.socket]]) -> list[socket.socket]:
         if self.server.port == 0 and self._port is not None:
             with contextlib.suppress(OSError):  # somebody has it now
                 return listen(self.server.host, self._port)
         return listen(self.server.host, self.server.port)
 
-    def _take_down(self) -> HomeEnd | None:
-        """End what runs or has died; give what is left of it."""
-        home, filler = self._home, self._filler
-        if home is None or home.counterpart.is_foreign():
+    def _take_down(self) -> ServerLink | None:
+        """End what runs or has died; return what is left of it."""
+        link, feeder = self._link, self._feeder
+        if link is None or link.process.is_inherited():
             return None
         deadline = now() + self._stop_timeout
-        home.end(self._stop_timeout)
-        if filler is not None:
-            filler.join(max(deadline - now(), 0.0))
-        self._home = self._filler = None
-        return home
+        link.end(self._stop_timeout)
+        if feeder is not None:
+            feeder.join(max(deadline - now(), 0.0))
+        self._link = self._feeder = None
+        return link
+
+    def _give_up(self) -> None:
+        """End a server process that is known to be stuck, without asking first."""
+        with self._changing.lock:
+            if self._link is not None:
+                self._link.process.kill()
+            self._take_down()
+
+    # Where the messages go: a MessageQueue looks for them by itself; any other
+    # queue has to be filled.
+
+    def _message_queue(self) -> MessageQueue | None:
+        queue = self.server.queue if isinstance(self.server, QueueServer) else None
+        return queue if isinstance(queue, MessageQueue) else None
+
+    def _check_queue_is_free(self) -> None:
+        queue = self._message_queue()
+        link = None if queue is None else queue._link
+        if link is not None and link.is_alive():
+            raise AlreadyRunning(
+                f"this server's queue is filled by another controller's, {link.process.name}: "
+                "give each controller a queue of its own",
+                **link.process.where,
+            )
+
+    def _connect_queue(self, link: ServerLink) -> None:
+        queue = self._message_queue()
+        if queue is not None:
+            queue._attach(link)
+        elif isinstance(self.server, QueueServer):
+            # Not at the head: importing this package is not to cost what it needs.
+            from lazr_smtptest._parent.feeder import QueueFeeder
+
+            self._feeder = QueueFeeder(self.server.queue, link)
 
 
 class QueueController(Controller):
@@ -344,20 +523,20 @@ class QueueController(Controller):
         """What is there now, taking nothing; see `MessageQueue.messages`."""
         return self.queue.messages
 
-    def wait(self, timeout: float = 5.0, **wanted: Unpack[Wanted]) -> Message:
+    def wait(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
         """Take the first message that is wanted; see `MessageQueue.wait`."""
         __tracebackhide__ = True  # for pytest
         return self.queue.wait(timeout, **wanted)
 
     def wait_many(
-        self, count: int, timeout: float = 5.0, **wanted: Unpack[Wanted]
+        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
     ) -> list[Message]:
-        """Take the first so many that are wanted; see `MessageQueue.wait_many`."""
+        """Take the first ``count`` that are wanted; see `MessageQueue.wait_many`."""
         __tracebackhide__ = True  # for pytest
         return self.queue.wait_many(count, timeout, **wanted)
 
-    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[Wanted]) -> None:
-        """See to it that there is none; see `MessageQueue.expect_none`."""
+    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
+        """Check that there is none; see `MessageQueue.expect_none`."""
         __tracebackhide__ = True  # for pytest
         self.queue.expect_none(quiet, **wanted)
 

@@ -6,22 +6,20 @@ turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
 `MessageNotReceived` and `UnexpectedMessage` are what a test is for, and the
 rest is about the server process.  A port that is taken, or a host
 that is not ours, stays the plain `OSError` that the operating system raised.
-
-An exception crosses process borders here (and again in parallel test
-runners), so each keeps its text in ``args`` and its facts in ``__dict__``,
-which is all that pickle carries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "AlreadyRunning",
+    "Difference",
     "GateTimeout",
     "HandlerError",
     "MessageNotReceived",
+    "NearMiss",
     "NotRunning",
     "SMTPTestError",
     "ServerDied",
@@ -30,6 +28,29 @@ __all__ = [
     "StartTimeout",
     "UnexpectedMessage",
 ]
+
+
+class Difference(NamedTuple):
+    """One criterion that a message does not meet.
+
+    :ivar field: The criterion's name.
+    :ivar explanation: What was wanted, what was found, and what the difference
+        is, where that is hard to see.
+    """
+
+    field: str
+    explanation: str
+
+
+class NearMiss(NamedTuple):
+    """A message that was not what was wanted.
+
+    :ivar message: The message.
+    :ivar differences: Each criterion that it does not meet.
+    """
+
+    message: Any
+    differences: Sequence[Difference]
 
 
 class SMTPTestError(Exception):
@@ -43,20 +64,20 @@ class SMTPTestError(Exception):
     :ivar elapsed: Seconds that were spent waiting, or None.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        host: str | None = None,
-        port: int | None = None,
-        pid: int | None = None,
-        elapsed: float | None = None,
-    ) -> None:
+    host: str | None = None
+    port: int | None = None
+    pid: int | None = None
+    elapsed: float | None = None
+
+    # An exception crosses process borders here, and again in parallel test
+    # runners.  So its text stays in ``args`` and its facts in ``__dict__``:
+    # that is all that pickle carries of an exception.
+    def __init__(self, message: str = "", /, **facts: Any) -> None:
         super().__init__(message)
-        self.host = host
-        self.port = port
-        self.pid = pid
-        self.elapsed = elapsed
+        for name in facts:
+            if not hasattr(type(self), name) or hasattr(Exception, name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+        vars(self).update(facts)
 
 
 class AlreadyRunning(SMTPTestError):
@@ -76,15 +97,7 @@ class StartError(SMTPTestError):
         ran.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        exitcode: int | None = None,
-        **where: Any,
-    ) -> None:
-        super().__init__(message, **where)
-        self.exitcode = exitcode
+    exitcode: int | None = None
 
 
 class StartTimeout(StartError, TimeoutError):
@@ -102,19 +115,9 @@ class ServerDied(SMTPTestError):
     :ivar stack: What the interpreter wrote as it crashed, or an empty string.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        exitcode: int | None = None,
-        lost: int = 0,
-        stack: str = "",
-        **where: Any,
-    ) -> None:
-        super().__init__(message, **where)
-        self.exitcode = exitcode
-        self.lost = lost
-        self.stack = stack
+    exitcode: int | None = None
+    lost: int = 0
+    stack: str = ""
 
 
 class ServerStuck(SMTPTestError, TimeoutError):
@@ -124,15 +127,7 @@ class ServerStuck(SMTPTestError, TimeoutError):
         innermost call first, or an empty string if it could not be had.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        stack: str = "",
-        **where: Any,
-    ) -> None:
-        super().__init__(message, **where)
-        self.stack = stack
+    stack: str = ""
 
 
 class HandlerError(SMTPTestError):
@@ -140,21 +135,13 @@ class HandlerError(SMTPTestError):
 
     That is an override of `Server.handle_message` or `Server.reset`, a
     ``handle_*`` hook, or the ``put`` of a `QueueServer`'s queue.  The client
-    was told ``451`` (``452`` where storage ran out); the next call into the
+    got a ``451`` (``452`` where storage ran out); the next call into the
     controller or its queue raises this.
 
     :ivar traceback: The whole traceback, as text, where the error happened.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        traceback: str = "",
-        **where: Any,
-    ) -> None:
-        super().__init__(message, **where)
-        self.traceback = traceback
+    traceback: str = ""
 
 
 class GateTimeout(SMTPTestError, AssertionError, TimeoutError):
@@ -168,15 +155,7 @@ class MessageNotReceived(SMTPTestError, AssertionError, TimeoutError):
         most five: each a `NearMiss`.
     """
 
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        near_misses: Sequence[Any] = (),
-        **where: Any,
-    ) -> None:
-        super().__init__(message, **where)
-        self.near_misses = tuple(near_misses)
+    near_misses: Sequence[NearMiss] = ()
 
 
 class UnexpectedMessage(SMTPTestError, AssertionError):
@@ -185,12 +164,4 @@ class UnexpectedMessage(SMTPTestError, AssertionError):
     :ivar message: The `Message`.
     """
 
-    def __init__(
-        self,
-        text: str = "",
-        *,
-        message: Any = None,
-        **where: Any,
-    ) -> None:
-        super().__init__(text, **where)
-        self.message = message
+    message: Any = None

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._clock import now, seconds
+from lazr_smtptest._util import now, seconds, whole_number
+from lazr_smtptest.errors import Difference as Difference
 from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
+from lazr_smtptest.errors import NearMiss as NearMiss
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from lazr_smtptest._criteria import Criteria, Wanted
-    from lazr_smtptest._home import HomeEnd
-    from lazr_smtptest._parcel import Parcel
-    from lazr_smtptest.message import Message
+    from lazr_smtptest._parent.link import ServerLink
+    from lazr_smtptest._parent.matching import CriteriaArgs
+    from lazr_smtptest.message import Message, PickledItem
 
-__all__ = ["Difference", "MessageQueue", "NearMiss"]
+__all__ = ["MessageQueue"]
 
 #: Seconds that `MessageQueue.get` waits when it is given no timeout.
 DEFAULT_TIMEOUT = 60.0
-
-
-class Difference(NamedTuple):
-    """One criterion that a message does not meet.
-
-    :ivar field: The criterion's name.
-    :ivar explanation: What was wanted, what was found, and what the difference
-        is, where that is hard to see.
-    """
-
-    field: str
-    explanation: str
-
-
-class NearMiss(NamedTuple):
-    """A message that was not what was wanted.
-
-    :ivar message: The message.
-    :ivar differences: Each criterion that it does not meet.
-    """
-
-    message: Any
-    differences: Sequence[Difference]
 
 
 class MessageQueue:
@@ -53,9 +32,9 @@ class MessageQueue:
 
     It reads like a `queue.Queue`, and any number of threads may read it.  It
     is filled by the server process of the controller whose `QueueServer` it
-    was given to.  When a client has been told 250 for a message, the very next
-    call here sees that message; no waiting is needed, and so there is no
-    reason to call with ``block=True`` for a message that has been sent.
+    was given to.  Once a client has its 250 for a message, the very next call
+    here sees that message.  No waiting is needed, so there is no reason to call
+    with ``block=True`` for a message that has been sent.
 
     For mail that a program sends when it gets to it, there are `wait`,
     `wait_many` and `expect_none`.  They look at all messages that are there,
@@ -86,9 +65,9 @@ class MessageQueue:
     """
 
     def __init__(self) -> None:
-        self._home: HomeEnd | None = None
+        self._link: ServerLink | None = None
         #: The last messages that were taken, where a report may want them.
-        self._taken: deque[Parcel] = deque(maxlen=0)
+        self._taken: deque[PickledItem] = deque(maxlen=0)
         self._taken_count = 0
         #: Who waits for what the last test wanted gets nothing of this one's.
         self._generation = 0
@@ -109,15 +88,12 @@ class MessageQueue:
         """
         timeout = seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
         started = now()
-        home, is_wanted = self._home, self._waiter()
-        parcel = None
-        if home is not None:
-            parcel = home.take(timeout if block else 0.0, is_wanted=is_wanted)
-        if parcel is not None:
-            self._note_taken(parcel)
-            message: Message = parcel.open()
-            return message
-        raise queue.Empty(self._why_empty(now() - started if block else None))
+        item = None if self._link is None else self._take(self._link, timeout if block else 0.0)
+        if item is None:
+            raise queue.Empty(self._why_empty(now() - started if block else None))
+        self._note_taken(item)
+        message: Message = item.load()
+        return message
 
     def get_nowait(self) -> Message:
         """Take the next message, without waiting for one.
@@ -143,10 +119,15 @@ class MessageQueue:
         :raises ServerDied: See `get`; where the death is known already.
         :raises ServerStuck: See `get`.
         """
-        return 0 if self._home is None else self._home.waiting()
+        link = self._link
+        if link is None:
+            return 0
+        if not (link.ended or link.failures or link.logs or link.is_in_transit()):
+            return len(link.messages)
+        return self._count(link)
 
     def empty(self) -> bool:
-        """Say whether there is no message.  See `qsize`.
+        """Return whether there is no message.  See `qsize`.
 
         :return: Whether there is none.
         """
@@ -162,15 +143,15 @@ class MessageQueue:
         :raises ServerDied: See `get`.
         :raises ServerStuck: See `get`.
         """
-        home = self._home
-        if home is None:
+        link = self._link
+        if link is None:
             return []
-        parcels, _ = home.look()
-        if not parcels:
-            home.check_death()
-        return [parcel.open() for parcel in parcels]
+        items, _ = self._look(link)
+        if not items:
+            link.check_death()
+        return [item.load() for item in items]
 
-    def wait(self, timeout: float = 5.0, **wanted: Unpack[Wanted]) -> Message:
+    def wait(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
         """Take the first message that is wanted; wait for it if need be.
 
         The others stay, in order.
@@ -190,9 +171,9 @@ class MessageQueue:
         return self.wait_many(1, timeout, **wanted)[0]
 
     def wait_many(
-        self, count: int, timeout: float = 5.0, **wanted: Unpack[Wanted]
+        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
     ) -> list[Message]:
-        """Take the first so many messages that are wanted, when all are there.
+        """Take the first ``count`` messages that are wanted, when all are there.
 
         If they do not all come, none is taken.
 
@@ -203,21 +184,20 @@ class MessageQueue:
         :raises Exception: See `wait`.
         """
         __tracebackhide__ = True  # for pytest
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ValueError(f"count must be a whole number from 1 on, not {count!r}")
+        whole_number("count", count, 1)
         search = _Search(self, wanted)
         deadline = search.started + seconds("timeout", timeout)
         while True:
-            parcels = search.look()
-            if len(parcels) < count:
+            found = search.look()[:count]
+            if len(found) < count:
                 if not search.may_go_on(deadline):
                     raise search.failure(count)
-            elif self._home is not None and self._home.claim(parcels[:count]):
-                self._note_taken(*parcels[:count])
-                return [parcel.open() for parcel in parcels[:count]]
+            elif self._claim(found):
+                self._note_taken(*found)
+                return [item.load() for item in found]
 
-    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[Wanted]) -> None:
-        """See to it that no message is there that is not wanted, nor comes.
+    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
+        """Check that no such message is there, and that none comes.
 
         Nothing is taken.
 
@@ -229,7 +209,7 @@ class MessageQueue:
         :raises Exception: See `wait`.
         """
         __tracebackhide__ = True  # for pytest
-        if self._home is None:
+        if self._link is None:
             raise NotRunning("no message can come where no server was started: call start() first")
         search = _Search(self, wanted)
         deadline = search.started + seconds("quiet", quiet)
@@ -238,11 +218,118 @@ class MessageQueue:
                 return
         raise search.surprise(found[0], quiet)
 
-    def _why_empty(self, waited: float | None) -> str:
-        """Say that there is no message, and what to do.
+    # What is left and what is coming.
 
-        :param waited: How long was waited for one, in seconds; None if not at all.
+    def _count(self, link: ServerLink) -> int:
+        """Count the messages that can be taken, where that takes a look.
+
+        If some have not arrived yet, or a failure has not, those are awaited.
         """
+
+        def count() -> int | None:
+            if link.is_incomplete():
+                return None
+            link.raise_failure()
+            coming = 0 if link.ended else max(link.accepted - link.received, 0)
+            return len(link.messages) + coming
+
+        found = link.await_transit(count)
+        if not found:
+            link.check_death(drained=True)
+        return found
+
+    def _take(self, link: ServerLink, timeout: float) -> PickledItem | None:
+        """Take the next message, if one is there, on its way, or comes within the timeout."""
+        if link.messages and not (link.logs or link.failures or link.is_incomplete()):
+            # The next one is here, and so is all that must come first.
+            with contextlib.suppress(IndexError), link.lock:  # another thread may be quicker
+                return link.messages.popleft()
+
+        def next_item() -> tuple[PickledItem, ...] | None:
+            if link.is_incomplete():
+                return None
+            link.raise_failure()
+            return (link.messages.popleft(),) if link.messages else None
+
+        def next_item_or_none() -> tuple[PickledItem, ...] | None:
+            # Empty if it is certain that there is no message.
+            return next_item() or (None if link.is_in_transit() else ())
+
+        found = None
+        if timeout > 0:
+            is_wanted = self._waiter()
+            found = link.wait_for(lambda: next_item() if is_wanted() else (), timeout)
+        if found is None:
+            found = link.await_transit(next_item_or_none)
+        if found:
+            return found[0]
+        link.check_death(drained=True)
+        return None
+
+    def _look(self, link: ServerLink) -> tuple[list[PickledItem], int]:
+        """Return the messages that can be taken, and how many have ever arrived.
+
+        What was accepted before the call is among them.
+        """
+        accepted = link.accepted
+
+        def all_of_them() -> tuple[list[PickledItem], int] | None:
+            if not link.ended and (link.received < accepted or link.is_incomplete()):
+                return None
+            link.raise_failure()
+            return list(link.messages), link.received
+
+        return link.await_transit(all_of_them)
+
+    def _claim(self, wanted: list[PickledItem]) -> bool:
+        """Take these messages, if all of them are still there; return whether they were."""
+        link = self._link
+        if link is None:
+            return False
+        with link.lock:
+            if not set(link.messages).issuperset(wanted):  # another thread was quicker
+                return False
+            for item in wanted:
+                link.messages.remove(item)
+            return True
+
+    def _attach(self, link: ServerLink) -> None:
+        """Be filled by another server process; what is left of the last one stays."""
+        old = self._link
+        if old is not None:
+            with old.lock:
+                older = list(old.messages)
+                old.messages.clear()
+            with link.lock:
+                link.messages.extendleft(reversed(older))
+        self._link = link
+
+    # What the plugin asks for.
+
+    def _keep_taken(self, limit: int) -> None:
+        """Keep the last messages that are taken from now on, up to a limit."""
+        self._taken = deque(maxlen=limit)
+        self._taken_count = 0
+
+    def _begin_anew(self) -> None:
+        """End all waiting: whoever waits now is of a test that is over."""
+        self._generation += 1
+        if self._link is not None:
+            with self._link.lock:
+                self._link.notify()
+
+    def _waiter(self) -> Callable[[], bool]:
+        generation = self._generation
+        return lambda: self._generation == generation
+
+    def _note_taken(self, *items: PickledItem) -> None:
+        self._taken.extend(items)
+        self._taken_count += len(items)
+
+    # What errors say.
+
+    def _why_empty(self, waited: float | None) -> str:
+        # Without a time, there was no waiting.
         place = self._place()
         if not place:
             return "no message is there, and no server was started: call start() first"
@@ -256,99 +343,71 @@ class MessageQueue:
         )
 
     def _place(self) -> str:
-        """Give the host and port, if a server has ever filled this queue."""
-        return "" if self._home is None else "{host} port {port}".format(**self._home.where)
+        """Return the host and port, if a server has ever filled this queue."""
+        return "" if self._link is None else "{host} port {port}".format(**self._where())
+
+    def _where(self) -> dict[str, Any]:
+        return {} if self._link is None else self._link.process.where
 
     def _may_get_more(self) -> bool:
-        return self._home is not None and not self._home.ended
-
-    def _attach(self, home: HomeEnd) -> None:
-        """Be filled from another channel; what is left of the last one stays."""
-        if self._home is not None:
-            home.adopt(self._home)
-        self._home = home
-
-    def _keep_taken(self, limit: int) -> None:
-        """Begin to keep the last messages that are taken from now on.
-
-        :param limit: How many.
-        """
-        self._taken = deque(maxlen=limit)
-        self._taken_count = 0
-
-    def _begin_anew(self) -> None:
-        """End all waiting: whoever waits now is of a test that is over."""
-        self._generation += 1
-        if self._home is not None:
-            self._home.wake()
-
-    def _waiter(self) -> Callable[[], bool]:
-        generation = self._generation
-        return lambda: self._generation == generation
-
-    def _note_taken(self, *parcels: Parcel) -> None:
-        self._taken.extend(parcels)
-        self._taken_count += len(parcels)
+        return self._link is not None and not self._link.ended
 
 
 class _Search:
-    """One call's search: what it wants, and what it has seen so far.
+    """One call's search: what it wants, and what it has seen so far."""
 
-    :param inbox: Where to look.
-    :param wanted: The criteria, as the caller gave them.
-    """
+    def __init__(self, inbox: MessageQueue, wanted: CriteriaArgs) -> None:
+        from lazr_smtptest._parent.matching import Criteria
 
-    def __init__(self, inbox: MessageQueue, wanted: Wanted) -> None:
-        from lazr_smtptest._criteria import Criteria
-
-        self._criteria: Criteria = Criteria(**wanted)
+        self._criteria = Criteria(**wanted)
         self._inbox = inbox
         self._seen = 0
         self._is_last_look = False
         self._is_wanted = inbox._waiter()
-        self._parcels: list[Parcel] = []
+        self._items: list[PickledItem] = []
         #: Each message is looked at once, however long the search.
-        self._unmet: dict[Parcel, list[str]] = {}
+        self._unmet: dict[PickledItem, list[str]] = {}
         self.started = now()
 
-    def look(self) -> list[Parcel]:
-        """Give what is wanted of that which is there."""
-        home = self._inbox._home
-        if home is None:
+    def look(self) -> list[PickledItem]:
+        """Return what is wanted of what is there."""
+        link = self._inbox._link
+        if link is None:
             self._is_last_look = True
             return []
         # Before looking: what came just before the end is to be seen.
-        self._is_last_look = home.ended
-        self._parcels, self._seen = home.look()
+        self._is_last_look = link.ended
+        self._items, self._seen = self._inbox._look(link)
         known = self._unmet
-        for parcel in self._parcels:
-            if parcel not in known:
-                known[parcel] = self._criteria.unmet(parcel.peek())
-        return [parcel for parcel in self._parcels if not known[parcel]]
+        for item in self._items:
+            if item not in known:
+                known[item] = self._criteria.unmet(item.peek())
+        return [item for item in self._items if not known[item]]
 
     def may_go_on(self, deadline: float) -> bool:
-        """Wait for more.
+        """Wait for more, and return whether it is worth another look.
 
         :param deadline: Until when.
-        :return: Whether it is worth another look.
         :raises ServerDied: No more can come, since the server process died.
         """
-        home = self._inbox._home
+        link = self._inbox._link
         left = deadline - now()
-        if home is None:
+        if link is None:
             return False
         if left > 0 and not self._is_last_look and self._is_wanted():
-            home.await_more(self._seen, left, self._is_wanted)
+            link.wait_for(lambda: self._has_news(link) or None, left)
             return self._is_wanted()
-        home.check_death()
+        link.check_death()
         return False
+
+    def _has_news(self, link: ServerLink) -> bool:
+        return link.received > self._seen or bool(link.failures) or not self._is_wanted()
 
     def failure(self, count: int) -> MessageNotReceived:
         """Make the error that reports a search in vain."""
         elapsed = now() - self.started
-        found = [(parcel.peek(), self._unmet[parcel]) for parcel in self._parcels]
-        place = self._inbox._place()
-        text, misses = self._criteria.report(found, count, elapsed, place)
+        found = [(item.peek(), self._unmet[item]) for item in self._items]
+        text, misses = self._criteria.report(found, count, elapsed, self._inbox._place())
         if not self._inbox._may_get_more():
             text += "\nNo server is running, so none can come: call start() first"
         elif not found:
@@ -365,23 +424,21 @@ class _Search:
                 "\nThe event loop of this thread stood still meanwhile; "
                 "if one of its tasks sends, call this on another thread, by asyncio.to_thread()"
             )
-        return MessageNotReceived(text, near_misses=misses, elapsed=elapsed, **self._where())
+        return MessageNotReceived(
+            text, near_misses=tuple(misses), elapsed=elapsed, **self._inbox._where()
+        )
 
-    def surprise(self, parcel: Parcel, quiet: float) -> UnexpectedMessage:
+    def surprise(self, item: PickledItem, quiet: float) -> UnexpectedMessage:
         """Make the error that reports a message that was not to come."""
         elapsed = now() - self.started
-        message = parcel.peek()
+        message = item.peek()
         text = self._criteria.report_surprise(message, elapsed, quiet, self._inbox._place())
         text += "\nIf it was to come before, take it, or call reset(), before expect_none()"
-        return UnexpectedMessage(text, message=message, elapsed=elapsed, **self._where())
-
-    def _where(self) -> dict[str, Any]:
-        home = self._inbox._home
-        return {} if home is None else home.where
+        return UnexpectedMessage(text, message=message, elapsed=elapsed, **self._inbox._where())
 
 
 def _runs_in_event_loop() -> bool:
-    """Say whether this thread runs an event loop of asyncio, which waits for us now."""
+    """Whether this thread runs an event loop of asyncio, which waits for us now."""
     asyncio = sys.modules.get("asyncio")  # a test that has none need not import it
     if asyncio is None:
         return False

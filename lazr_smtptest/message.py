@@ -9,6 +9,7 @@ from __future__ import annotations
 import email
 import email.policy
 import os
+import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -18,6 +19,8 @@ from email.message import Message as AnyMessage
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from lazr_smtptest._util import addresses, quoted
 
 __all__ = ["Attachment", "Envelope", "Message", "ParserFailed", "Received", "parse"]
 
@@ -175,21 +178,19 @@ class Message(EmailMessage):
     def __repr__(self) -> str:
         if not hasattr(self, "envelope"):  # not made by `parse`
             return super().__repr__()
-        from lazr_smtptest._describe import headline  # which is built on this class
-
         return f"<Message {headline(self)}>"
 
     def header(self, name: str, default: str = "") -> str:
-        """Give a header field, unfolded and decoded (RFC 2047).
+        """Return a header field, unfolded and decoded (RFC 2047).
 
         :param name: The field's name, in any case.
-        :param default: What to give if there is no such field.
+        :param default: What to return if there is no such field.
         :return: The first such field.
         """
         return next(iter(self.headers(name)), default)
 
     def headers(self, name: str) -> list[str]:
-        """Give all header fields of a name, unfolded and decoded (RFC 2047).
+        """Return all header fields of a name, unfolded and decoded (RFC 2047).
 
         :param name: The fields' name, in any case.
         :return: The fields, in order.
@@ -201,7 +202,7 @@ class Message(EmailMessage):
         ]
 
     def header_items(self) -> list[tuple[str, str]]:
-        """Give all header fields that were sent, unfolded and decoded (RFC 2047).
+        """Return all header fields that were sent, unfolded and decoded (RFC 2047).
 
         :return: The name and the value of each, in order.
         """
@@ -234,7 +235,7 @@ class Message(EmailMessage):
         ]
 
     def links(self) -> list[str]:
-        """Give the links in the HTML, and the web addresses in the plain text.
+        """Return the links in the HTML, and the web addresses in the plain text.
 
         :return: Each once, in the order in which they appear, HTML first.
         """
@@ -282,6 +283,57 @@ def parse(envelope: Envelope, raw: bytes) -> Message:
     return parsed
 
 
+def headline(item: Any) -> str:
+    """Return one line that says which message, or what else, an item is."""
+    if not isinstance(item, Message):
+        return quoted(repr(item))
+    envelope = item.envelope
+    return (
+        f"from {addresses([envelope.mail_from])} to {addresses(envelope.rcpt_tos)}, "
+        f"subject {quoted(item.header('Subject'))}"
+    )
+
+
+class PickledItem:
+    """One item that the server process sent: pickled until somebody looks.
+
+    Most messages are thrown away by a reset, or are looked at once.  So the
+    octets are kept as they came, and what is made of them is made once: who
+    looks again gets the same object.
+    """
+
+    __slots__ = ("_item", "_octets")
+
+    def __init__(self, octets: bytes) -> None:
+        #: The pickle of a `Received`, or of what a handler passed on.
+        self._octets: bytes | None = octets
+
+    def load(self) -> Any:
+        """Return what a test gets: a message, as a rule.  Raises what unpickling raises.
+
+        Two threads that call at once may get two objects, equal in all else.
+        """
+        octets = self._octets
+        if octets is not None:
+            value = pickle.loads(octets)
+            self._item = parse(*value) if type(value) is Received else value
+            self._octets = None
+        return self._item
+
+    def peek(self) -> Any:
+        """Return the item, or `Unreadable` in its place."""
+        try:
+            return self.load()
+        except Exception as error:  # whatever unpickling raises
+            return Unreadable(f"{type(error).__name__}: {error}")
+
+
+class Unreadable(NamedTuple):
+    """Stands for an item that cannot be unpickled."""
+
+    reason: str
+
+
 def _add_headers(message: Message) -> None:
     """Replace the X- headers of 2.x by true ones."""
     if not _OURS.isdisjoint([name.lower() for name in message.keys()]):  # noqa: SIM118
@@ -324,7 +376,7 @@ def _decoded(message: EmailMessage, name: str, value: str) -> str:
 
 
 def _leaves(message: AnyMessage) -> Iterator[AnyMessage]:
-    """Give the parts that have no parts, in order.
+    """Yield the parts that have no parts, in order.
 
     A message that is attached to this one is a part, and its parts are not.
     """
@@ -392,7 +444,7 @@ class _LinkFinder(HTMLParser):
         self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take note of a link."""
+        """Note a link."""
         if tag in ("a", "area"):
             hrefs = [(value or "").strip() for name, value in attrs if name == "href"]
             self.links += filter(None, hrefs)

@@ -6,6 +6,7 @@ used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lazr_smtptest._fixtures import Worker
+    from lazr_smtptest._fixtures import WorkerServers
     from lazr_smtptest.controller import QueueController
 
 #: The controllers that a test used.
@@ -50,9 +51,11 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     host, port = config.getini("smtptest_host"), _base_port(config)
     if not port:
         return None
-    from lazr_smtptest._ports import describe
-
-    return describe(host, port, config.getoption("tx", None) or ())
+    # What pytest-xdist starts its workers by, such as "4*popen".
+    specs = (spec.partition("*") for spec in config.getoption("tx", None) or ())
+    workers = sum(int(count) if star and count.isdigit() else 1 for count, star, _ in specs)
+    owners = [f"port {port + n} for gw{n}" for n in range(workers)] or [f"port {port}"]
+    return f"smtptest: {host or 'all interfaces'}, {', '.join(owners)}"
 
 
 def _base_port(config: pytest.Config) -> int:
@@ -77,9 +80,15 @@ def _is_strict(config: pytest.Config) -> bool:
 
 
 def _worker(config: pytest.Config) -> str:
-    """Give the name that pytest-xdist has for this process."""
+    """Return the name that pytest-xdist has for this process, such as gw1."""
     name: str = getattr(config, "workerinput", {}).get("workerid", "")
     return name
+
+
+def _port(config: pytest.Config) -> int:
+    base = _base_port(config)
+    number = re.search(r"\d+\Z", _worker(config))
+    return base + int(number[0]) if base and number else base
 
 
 @pytest.fixture(scope="session")
@@ -88,25 +97,22 @@ def smtptest_options(pytestconfig: pytest.Config) -> dict[str, Any]:
 
     They are the keyword arguments of `QueueController`.
     """
-    from lazr_smtptest._ports import port_of
-
-    return {
-        "host": pytestconfig.getini("smtptest_host"),
-        "port": port_of(_worker(pytestconfig), _base_port(pytestconfig)),
-    }
+    return {"host": pytestconfig.getini("smtptest_host"), "port": _port(pytestconfig)}
 
 
 @pytest.fixture(scope="session")
-def _smtptest_worker(pytestconfig: pytest.Config) -> Generator[Worker]:
-    from lazr_smtptest._fixtures import Worker
+def _smtptest_worker(pytestconfig: pytest.Config) -> Generator[WorkerServers]:
+    from lazr_smtptest._fixtures import WorkerServers
 
-    worker = Worker(_worker(pytestconfig))
+    worker = WorkerServers(_worker(pytestconfig))
     yield worker
     worker.stop()
 
 
 @pytest.fixture(scope="session")
-def smtptest_server(_smtptest_worker: Worker, smtptest_options: dict[str, Any]) -> QueueController:
+def smtptest_server(
+    _smtptest_worker: WorkerServers, smtptest_options: dict[str, Any]
+) -> QueueController:
     """Run this worker's SMTP server, for fixtures of a wide scope.
 
     It is started once.  Tests had better use `smtptest`, which resets it.
@@ -116,7 +122,9 @@ def smtptest_server(_smtptest_worker: Worker, smtptest_options: dict[str, Any]) 
 
 @pytest.fixture
 def smtptest(
-    request: pytest.FixtureRequest, _smtptest_worker: Worker, smtptest_options: dict[str, Any]
+    request: pytest.FixtureRequest,
+    _smtptest_worker: WorkerServers,
+    smtptest_options: dict[str, Any],
 ) -> QueueController:
     """An SMTP server that has no mail yet, as a running `QueueController`.
 
@@ -129,7 +137,9 @@ def smtptest(
 
 @pytest.fixture
 def smtptest_factory(
-    request: pytest.FixtureRequest, _smtptest_worker: Worker, smtptest_options: dict[str, Any]
+    request: pytest.FixtureRequest,
+    _smtptest_worker: WorkerServers,
+    smtptest_options: dict[str, Any],
 ) -> Callable[..., QueueController]:
     """Start more SMTP servers; they are stopped at the end of the test.
 
@@ -169,12 +179,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield
     used = item.stash.get(_USED, [])
     if used and report.failed:
-        from lazr_smtptest._report import explain
+        from lazr_smtptest._fixtures import explain
 
         try:
             explain(report, used)
         except (Exception, pytest.fail.Exception) as error:  # such as a time limit
-            report.sections.append(("SMTP messages", f"These cannot be told of: {error!r}"))
+            report.sections.append(("SMTP messages", f"These cannot be shown: {error!r}"))
     if report.when == "teardown":
         used.clear()  # pytest keeps the item to the end
     return report

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._util import whole_number
 from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
@@ -29,17 +30,7 @@ _LINE_LENGTH_LIMIT = 1001
 
 #: What EHLO's reply can tell of.
 EXTENSIONS = frozenset(
-    {
-        "8BITMIME",
-        "AUTH",
-        "DSN",
-        "ENHANCEDSTATUSCODES",
-        "HELP",
-        "PIPELINING",
-        "SIZE",
-        "SMTPUTF8",
-        "STARTTLS",
-    }
+    "8BITMIME AUTH DSN ENHANCEDSTATUSCODES HELP PIPELINING SIZE SMTPUTF8 STARTTLS".split()
 )
 
 #: RFC 5321, 4.5.3.1.8 asks for no less than 100; many servers stop at 1,000.
@@ -64,8 +55,8 @@ class Server:
     :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; without, no TLS.
     :param auth: The passwords by user name, for AUTH by PLAIN, LOGIN and
         CRAM-MD5; for XOAUTH2 they are tokens.
-    :param auth_required: Whether mail is only taken after AUTH; the client is
-        told 530 before (RFC 4954, 6).
+    :param auth_required: Whether mail is only taken after AUTH; the reply is 530
+        before (RFC 4954, 6).
     :param auth_require_tls: Whether AUTH is only offered under TLS.
     :param hide: Extensions that EHLO's reply does not tell of, and the server
         does not have: of 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP,
@@ -73,11 +64,11 @@ class Server:
     :param hostname: The name that the greeting and EHLO's reply give.
     :param ident: The rest of the greeting.
     :param data_size_limit: The octets that a message may have, counted as
-        they are sent; beyond it the client is told 552.  None: no limit.
+        they are sent; beyond it the reply is 552.  None: no limit.
     :param line_length_limit: The octets that a line of content may have, with
-        its CRLF and its transparency dot; beyond it the client is told 500.
+        its CRLF and its transparency dot; beyond it the reply is 500.
     :param recipient_limit: The recipients that a message may have; beyond it
-        the client is told 452 (RFC 5321, 4.5.3.1.10).
+        the reply is 452 (RFC 5321, 4.5.3.1.10).
     :param reset_on_rset: Whether a client's RSET command resets the server as
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
@@ -108,7 +99,7 @@ class Server:
         reset_on_rset: bool = False,
     ) -> None:
         self.host = _text("host", host)
-        self.port = _whole_number("port", port, 0, 65535)
+        self.port = _int("port", port, 0, 65535)
         self.tls = None if tls is None else _tls(tls)
         #: The files that TLS takes; a controller's `start` fills this in.
         self._credentials: Credentials | None = None
@@ -126,12 +117,10 @@ class Server:
             raise ValueError("hostname must not be empty: leave it out, and it is 'localhost'")
         self.ident = _text("ident", ident)
         self.data_size_limit = (
-            None
-            if data_size_limit is None
-            else _whole_number("data_size_limit", data_size_limit, 1)
+            None if data_size_limit is None else _int("data_size_limit", data_size_limit, 1)
         )
-        self.line_length_limit = _whole_number("line_length_limit", line_length_limit, 3)
-        self.recipient_limit = _whole_number("recipient_limit", recipient_limit, 1)
+        self.line_length_limit = _int("line_length_limit", line_length_limit, 3)
+        self.recipient_limit = _int("recipient_limit", recipient_limit, 1)
         self.reset_on_rset = reset_on_rset
 
     @property
@@ -147,9 +136,9 @@ class Server:
         """Do something with a message that has just arrived; here: nothing.
 
         Runs in the server process, on one thread, one message at a time, in
-        the order in which the messages were completed.  The client is told
-        250 when this returns.  It is told 451, and the test process gets a
-        `HandlerError`, when this raises.
+        the order in which the messages were completed.  The client gets 250
+        when this returns; when this raises, it gets 451, and the test process
+        a `HandlerError`.
 
         :param message: The message.
         """
@@ -201,10 +190,7 @@ class QueueServer(Server):
 
 
 def _check_names(make: Callable[..., None], options: Iterable[str]) -> None:
-    """See to it that there are such options, as far as can be told.
-
-    :param make: What gets them; a subclass can have put its own in between.
-    """
+    """Check that there are such options, unless a subclass has put its own in between."""
     parameters = inspect.signature(make).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
@@ -226,13 +212,8 @@ def _text(name: str, value: object) -> str:
     return value
 
 
-def _whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < least or (most is not None and value > most):
-        bound = f"{least} or more" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be {bound}, not {value}")
-    return value
+def _int(name: str, value: object, least: int, most: int | None = None) -> int:
+    return whole_number(name, value, least, most, wrong_type=TypeError)
 
 
 def _tls(value: TLS | str) -> TLS:

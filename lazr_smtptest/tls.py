@@ -33,17 +33,11 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Credentials(NamedTuple):
-    """Files in PEM form.
+    """Files in PEM form."""
 
-    :ivar certfile: The server's certificate, with those that lead from it to
-        the one that is trusted.
-    :ivar keyfile: Its private key; None if ``certfile`` has that, too.
-    :ivar ca_file: The certificates that a client has to trust.
-    """
-
-    certfile: str
-    keyfile: str | None
-    ca_file: str
+    certfile: str  # the certificate, with those that lead from it to the one that is trusted
+    keyfile: str | None  # None if ``certfile`` has the private key, too
+    ca_file: str  # what a client has to trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +51,7 @@ class TLS:
     :param mode: ``"starttls"``, where the client asks for it (RFC 3207), or
         ``"implicit"``, where it comes before all else (RFC 8314, 3).
     :param required: Whether the server insists that the client asks before it
-        sends mail; it is told 530 if not.
+        sends mail; the reply is 530 if not.
     :param variant: ``"expired"``, ``"wrong-host"`` or ``"untrusted"`` for a
         certificate that a client should not accept.
     :param certfile: Your own certificate, in PEM form.
@@ -89,11 +83,11 @@ class TLS:
 
     @classmethod
     def of(cls, value: TLS | str) -> TLS:
-        """Make a value of what may be the mode alone.
+        """Return a value for what may be the mode alone.
 
         :param value: A value, or a mode.
         :return: The value.
-        :raises TypeError: It is of another type.
+        :raises TypeError: It is neither.
         """
         if isinstance(value, TLS):
             return value
@@ -102,11 +96,10 @@ class TLS:
         return cls(value)
 
     def credentials(self, host: str) -> Credentials:
-        """Give the files, and make them if need be.
+        """Return the files; made, by trustme, if there are none of one's own.
 
         :param host: Where the server listens.
         :return: The files.
-        :raises ImportError: They have to be made, and trustme is not there.
         """
         if self.certfile is None:
             return _authority().issue(host, self.variant)
@@ -118,12 +111,7 @@ class TLS:
 
 
 def server_context(credentials: Credentials) -> ssl.SSLContext:
-    """Make the context of a server.
-
-    :param credentials: The files.
-    :return: The context.
-    :raises OSError: A file is missing, or its content is not right.
-    """
+    """Make the context of a server; an OSError says which file is missing or not right."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -142,12 +130,7 @@ def server_context(credentials: Credentials) -> ssl.SSLContext:
 
 
 def client_context(credentials: Credentials) -> ssl.SSLContext:
-    """Make the context of a client that trusts a server, and checks its name.
-
-    :param credentials: The server's files.
-    :return: The context.
-    :raises OSError: A file is missing, or its content is not right.
-    """
+    """Make the context of a client that trusts a server, and checks its name."""
     import ssl
 
     try:
@@ -193,9 +176,7 @@ class _Authority:
         return Credentials(path, None, str(self._ca_file))
 
 
-@functools.cache
-def _authority() -> _Authority:
-    return _Authority()
+_authority = functools.cache(_Authority)
 
 
 def _import_trustme() -> ModuleType:

@@ -91,7 +91,7 @@ def test_locks_of_other_threads_hold_up_no_forked_child():
         locked, done = threading.Event(), threading.Event()
 
         def hold():
-            with controller._changing.lock, controller._home._watch.lock:
+            with controller._changing.lock, controller._link.lock:
                 locked.set()
                 assert done.wait(15)
 

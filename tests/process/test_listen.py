@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from lazr_smtptest._listen import listen
+from lazr_smtptest._launch import listen
 
 has_ipv6 = True
 try:

@@ -87,7 +87,7 @@ def test_death_while_a_grandchild_holds_the_pipe():
 
 def _records_fd(controller) -> int:
     """Find the writing end of the pipe that our records' end reads."""
-    ours = os.stat(controller._home._channel.records.fileno()).st_ino
+    ours = os.stat(controller._link._ends.records.fileno()).st_ino
     folder = f"/proc/{controller.pid}/fd"
     for fd in os.listdir(folder):
         if os.readlink(f"{folder}/{fd}") == f"pipe:[{ours}]":
@@ -96,8 +96,7 @@ def _records_fd(controller) -> int:
 
 
 @pytest.mark.parametrize(
-    ("how", "exitcode"),
-    [("os._exit", 9), ("exit", 7), ("crash", -signal.SIGSEGV)],
+    ("how", "exitcode"), [("os._exit", 9), ("exit", 7), ("crash", -signal.SIGSEGV)]
 )
 def test_a_handler_ends_the_process(start_method, how, exitcode):
     controller = MisbehavingController(start_method=start_method)

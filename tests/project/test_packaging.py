@@ -16,79 +16,14 @@ import lazr_smtptest
 
 VERSION = lazr_smtptest.__version__
 
-MODULES = [
-    "lazr/smtptest/__init__.py",
-    "lazr/smtptest/controller.py",
-    "lazr/smtptest/py.typed",
-    "lazr/smtptest/server.py",
-    "lazr_smtptest/__init__.py",
-    "lazr_smtptest/__main__.py",
-    "lazr_smtptest/_arrivals.py",
-    "lazr_smtptest/_auth.py",
-    "lazr_smtptest/_channel.py",
-    "lazr_smtptest/_child.py",
-    "lazr_smtptest/_clock.py",
-    "lazr_smtptest/_commands.py",
-    "lazr_smtptest/_connection.py",
-    "lazr_smtptest/_content.py",
-    "lazr_smtptest/_controls.py",
-    "lazr_smtptest/_counterpart.py",
-    "lazr_smtptest/_criteria.py",
-    "lazr_smtptest/_data.py",
-    "lazr_smtptest/_delivery.py",
-    "lazr_smtptest/_describe.py",
-    "lazr_smtptest/_destination.py",
-    "lazr_smtptest/_detach.py",
-    "lazr_smtptest/_ending.py",
-    "lazr_smtptest/_esmtp.py",
-    "lazr_smtptest/_fixtures.py",
-    "lazr_smtptest/_foreign.py",
-    "lazr_smtptest/_forks.py",
-    "lazr_smtptest/_frames.py",
-    "lazr_smtptest/_given.py",
-    "lazr_smtptest/_home.py",
-    "lazr_smtptest/_hooks.py",
-    "lazr_smtptest/_keep.py",
-    "lazr_smtptest/_launch.py",
-    "lazr_smtptest/_listen.py",
-    "lazr_smtptest/_logs.py",
-    "lazr_smtptest/_parcel.py",
-    "lazr_smtptest/_pickup.py",
-    "lazr_smtptest/_ports.py",
-    "lazr_smtptest/_process.py",
-    "lazr_smtptest/_record.py",
-    "lazr_smtptest/_replies.py",
-    "lazr_smtptest/_report.py",
-    "lazr_smtptest/_script.py",
-    "lazr_smtptest/_security.py",
-    "lazr_smtptest/_serving.py",
-    "lazr_smtptest/_shipment.py",
-    "lazr_smtptest/_show.py",
-    "lazr_smtptest/_sink.py",
-    "lazr_smtptest/_smtp.py",
-    "lazr_smtptest/_staged.py",
-    "lazr_smtptest/_terms.py",
-    "lazr_smtptest/_version.py",
-    "lazr_smtptest/_watch.py",
-    "lazr_smtptest/controller.py",
-    "lazr_smtptest/errors.py",
-    "lazr_smtptest/faults.py",
-    "lazr_smtptest/inbox.py",
-    "lazr_smtptest/message.py",
-    "lazr_smtptest/py.typed",
-    "lazr_smtptest/pytest_plugin.py",
-    "lazr_smtptest/server.py",
-    "lazr_smtptest/sessions.py",
-    "lazr_smtptest/tls.py",
-]
-METADATA = [
-    "METADATA",
-    "RECORD",
-    "WHEEL",
-    "entry_points.txt",
-    "licenses/LICENSE",
-    "top_level.txt",
-]
+#: All that is in the packages' folders, and the new ones with them.
+MODULES = sorted(
+    str(path.relative_to(ROOT))
+    for package in ("lazr", "lazr_smtptest")
+    for path in (ROOT / package).rglob("*")
+    if path.suffix == ".py" or path.name == "py.typed"
+)
+METADATA = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt"]
 SOURCES = [
     "CONTRIBUTING.rst",
     "LICENSE",

@@ -588,7 +588,7 @@ def test_pipelined_secrets(server, way):
         ]
         wire.sock.sendall(b"\r\n".join([*lines, b""]))
         replies = [wire.reply()[:3].decode() for _ in lines]
-        assert replies == "250 535 334 334 535 334 235 250 250 354 250 250".split()  # noqa: SIM905
+        assert replies == "250 535 334 334 535 334 235 250 250 354 250 250".split()
         session = only(server)
     hidden(session)
     assert (session.auth_user, session.failed_logins) == (USER, 2)

@@ -27,9 +27,7 @@ START_METHODS = [
 #: A user that servers in these tests know, and the password.
 LOGIN = ("kim", "wren-and-robin")
 
-STAGES = (
-    "CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split()  # noqa: SIM905
-)
+STAGES = "CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split()
 
 
 def loop_name(uvloop: bool) -> str:
@@ -88,7 +86,7 @@ def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
 
 def awaited(controller: Any) -> bool:
     """Whether a thread of this process waits for what a controller's server sends."""
-    return controller._home._watch.watcher is not None
+    return controller._link.watcher is not None
 
 
 def fresh(controller: QueueController) -> QueueController:
@@ -130,20 +128,20 @@ def state(pid: int) -> str:
         return ""
 
 
-def terms(server: Server, deliver: Any = None, numbers: Any = ()) -> Any:
-    """What a session is told of the server that it belongs to."""
-    from lazr_smtptest._record import Records
-    from lazr_smtptest._script import Script
-    from lazr_smtptest._terms import Terms
+def session_context(server: Server, deliver: Any = None, numbers: Any = ()) -> Any:
+    """What all sessions of a server have in common."""
+    from lazr_smtptest._smtp.connection import SessionContext
+    from lazr_smtptest._smtp.faultscript import FaultScript
+    from lazr_smtptest._smtp.transcript import Transcripts
 
-    return Terms(
-        server,
+    return SessionContext(
+        server=server,
         deliver=deliver,
         report=lambda where, error: "451 Error",
         on_rset=None,
         numbers=iter(numbers),
-        script=Script(),
-        records=Records(),
+        faults=FaultScript(),
+        transcripts=Transcripts(),
         tls_context=None,
     )
 

@@ -139,10 +139,7 @@ class RawClient(_Connection):
         return self.reply()
 
     def begin(
-        self,
-        mail_from: str = SENDER,
-        rcpt_tos: Iterable[str] = RECIPIENTS,
-        mail_options: str = "",
+        self, mail_from: str = SENDER, rcpt_tos: Iterable[str] = RECIPIENTS, mail_options: str = ""
     ) -> None:
         """Come as far as 354."""
         mail = f"MAIL FROM:<{mail_from}> {mail_options}".rstrip()

@@ -22,23 +22,21 @@ import stat
 import sys
 import threading
 import time as time
-import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import connection
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest.mock import Mock
 
 import helpers
 import pytest
-from helpers import connected, send, state, until
+from helpers import awaited, connected, send, state, until
 
 import lazr_smtptest
-from lazr_smtptest import Controller, Gate, QueueController, QueueServer, Server, SMTPTestError
-from lazr_smtptest._fixtures import Worker as Worker
+from lazr_smtptest import Controller, QueueController, QueueServer, Server, SMTPTestError
+from lazr_smtptest._fixtures import WorkerServers as WorkerServers
 
 #: Seconds that a server has for what it will not do.
 SOON = 0.2
@@ -52,17 +50,16 @@ ENVELOPE = ("MAIL FROM:<kim@example.com>", "RCPT TO:<lee@example.com>", "DATA")
 LONG_MAIL = (*ENVELOPE, "Subject: self.queue.put(7); time.sleep(60)\r\n\r\nHello.\r\n.")
 LONG_NOOP = "NOOP self.queue.put(7) or time.sleep(60)"
 
-# What is private to the package; `Worker`, above, is, too.
+# What is private to the package; `WorkerServers`, above, is, too.
 
 ANSWER_TIMEOUT = "_ANSWER_TIMEOUT"
-END_TIMEOUT = "_END_TIMEOUT"
 PUT_TIMEOUT = "_PUT_TIMEOUT"
 RESET_TIMEOUT = "_reset_timeout"
-TRANSIT_TIMEOUT = "TRANSIT_TIMEOUT"
+TRANSIT_TIMEOUT = "_TRANSIT_TIMEOUT"
 
 
 def show_stacks_of(controller: Any) -> Any:
-    return type(controller.queue._home.counterpart).show_stacks
+    return type(controller.queue._link.process).show_stacks
 
 
 # Servers, and queues.
@@ -308,13 +305,9 @@ async def on_the_loop(call: Callable[..., object], *args: object) -> None:
 def stop_meanwhile(server: Any) -> None:
     """Stop a server while another thread waits for it."""
 
-    def waits(frame: FrameType) -> bool:
-        stack = {caller.f_code for caller, _ in traceback.walk_stack(frame)}
-        return {Gate.wait_parked.__code__, connection.wait.__code__} <= stack
-
     with ThreadPoolExecutor() as pool:
         call = pool.submit(server.gate("RCPT").wait_parked, 10)
-        until(lambda: any(map(waits, sys._current_frames().values())))
+        until(lambda: awaited(server))
         server.stop()
         call.result()
 

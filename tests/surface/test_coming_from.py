@@ -78,11 +78,7 @@ def localserver_names():
     try:
         receive(*server.addr)
         (message,) = server.outbox
-        yield {
-            "smtpserver": server,
-            "pytest_localserver": pytest_localserver,
-            "message": message,
-        }
+        yield {"smtpserver": server, "pytest_localserver": pytest_localserver, "message": message}
     finally:
         server.stop()
 

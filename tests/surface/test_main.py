@@ -131,7 +131,7 @@ def test_the_command_line_on_a_terminal_that_knows_no_umlauts():
     ],
 )
 def test_what_would_do_something_to_a_terminal_is_escaped(text, shown):
-    assert lazr_smtptest._show.harmless(text) == shown
+    assert lazr_smtptest._cli.harmless(text) == shown
 
 
 def test_json_is_an_object_a_line():

@@ -112,7 +112,7 @@ def _ignore_sighup() -> None:
 def test_a_reader_that_does_not_read(arguments):
     """The pipe is full, and still it ends."""
     impatient = (
-        "import sys; from lazr_smtptest import __main__, _sink; _sink._PATIENCE = 0.5;"
+        "import sys; from lazr_smtptest import __main__, _cli; _cli._PATIENCE = 0.5;"
         "sys.exit(__main__.main())"
     )
     process = subprocess.Popen(
@@ -151,16 +151,16 @@ def test_a_signal_before_all_have_come_is_a_failure():
 ARMED = """
 import os, signal, sys, threading
 import lazr_smtptest.__main__
-from lazr_smtptest._sink import Sink
+from lazr_smtptest._cli import MailSink
 
-class Armed(Sink):
+class Armed(MailSink):
     def run(self, *arguments):
         with self._until_signalled():  # the handlers are there from here on
             threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()
             return super().run(*arguments)
         return True  # it struck between these two lines
 
-lazr_smtptest.__main__.Sink = Armed
+lazr_smtptest.__main__.MailSink = Armed
 sys.exit(lazr_smtptest.__main__.main(["--quiet", "--port", "{port}", "--timeout", "10"]))
 """
 

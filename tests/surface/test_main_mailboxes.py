@@ -72,10 +72,7 @@ def test_an_mbox_that_somebody_has_locked(tmp_path):
     path = tmp_path / "mbox"
     with (
         contextlib.closing(mailbox.mbox(path)) as box,
-        running("--mbox", str(path)) as (
-            process,
-            port,
-        ),
+        running("--mbox", str(path)) as (process, port),
     ):
         box.lock()
         send_message(port)

@@ -120,7 +120,7 @@ OTHERS = {
                 self.assertEqual(self.smtptest.messages, [])
                 await asyncio.to_thread(in_vain, self.smtptest)
                 await asyncio.to_thread(self.smtptest.wait)
-        """,
+        """
 }
 GOOD_DOCTEST = """
     >>> from helpers import send_to, subjects

@@ -256,11 +256,7 @@ def test_after(smtptest):
 def test_the_next_test_works_after_a_timeout(inner):
     inner.files(test_timed=TIMED)
     run = inner.run("--timeout-method=signal")
-    assert run.outcomes == {
-        "test_before": "passed",
-        "test_slow": "failed",
-        "test_after": "passed",
-    }
+    assert run.outcomes == {"test_before": "passed", "test_slow": "failed", "test_after": "passed"}
     assert "Timeout (>0.5s) from pytest-timeout" in run.told("test_slow")
     assert "No message has arrived." in run.section("test_slow")
 

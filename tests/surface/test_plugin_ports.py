@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from inner_pytest import TIMEOUT
 
-from lazr_smtptest._listen import listen
+from lazr_smtptest._launch import listen
 
 pytestmark = TIMEOUT
 

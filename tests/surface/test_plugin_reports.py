@@ -213,7 +213,7 @@ DEAD = {
 
         def test_setup(broken):
             pass
-        """,
+        """
 }
 DOCTEST = """
     >>> from inner import kill

@@ -1,4 +1,4 @@
-"""Content is read as line by line, however it comes."""
+"""DataReader is read as line by line, however it comes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from properties import tries
 from raw_client import arriving, stuff, wire
 
-from lazr_smtptest._content import Content
+from lazr_smtptest._smtp.protocol import DataReader
 
 LINE_LIMIT = 1001
 
@@ -40,7 +40,7 @@ def reference(octets: bytes, size_limit: int | None, line_limit: int) -> tuple[o
     return b"".join(line[line.startswith(b".") :] for line in lines), octets
 
 
-def taken(content: Content) -> object:
+def taken(content: DataReader) -> object:
     try:
         return content.take()
     except ValueError as refused:
@@ -74,7 +74,7 @@ def test_content_is_read_as_by_lines(
     if end:
         octets += b"\r\n.\r\nNOOP\r\n"
     expected, behind = reference(octets, size_limit, line_limit)
-    content = Content(size_limit, line_limit)
+    content = DataReader(size_limit, line_limit)
     rest = b""
     position = 0
     for cut in (*sorted(cuts), len(octets)):
@@ -92,7 +92,7 @@ def test_content_is_read_as_by_lines(
 @given(st.binary(max_size=300), st.lists(st.sampled_from([b"\r\n.", b".", b"\r\n"]), max_size=8))
 def test_content_undoes_transparency(octets: bytes, more: list[bytes]) -> None:
     meant = octets + b"".join(more) + octets
-    content = Content(None, LINE_LIMIT)
+    content = DataReader(None, LINE_LIMIT)
     assert content.feed(wire(meant)) == b""
     assert content.ended
     assert content.take() == arriving(meant)
@@ -103,7 +103,7 @@ def test_content_measures_each_line(line_limit: int) -> None:
     lengths = (2, 3, line_limit - 1, line_limit, line_limit + 1, 2 * line_limit)
     for some_lengths in itertools.product(lengths, repeat=3):
         octets = b"".join(b"x" * (length - 2) + b"\r\n" for length in some_lengths) + b".\r\n"
-        content = Content(None, line_limit)
+        content = DataReader(None, line_limit)
         assert content.feed(octets) == b""
         assert taken(content) == reference(octets, None, line_limit)[0], some_lengths
 
@@ -115,7 +115,7 @@ def test_content_ends_however_its_end_is_cut(size_limit: int | None) -> None:
         for cuts in itertools.combinations(range(len(end)), number):
             octets = before + end
             places = (0, *(len(before) + cut for cut in cuts), len(octets))
-            content = Content(size_limit, LINE_LIMIT)
+            content = DataReader(size_limit, LINE_LIMIT)
             for start, stop in itertools.pairwise(places):
                 assert not content.ended
                 assert content.feed(octets[start:stop]) == b""
@@ -124,7 +124,7 @@ def test_content_ends_however_its_end_is_cut(size_limit: int | None) -> None:
 
 
 def test_content_keeps_no_more_than_the_limit() -> None:
-    content = Content(1000, LINE_LIMIT)
+    content = DataReader(1000, LINE_LIMIT)
     for _ in range(1000):
         content.feed(b"x" * 1000)
     assert len(content._octets) < 3000

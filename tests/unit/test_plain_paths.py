@@ -6,20 +6,20 @@ from collections.abc import Iterator
 
 import aiosmtpd.smtp
 import pytest
-from helpers import terms
+from helpers import session_context
 from hypothesis import example, given
 from hypothesis import strategies as st
 from properties import tries
 
 from lazr_smtptest import Server
-from lazr_smtptest._commands import _PLAIN_PATH
-from lazr_smtptest._smtp import SMTP
+from lazr_smtptest._smtp.protocol import PLAIN_PATH
+from lazr_smtptest._smtp.session import SMTPSession
 
 many = tries(400)
 
 
 @pytest.fixture(scope="module")
-def protocol() -> Iterator[SMTP]:
+def protocol() -> Iterator[SMTPSession]:
     """A session that nobody is connected to."""
     import asyncio
 
@@ -27,7 +27,7 @@ def protocol() -> Iterator[SMTP]:
         raise AssertionError("nothing is delivered here")
 
     loop = asyncio.new_event_loop()
-    yield SMTP(terms(Server(), deliver), loop=loop)
+    yield SMTPSession(session_context(Server(), deliver), loop=loop)
     loop.close()
 
 
@@ -66,10 +66,10 @@ odd_paths = st.lists(
 @example("<kim@example.com> SIZE=100")
 @example("<kim.lee+tag@mail.example.com>  SIZE=100  BODY=8BITMIME ")
 @example("<kim@example.com> (a comment, as in a header) SIZE=100")
-def test_the_short_cut_agrees_with_the_parser(protocol: SMTP, path: str) -> None:
+def test_the_short_cut_agrees_with_the_parser(protocol: SMTPSession, path: str) -> None:
     # aiosmtpd strips what it hands over.
     path = path.strip()
-    if not _PLAIN_PATH.match(path):
+    if not PLAIN_PATH.match(path):
         return
     address, options = protocol._getaddr(path)
     full_address, full_options = aiosmtpd.smtp.SMTP._getaddr(protocol, path)
@@ -96,12 +96,12 @@ def test_the_short_cut_agrees_with_the_parser(protocol: SMTP, path: str) -> None
         "",
     ],
 )
-def test_the_short_cut_leaves_the_rest_to_the_parser(protocol: SMTP, path: str) -> None:
-    assert not _PLAIN_PATH.match(path)
+def test_the_short_cut_leaves_the_rest_to_the_parser(protocol: SMTPSession, path: str) -> None:
+    assert not PLAIN_PATH.match(path)
     assert protocol._getaddr(path) == aiosmtpd.smtp.SMTP._getaddr(protocol, path)
 
 
-def test_the_short_cut_heeds_the_limit_of_local_parts(protocol: SMTP) -> None:
+def test_the_short_cut_heeds_the_limit_of_local_parts(protocol: SMTPSession) -> None:
     path = "<" + "x" * 65 + "@example.com>"
     assert protocol._getaddr(path) == (path[1:-1], "")
     protocol.local_part_limit = 64

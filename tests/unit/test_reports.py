@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from messages import MAIL, about, make, to, wanting
 
-from lazr_smtptest._criteria import Criteria, NearMiss
-from lazr_smtptest._describe import describe, headline
+from lazr_smtptest._parent.describe import describe
+from lazr_smtptest._parent.matching import Criteria
+from lazr_smtptest.errors import NearMiss
+from lazr_smtptest.message import headline
 
 
 def report(messages: list[Any], count: int = 1, elapsed: float = 5.0, **wanted: Any):
@@ -35,10 +37,7 @@ def report(messages: list[Any], count: int = 1, elapsed: float = 5.0, **wanted: 
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
 def test_the_report_when_nothing_has_come(wanted, text):
-    assert report([], elapsed=1.234, **wanted) == (
-        f"{text} came within 1.23 seconds",
-        [],
-    )
+    assert report([], elapsed=1.234, **wanted) == (f"{text} came within 1.23 seconds", [])
 
 
 def test_the_report_of_one_near_miss():

@@ -96,16 +96,13 @@ def arrived(controller) -> list[tuple]:
 
 
 SETTINGS = settings(
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 @SETTINGS
 @given(
-    st.lists(st.sampled_from(PIPELINED), max_size=14),
-    st.lists(st.integers(0, 10_000), max_size=5),
+    st.lists(st.sampled_from(PIPELINED), max_size=14), st.lists(st.integers(0, 10_000), max_size=5)
 )
 @example([b"EHLO x", b"AUTH PLAIN|MAIL FROM:<kim@example.com>", *MESSAGE[:2]], [])
 @example([b"EHLO x", *MESSAGE[:2], b"DATA\r\nSubject: a\r\n\r\n."] * 3, [20, 70])

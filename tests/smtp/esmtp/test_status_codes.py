@@ -95,7 +95,7 @@ def test_every_reply_has_an_enhanced_code():
                 assert not LOOKS_ENHANCED.match(line), (command, line)
             else:
                 assert ENHANCED.fullmatch(line), (command, line)
-    assert codes >= set("221 235 250 252 334 354 452 500 501 502 503 504 535 552 553 555".split())  # noqa: SIM905
+    assert codes >= set("221 235 250 252 334 354 452 500 501 502 503 504 535 552 553 555".split())
 
 
 def test_no_reply_has_one_when_hidden():

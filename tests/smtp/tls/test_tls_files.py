@@ -44,10 +44,7 @@ def files(tmp_path: Path) -> Files:
 @pytest.mark.parametrize("as_path", [str, Path])
 def test_own_files(files, mode, as_path):
     tls = TLS(
-        mode,
-        certfile=as_path(files.cert),
-        keyfile=as_path(files.key),
-        ca_file=as_path(files.ca),
+        mode, certfile=as_path(files.cert), keyfile=as_path(files.key), ca_file=as_path(files.ca)
     )
     with QueueController(tls=tls) as controller:
         assert controller.ca_file == str(files.ca)

@@ -1,0 +1,1 @@
+"""What runs in the server process only, from its first step to its last."""

@@ -1,0 +1,221 @@
+"""From the end of a message's data to the reply.  Server process.
+
+Which of the three ways a message goes is settled once, by what the server is:
+
+- A `QueueServer` as it is, with a queue of ours: the octets are sent as they
+  are, at once, on the event loop.
+- Likewise, with a queue of somebody else's: they are sent, and the reply waits
+  until the test process has put the message there.
+- Any other server: its `handle_message` runs on the one worker thread.
+
+Putting and counting come before the reply, always: what the client was told
+must be true by the time it reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
+
+from lazr_smtptest._smtp.connection import Delivery
+from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY
+from lazr_smtptest._util import refusal, what_raised
+from lazr_smtptest._wire.channel import ACCEPTED, FAILED, FORGOTTEN, LOGGED, ChildEnds
+from lazr_smtptest._wire.ipc_queue import RecordWriter, pickled
+from lazr_smtptest.message import Envelope, Received, parse
+from lazr_smtptest.server import QueueServer, Server
+
+#: Seconds that the test process's thread has to put a message into a queue that
+#: is not ours.  A test that computes may keep the thread from running.
+_PUT_TIMEOUT = 60.0
+
+_COUNTED = {"failed": FAILED, "forget": FORGOTTEN, "log": LOGGED}
+
+
+class PutRefused(Exception):
+    """A put failed in the test process, which knows; its text is the reply for the client."""
+
+
+class Outbox:
+    """The way to the test process.  Any thread may use it.
+
+    In the server process it stands in for a `QueueServer`'s queue.
+    """
+
+    def __init__(self, ends: ChildEnds, on_backlog: Callable[[], object]) -> None:
+        self._writer = RecordWriter(ends.records.fileno(), on_backlog)
+        self._counters = ends.counters
+        # Reentrant: collecting garbage in here may log, and logging sends.
+        self._count = threading.RLock()
+        self.flush = self._writer.flush
+
+    def put(self, item: Any) -> None:
+        """Put a message, or whatever is picklable, into the queue of the test process."""
+        pickle = pickled(item)
+        with self._count:
+            self._writer.write_pickle(pickle)
+            self._counters[ACCEPTED] += 1
+
+    def send(self, kind: str, *content: Any) -> None:
+        """Send a record, and count it if it is of a kind that is counted."""
+        with self._count:
+            self._writer.write((kind, *content))
+            counter = _COUNTED.get(kind)
+            if counter is not None:
+                self._counters[counter] += 1
+
+    async def forget(self) -> None:
+        """Have the test process forget all messages that were put so far."""
+        self.send("forget")
+
+    def report(self, where: str, error: BaseException) -> str:
+        """Send the test process an error of plugged-in code; return the reply for the client."""
+        lines = traceback.format_exception(error)
+        self.send("failed", what_raised(where, error), "".join(lines))
+        return refusal(error)
+
+
+def _put_timed_out() -> TimeoutError:
+    return TimeoutError(
+        f"the test process did not see to its queue within {_PUT_TIMEOUT:g} seconds: "
+        "does the queue's put wait, or do threads get no turn?"
+    )
+
+
+class AcknowledgedOutbox(Outbox):
+    """The way to a queue that the test process has to fill itself.
+
+    `put` returns when the message is there.
+    """
+
+    def __init__(self, ends: ChildEnds, on_backlog: Callable[[], object]) -> None:
+        super().__init__(ends, on_backlog)
+        self._loop_thread = threading.get_ident()
+        #: What has been sent and not acknowledged, which is done in this order.
+        self._awaited: deque[Future[None]] = deque()
+
+    def post(self, item: Any) -> Future[None]:
+        """Send a message; the future is done when the queue has it, or has refused it."""
+        return self._post(super().put, item)
+
+    def _post(self, send: Callable[..., None], *content: Any) -> Future[None]:
+        future: Future[None] = Future()
+        with self._count:  # the order of the futures is that of the records
+            # First, since the acknowledgement may come before this goes on.
+            self._awaited.append(future)
+            try:
+                send(*content)
+            except BaseException:
+                self._awaited.remove(future)
+                raise
+        return future
+
+    def put(self, item: Any) -> None:
+        """Put a message into the queue of the test process, and wait for it.
+
+        Blocks up to 60 seconds; raises PutRefused if the queue's own put raised.
+        """
+        if threading.get_ident() == self._loop_thread:
+            raise RuntimeError(
+                "on the event loop, put() would wait for ever for what the loop has yet to read: "
+                "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
+            )
+        try:
+            self.post(item).result(_PUT_TIMEOUT)
+        except FutureTimeoutError:
+            raise _put_timed_out() from None
+
+    async def forget(self) -> None:
+        """Have the test process empty the queue, and wait for it.  See `put`."""
+        await _acknowledged(self._post(self.send, "forget"))
+
+    def acknowledge(self, refused: str | None) -> None:
+        """Note what became of the first message that is not acknowledged yet."""
+        future = self._awaited.popleft()
+        if not future.set_running_or_notify_cancel():
+            return  # who waited has given up
+        if refused is None:
+            future.set_result(None)
+        else:
+            future.set_exception(PutRefused(refused))
+
+
+async def _acknowledged(future: Future[None]) -> None:
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(future), _PUT_TIMEOUT)
+    except asyncio.TimeoutError:
+        raise _put_timed_out() from None
+
+
+def way_of_delivery(
+    server: Server, outbox: Outbox, worker: ThreadPoolExecutor, on_exit: Callable[[int], object]
+) -> Delivery:
+    """Choose the way that a server's messages go.
+
+    If a handler asks the process to end, ``on_exit`` gets the exit code.
+    """
+    if type(server).handle_message is not QueueServer.handle_message:
+        return _handling(server, outbox, worker, on_exit)
+    if isinstance(outbox, AcknowledgedOutbox):
+        return _forwarding_acknowledged(outbox)
+    return _forwarding(outbox)
+
+
+def _forwarding(outbox: Outbox) -> Delivery:
+    def forward(envelope: Envelope, raw: bytes) -> str:
+        outbox.put(Received(envelope, raw))
+        return ACCEPTED_REPLY
+
+    async def forward_eventually(envelope: Envelope, raw: bytes) -> str:
+        return forward(envelope, raw)
+
+    return Delivery(forward_eventually, forward)
+
+
+def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
+    async def forward(envelope: Envelope, raw: bytes) -> str:
+        try:
+            await _acknowledged(outbox.post(Received(envelope, raw)))
+        except PutRefused as error:
+            return str(error)
+        except TimeoutError as error:
+            return refusal(error)
+        return ACCEPTED_REPLY
+
+    return Delivery(forward)
+
+
+def _handling(
+    server: Server, outbox: Outbox, worker: ThreadPoolExecutor, on_exit: Callable[[int], object]
+) -> Delivery:
+    where = f"{type(server).__name__}.handle_message"
+
+    def handle(envelope: Envelope, raw: bytes) -> str | None:
+        # Everything is dealt with here and not where this is awaited: the
+        # client may hang up, and nobody awaits it then.
+        try:
+            server.handle_message(parse(envelope, raw))
+        except PutRefused as error:
+            return str(error)
+        except SystemExit as error:
+            on_exit(error.code if isinstance(error.code, int) else int(error.code is not None))
+            return None
+        except BaseException as error:
+            return outbox.report(where, error)
+        return ACCEPTED_REPLY
+
+    async def hand_over(envelope: Envelope, raw: bytes) -> str:
+        loop = asyncio.get_running_loop()
+        reply = await loop.run_in_executor(worker, handle, envelope, raw)
+        if reply is None:
+            await loop.create_future()  # the process is ending
+            raise AssertionError("unreachable")
+        return reply
+
+    return Delivery(hand_over)

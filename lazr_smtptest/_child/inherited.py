@@ -1,0 +1,178 @@
+"""What the fork copied into a new server process, and what of it is kept.
+
+A forked server process lets go of every descriptor it inherited, but for its
+own, for the standard streams, and for those the server's code was given on
+purpose: a `multiprocessing.Queue` to send results through, a socket, an open
+file.  Those are the ones that can be reached from the server object: by its
+attributes, and by the variables that its class's own functions use.
+
+Server process, after a fork.  None of this imports a module, or writes to an
+inherited stream: see `main`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import types
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lazr_smtptest._wire.channel import ChildEnds
+from lazr_smtptest.server import Server
+
+#: How many objects to look at.  A server that carries more than that hardly
+#: carries them for the sake of their descriptors.
+_MOST = 20_000
+
+_OPAQUE = (str, bytes, bytearray, int, float, complex, type, type(None), types.ModuleType)
+
+
+def drop_inherited_descriptors(
+    ends: ChildEnds, sockets: Iterable[socket.socket], server: Server
+) -> None:
+    """Let go of all descriptors that the fork copied and that are not for this process.
+
+    They are pointed at the null device and not closed: the objects that hold
+    their numbers live on here, and would one day close what had been given
+    those numbers since.
+    """
+    standard = _standard_descriptors()
+    keep = {*standard, *(pipe.fileno() for pipe in ends.pipes()), *(s.fileno() for s in sockets)}
+    keep |= reachable_descriptors(server)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in _open_descriptors():
+        if fd not in keep and fd != null:
+            try:
+                os.dup2(null, fd, inheritable=False)
+            except OSError:  # the descriptor that the listing itself used
+                continue
+    # Fresh streams: the copied ones may have text in them that the test
+    # process is going to write too, and their locks may be held for ever.
+    _inherited.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
+    sys.stdout = sys.__stdout__ = _open_stream(1 if 1 in standard else null)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _open_stream(2 if 2 in standard else null)  # type: ignore[misc]
+
+
+#: Streams of the test process.  Kept, because collecting one would write, here
+#: too, what it has in its buffer.
+_inherited: list[Any] = []
+
+
+def _standard_descriptors() -> set[int]:
+    """Return those of 0, 1 and 2 that are standard streams.
+
+    Where one is closed, the next file that the test process opens gets its
+    number.  What this program opened is not inheritable (PEP 446); what it was
+    started with is, and so is what it put in its place by `os.dup2`.
+    """
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    return {
+        fd
+        for fd, stream in enumerate(streams)
+        if stream is not None and _is_open(fd) and os.get_inheritable(fd)
+    }
+
+
+def _open_stream(fd: int) -> Any:
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _open_descriptors() -> list[int]:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            return [int(name) for name in os.listdir(folder)]
+        except OSError:
+            continue
+    return [fd for fd in range(min(os.sysconf("SC_OPEN_MAX"), 65_536)) if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+# What was given on purpose.
+
+
+def reachable_descriptors(server: object) -> set[int]:
+    """Return the descriptors that can be reached from a server."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    todo: deque[Any] = deque([server, *_own_functions(type(server))])
+    while todo and len(seen) < _MOST:
+        thing = todo.popleft()
+        if id(thing) in seen or issubclass(type(thing), _OPAQUE):
+            continue
+        seen.add(id(thing))
+        # Other people's objects may raise whatever they like when looked at: a
+        # proxy does, for one, while there is nothing that it stands for.
+        with contextlib.suppress(Exception):
+            found.update(_descriptor(thing))
+        with contextlib.suppress(Exception):
+            todo.extend(list(_within(thing)))
+    return found
+
+
+def _own_functions(cls: type) -> Iterator[types.FunctionType]:
+    for base in cls.__mro__:
+        if not base.__module__.startswith(("lazr_smtptest.", "builtins")):
+            for value in vars(base).values():
+                function = getattr(value, "__func__", value)
+                if isinstance(function, types.FunctionType):
+                    yield function
+
+
+def _descriptor(thing: Any) -> Iterable[int]:
+    fileno = getattr(type(thing), "fileno", None)
+    if not callable(fileno):
+        return ()
+    number = thing.fileno()
+    return (number,) if isinstance(number, int) and number >= 0 else ()
+
+
+def _within(thing: Any) -> Iterator[Any]:
+    kind = type(thing)
+    if issubclass(kind, dict):
+        yield from thing.keys()
+        yield from thing.values()
+    elif issubclass(kind, (list, tuple, set, frozenset, deque)):
+        yield from thing
+    elif issubclass(kind, types.FunctionType):
+        yield from _variables(thing)
+    elif issubclass(kind, types.MethodType):
+        yield from (thing.__self__, thing.__func__)
+    else:
+        yield from getattr(thing, "__dict__", {}).values()
+        for cls in kind.__mro__:
+            for name in _slots(cls):
+                yield getattr(thing, name, None)
+
+
+def _slots(cls: type) -> Iterable[str]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else slots
+
+
+def _variables(function: types.FunctionType) -> Iterator[Any]:
+    """Yield what a function can see: its closure, and the globals that it names."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes.extend(const for const in code.co_consts if isinstance(const, types.CodeType))
+        for name in code.co_names:
+            value = function.__globals__.get(name)
+            # Functions of other modules have state of their own, not ours.
+            if type(value) is not types.FunctionType or value.__module__ == function.__module__:
+                yield value

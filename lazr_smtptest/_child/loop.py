@@ -1,0 +1,228 @@
+"""The server process's event loop: listening, requests, the end.  Server process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import os
+import socket
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from lazr_smtptest._child.delivery import AcknowledgedOutbox, Outbox, PutRefused, way_of_delivery
+from lazr_smtptest._smtp.connection import SessionContext
+from lazr_smtptest._smtp.faultscript import FaultScript
+from lazr_smtptest._smtp.session import SMTPSession
+from lazr_smtptest._smtp.transcript import Transcripts
+from lazr_smtptest._wire.channel import BACKLOG, READY, ChildEnds
+from lazr_smtptest._wire.ipc_queue import RecordReader
+from lazr_smtptest._wire.startup import PickledServer
+from lazr_smtptest.server import QueueServer, Server
+from lazr_smtptest.sessions import Session
+from lazr_smtptest.tls import server_context
+
+#: What the process exits with when it could not even begin.
+EX_SOFTWARE = 70
+
+
+class ServerLoop:
+    """The event loop and what hangs on it; see `main` for the arguments."""
+
+    def __init__(
+        self,
+        ends: ChildEnds,
+        sockets: list[socket.socket],
+        acknowledged: bool,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._ends = ends
+        self._sockets = sockets
+        self._loop = loop
+        outbox = AcknowledgedOutbox if acknowledged else Outbox
+        self.outbox = outbox(ends, self._on_backlog)
+        self._requests = RecordReader(ends.requests.fileno())
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="handler")
+        self._faults = FaultScript()
+        self._transcripts = Transcripts()
+        self._stopped: asyncio.Future[int] = self._loop.create_future()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._sessions: weakref.WeakSet[SMTPSession] = weakref.WeakSet()
+        self._has_room = asyncio.Event()
+
+    def run(self, server: PickledServer) -> int:
+        """Serve until asked to stop; return the exit code."""
+        problem = self._prepare(server)
+        if problem is not None:
+            self.outbox.send("reply", READY, problem)
+            return EX_SOFTWARE
+        return self._loop.run_until_complete(self._serve())
+
+    def _prepare(self, pickled: PickledServer) -> str | None:
+        """Make what sessions need; return what is wrong, if something is."""
+        try:
+            self._server = server = pickled.load()
+        except Exception as error:
+            return (
+                f"could not unpickle its server: {error!r}.  All that the server has must be "
+                "importable and picklable there, or use start_method='fork'"
+            )
+        if isinstance(server, QueueServer):
+            server.queue = self.outbox
+        self._deliver = way_of_delivery(server, self.outbox, self._worker, self._exit)
+        self._context = self._make_context(server)
+        if type(server) not in (QueueServer, Server):
+            # aiosmtpd looks at all attributes of a server, and at its hooks'
+            # signatures, when a client connects.  Better it does so now.
+            try:
+                self._open_session()
+            except Exception as error:
+                return (
+                    f"could not make a session for {type(server).__name__}: {error!r}.  "
+                    "Mend what a session needs of it: its attributes, and its aiosmtpd hooks"
+                )
+        return None
+
+    def _make_context(self, server: Server) -> SessionContext:
+        credentials = server._credentials
+        return SessionContext(
+            server=server,
+            deliver=self._deliver,
+            report=self.outbox.report,
+            on_rset=self._reset_server if server.reset_on_rset else None,
+            numbers=itertools.count(1),
+            faults=self._faults,
+            transcripts=self._transcripts,
+            tls_context=None if credentials is None else server_context(credentials),
+        )
+
+    async def _serve(self) -> int:
+        loop = self._loop
+        loop.add_reader(self._ends.lifeline, os._exit, 0)
+        loop.add_reader(self._ends.requests, self._on_requests)
+        servers = [
+            await loop.create_server(
+                self._open_session,
+                sock=sock,
+                backlog=BACKLOG,
+                ssl=self._context.tls_context if self._context.tls_at_once else None,
+            )
+            for sock in self._sockets
+        ]
+        self.outbox.send("reply", READY, None)
+        code = await self._stopped
+        for server in servers:
+            server.close()
+        for session in list(self._sessions):
+            session.abort()
+        # Waits for as long as the test process takes to read, or lives.
+        while not self.outbox.flush():
+            self._has_room.clear()
+            await self._has_room.wait()
+        return code
+
+    def _open_session(self) -> SMTPSession:
+        session = SMTPSession(self._context, loop=self._loop)
+        self._sessions.add(session)
+        return session
+
+    def _exit(self, code: int) -> None:
+        """End the process in an orderly way; from any thread."""
+        self._loop.call_soon_threadsafe(self._stop, code)
+
+    def _stop(self, code: int) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(code)
+
+    # What does not fit into the pipe.
+
+    def _on_backlog(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.add_writer, self._ends.records, self._on_room)
+
+    def _on_room(self) -> None:
+        if self.outbox.flush():
+            self._loop.remove_writer(self._ends.records)
+            self._has_room.set()
+
+    # What the test process asks for.
+
+    def _on_requests(self) -> None:
+        try:
+            requests = self._requests.read() or ()
+        except EOFError:
+            self._loop.remove_reader(self._ends.requests)
+            return
+        # Who asked may have given up before this was read.
+        cancelled = {details[0] for _, what, *details in requests if what == "cancel"}
+        for number, what, *details in requests:
+            if what == "stop":
+                self._stop(0)
+            elif what == "acknowledge":
+                assert isinstance(self.outbox, AcknowledgedOutbox)
+                self.outbox.acknowledge(*details)
+            elif what == "cancel":
+                self._cancel(*details)
+            elif number not in cancelled:
+                self._answer(number, what, *details)
+
+    @functools.cached_property
+    def _answers(self) -> dict[str, Callable[..., Any]]:
+        """What can be asked for: functions, and coroutine functions."""
+        return {
+            "fault": self._faults.add_rule,
+            "fired": self._faults.fired,
+            "gate": self._faults.add_gate,
+            "release": self._faults.release,
+            "remove": self._faults.withdraw,
+            "reset": self._reset,
+            "sessions": self._export_sessions,
+            "wait_parked": self._faults.parked,
+        }
+
+    def _answer(self, number: int, what: str, *details: Any) -> None:
+        if what in ("fault", "gate"):  # it is known by the number of its request
+            details = (number, *details)
+        answer = self._answers[what](*details)
+        if not asyncio.iscoroutine(answer):
+            self.outbox.send("reply", number, answer)
+            return
+        self._tasks[number] = task = self._loop.create_task(self._answer_later(number, answer))
+        task.add_done_callback(lambda _: self._tasks.pop(number))
+
+    async def _answer_later(self, number: int, answer: Coroutine[Any, Any, Any]) -> None:
+        self.outbox.send("reply", number, await answer)
+
+    def _cancel(self, number: int) -> None:
+        """Undo a request that somebody gave up on."""
+        if number in self._tasks:
+            self._tasks[number].cancel()
+        self._faults.withdraw(number)
+
+    async def _export_sessions(self) -> list[Session]:
+        # A client whose TLS handshake is over is ahead of start_tls(), which
+        # returns in the next turn of the loop, by as much.
+        await asyncio.sleep(0)
+        return self._transcripts.export()
+
+    async def _reset(self) -> None:
+        await self._reset_server()
+        self._faults.clear()
+        self._transcripts.clear()
+
+    async def _reset_server(self) -> None:
+        """Reset the server object, behind the handlers that are running.
+
+        That is all that a client's RSET may do.
+        """
+        try:
+            # The thread is idle where messages do not go by way of it.
+            nothing_to_do = type(self._server).reset is Server.reset
+            if not (nothing_to_do and self._deliver.immediate):
+                await self._loop.run_in_executor(self._worker, self._server.reset)
+            await self.outbox.forget()
+        except PutRefused:
+            return
+        except Exception as error:
+            self.outbox.report(f"{type(self._server).__name__}.reset", error)

@@ -1,0 +1,180 @@
+"""The server process, from its first step to its last.
+
+`main` is the target of the process and never returns: a forked process must
+not run what the test process had planned for its own end.
+
+Where the process was forked from one with threads, a lock may be held by a
+thread that does not exist here.  So between the fork and serving, nothing
+here imports a module, resolves a name, or writes to an inherited stream;
+every module that is needed is imported at the head of this one, or of one
+that it imports, in the test process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import fcntl
+import gc
+import logging
+import logging.handlers
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing import util
+from typing import NoReturn
+
+from lazr_smtptest._child.delivery import Outbox
+from lazr_smtptest._child.inherited import drop_inherited_descriptors
+from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
+from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
+from lazr_smtptest._wire.startup import PickledServer
+
+#: Seconds that the feeder threads of a handler's queues have to finish.
+_FEEDERS_TIMEOUT = 1.0
+
+
+def main(
+    ends: ChildEnds,
+    sockets: list[socket.socket],
+    server: PickledServer,
+    acknowledged: bool,
+    forked: bool,
+    log_level: int,
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> NoReturn:
+    """Run the server process.
+
+    With ``acknowledged``, the test process puts each message into a queue before
+    it counts as accepted.  ``log_level`` is that of its root logger.
+    """
+    code = EX_SOFTWARE
+    try:
+        if forked:
+            drop_inherited_descriptors(ends, sockets, server.load())
+        _reset_signals(ends)
+        _raise_descriptor_limit()
+        loop = ServerLoop(ends, sockets, acknowledged, new_event_loop())
+        _forward_logs(loop.outbox, log_level)
+        gc.freeze()
+        code = loop.run(server)
+        _finish_queues()
+    except BaseException:
+        # Nobody is left to tell but whoever reads the last words.
+        text = traceback.format_exc().encode("utf-8", "backslashreplace")
+        os.write(ends.stacks.fileno(), text[-4096:])
+    finally:
+        try:
+            _flush_streams()
+        finally:
+            os._exit(code)
+
+
+# At its beginning.
+
+
+def _reset_signals(ends: ChildEnds) -> None:
+    """Undo what the test process wanted of signals, and die with that process."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    # What is ignored stays ignored over a fork, and what is not is not.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # Ctrl-C goes to the whole process group, but it is meant for the test.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # faulthandler writes from within a C signal handler, so it works even
+    # while some C code keeps the interpreter lock.
+    faulthandler.enable(ends.stacks.fileno())
+    faulthandler.register(STACK_SIGNAL, ends.stacks.fileno(), all_threads=True, chain=False)
+    _die_with_test_process(ends.lifeline.fileno())
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _die_with_test_process(lifeline: int) -> None:
+    # At the end of file the kernel sends SIGIO, and that kills, whatever this
+    # process is stuck in.
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+    # It may have ended before it was armed.
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    if poll.poll(0):
+        os._exit(0)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many sessions as the system does; the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and hard != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _ForwardingHandler(logging.handlers.QueueHandler):
+    """Sends log records to the test process."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(outbox)  # type: ignore[arg-type]
+        self._outbox = outbox
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Make a record picklable, whatever ``extra`` put on it."""
+        record = super().prepare(record)
+        for name, value in vars(record).items():
+            if type(value) not in (str, int, float, type(None)):
+                setattr(record, name, repr(value))
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._outbox.send("log", record)
+
+
+#: Handlers of the test process.  Kept, because collecting one would write, here
+#: too, what it has in its buffer.
+_inherited: list[logging.Handler] = []
+
+
+def _forward_logs(outbox: Outbox, level: int) -> None:
+    """Replace every log handler: the test process has the real ones."""
+    handler = _ForwardingHandler(outbox)
+    root = logging.getLogger()
+    root.setLevel(level)
+    for logger in [root, *root.manager.loggerDict.values()]:
+        if isinstance(logger, logging.Logger):
+            _inherited.extend(logger.handlers)
+            outermost = logger is root or not logger.propagate
+            logger.handlers = [handler] if outermost else []
+
+
+# At its end.
+
+
+def _finish_queues() -> None:
+    """Let the feeder threads of a handler's multiprocessing queues finish.
+
+    Cut off half way through a record, they would leave a test waiting for the
+    rest of it.  This happens at an orderly end only, and not for ever: if
+    nobody reads such a queue, its thread cannot finish.
+    """
+    if any(thread.name == "QueueFeederThread" for thread in threading.enumerate()):
+        finisher = threading.Thread(target=util._run_finalizers, daemon=True)  # type: ignore[attr-defined]
+        finisher.start()
+        finisher.join(_FEEDERS_TIMEOUT)
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A handler may have closed or replaced it, or its reader be gone.
+        with contextlib.suppress(Exception):
+            stream.flush()

@@ -1,0 +1,1 @@
+"""What runs in the test process only: its end of the pipes, and words for reports."""

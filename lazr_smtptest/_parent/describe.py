@@ -1,0 +1,42 @@
+"""Messages and sessions in words, for reports.  Test process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lazr_smtptest._util import plain, quoted
+from lazr_smtptest.message import Message, headline
+from lazr_smtptest.sessions import Session
+
+#: Lines of a message's text, and attachments, that a report shows.
+_LINES = 5
+_ATTACHMENTS = 10
+
+#: Lines of a session's dialogue that it shows, the last.
+_DIALOGUE = 20
+
+
+def describe(item: Any) -> str:
+    """Return some lines about a message: its envelope, text and attachments."""
+    lines = [headline(item)]
+    if isinstance(item, Message):
+        lines += [f"  | {plain(line)}" for line in _first_lines(item)]
+        lines += [
+            f"  attached: {quoted(found.name or '')} "
+            f"({plain(found.type)}, {len(found.data)} bytes)"
+            for found in item.attachments[:_ATTACHMENTS]
+        ]
+    return "\n".join(lines)
+
+
+def _first_lines(message: Message) -> list[str]:
+    lines = (message.text or message.html).strip().splitlines()
+    return lines if len(lines) <= _LINES else [*lines[:_LINES], "..."]
+
+
+def session_lines(session: Session) -> list[str]:
+    helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
+    lines = [f"- {session.peer[0]} port {session.peer[1]}{helo}: {session.ended}"]
+    if len(session.dialogue) > _DIALOGUE:
+        lines.append("  ...")
+    return lines + [f"  {plain(str(line))}" for line in session.dialogue[-_DIALOGUE:]]

@@ -1,0 +1,515 @@
+"""The test process's end of what joins it with the server process.
+
+`ServerLink` reads what the server process sends, waits for it, asks for things,
+and ends the process.  Taking and looking at messages is `MessageQueue`'s part.
+
+Nothing is read behind the test's back: each call takes in what has arrived.
+Any thread may call.  When several wait, one of them watches the pipes and
+notifies the others; and whoever reads meanwhile wakes that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import selectors
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import connection
+from typing import Any, NoReturn, TypeVar
+
+from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
+from lazr_smtptest._parent.process import ServerProcess
+from lazr_smtptest._util import now
+from lazr_smtptest._wire.channel import (
+    ACCEPTED,
+    COUNTED,
+    FAILED,
+    FORGOTTEN,
+    LOGGED,
+    READY,
+    ParentEnds,
+)
+from lazr_smtptest._wire.ipc_queue import RecordReader, RecordWriter
+from lazr_smtptest.errors import HandlerError, NotRunning, ServerStuck
+from lazr_smtptest.message import PickledItem
+
+_log = logging.getLogger("lazr_smtptest")
+
+#: Seconds that one wait may take; poll(2) cannot count further than 24 days.
+LONGEST_WAIT = 86_400.0
+
+#: Seconds to wait for a record that is known to be on its way.  It lies in
+#: the pipe already, or the server process is writing it.
+_TRANSIT_TIMEOUT = 5.0
+
+#: Seconds that the thread that watches has to stop doing so.
+_LEAVE_TIMEOUT = 5.0
+
+#: Seconds, of those that stop() has, for each step after asking: showing the
+#: stack, being terminated, being killed.
+_LADDER_STEP = 1.0
+
+#: Seconds until a killed process is gone, unless the kernel itself is stuck.
+_KILL_TIMEOUT = 5.0
+
+#: Signals whose Python handlers often raise, or call in here: Ctrl-C, a test's
+#: time limit, the end of a terminal.
+RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP})
+
+#: `multiprocessing.connection.wait` uses the same, and cannot wait for room.
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
+
+T = TypeVar("T")
+
+
+class ServerLink:
+    """The pipes to a server process, what has come through them, and who waits.
+
+    Whoever looks at what has arrived holds the lock, except for the questions
+    whether something is in transit or incomplete: their answer is true at that
+    moment, and what comes later is counted when it comes.
+    """
+
+    def __init__(self, ends: ParentEnds, process: ServerProcess) -> None:
+        self.process = process
+        self._ends = ends
+        self._reader = RecordReader(ends.records.fileno())
+        self._writer = RecordWriter(ends.requests.fileno(), self.notify)
+        self._counters = ends.counters
+        self._received = [0 for _ in COUNTED]
+        #: What is awaited: None, or the answer in a tuple.
+        self._replies: dict[int, tuple[Any] | None] = {READY: None}
+        self._numbers = itertools.count(READY + 1)
+        #: What has arrived, and nobody has taken, raised or handled yet.
+        self.messages: deque[PickledItem] = deque()
+        self.failures: deque[HandlerError] = deque()
+        self.logs: deque[logging.LogRecord] = deque()
+        #: Called when all messages before are to be forgotten.
+        self.on_forget: Callable[[], object] = self.messages.clear
+        #: Whether nothing can come any more: the server process is known to be
+        #: gone, or the pipes are closed.
+        self.ended = False
+        self.is_closed = False
+        self._wake, self._waker = connection.Pipe(duplex=False)
+        os.set_blocking(self._wake.fileno(), False)
+        os.set_blocking(self._waker.fileno(), False)
+        self._make_lock()
+        disown_in_children(self)
+
+    def _make_lock(self) -> None:
+        # Reentrant, because a signal handler may call in here, too.  It is
+        # taken as itself, because a Condition's own ``with`` is Python code,
+        # where an exception from a signal handler would leave it locked.
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        #: The id of the thread that watches the pipes, if one does.
+        self.watcher: int | None = None
+
+    def is_alive(self) -> bool:
+        """Whether the server process lives.  Does not block."""
+        with self.lock:
+            return not self.ended and not self.process.is_gone()
+
+    # What has arrived, and what is still to come.
+
+    @property
+    def accepted(self) -> int:
+        return self._counters[ACCEPTED]
+
+    @property
+    def received(self) -> int:
+        return self._received[ACCEPTED]
+
+    def is_in_transit(self) -> bool:
+        """Whether the server process has sent what we have not received.
+
+        A record may well be here before it is counted.  What a dead process
+        counted is lost, and `ServerDied` says how much that is.
+        """
+        if self.ended:
+            return False
+        counters, received = self._counters, self._received
+        return any(counters[kind] > received[kind] for kind in COUNTED)
+
+    def is_incomplete(self) -> bool:
+        """Whether something must be awaited before any message is taken.
+
+        That is a failure, a log record, or a record to forget what came before;
+        or a message, where there is none.
+        """
+        if self.ended:
+            return False
+        counters, received = self._counters, self._received
+        for kind in (FAILED, FORGOTTEN, LOGGED):
+            if counters[kind] > received[kind]:
+                return True
+        return not self.messages and counters[ACCEPTED] > received[ACCEPTED]
+
+    def _lost(self) -> int:
+        # Killed between putting and counting, the process counted one too few.
+        return max(self.accepted - self.received, 0)
+
+    def _sort(self, kind: str, *content: Any) -> None:
+        if kind == "reply":
+            number, answer = content
+            if number in self._replies:  # or else who asked has given up
+                self._replies[number] = (answer,)
+        elif kind == "log":
+            self.logs.append(content[0])
+            self._received[LOGGED] += 1
+        elif kind == "failed":
+            self._add_failure(*content)
+            self._received[FAILED] += 1
+        elif kind == "forget":
+            self.on_forget()
+            self._received[FORGOTTEN] += 1
+        else:
+            raise AssertionError(f"unknown record {kind!r}")
+
+    def _add_failure(self, what: str, traceback: str) -> None:
+        where = self.process.where
+        text = (
+            f"{what}, for the server on {where['host']} port {where['port']}.  "
+            f"Look at the end of this traceback, not at the call that tells of it:\n\n{traceback}"
+        )
+        self.failures.append(HandlerError(text, traceback=traceback, **where))
+
+    def fail(self, what: str, traceback: str) -> None:
+        """Note that code raised which was plugged in at this end."""
+        with self.lock:
+            self._add_failure(what, traceback)
+            self.notify()
+
+    def _pass_on_logs(self) -> None:
+        # Without the lock: a log handler is other people's code.
+        while self.logs:
+            try:
+                record = self.logs.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+
+    # Waiting.
+
+    def wait_for(self, attempt: Callable[[], T | None], timeout: float) -> T | None:
+        """Read records until an attempt succeeds, or until time or process end.
+
+        The attempt is called with the lock held, at least once, and returns
+        None for "not yet".
+        """
+        me = threading.get_ident()
+        deadline = now() + timeout
+        while True:
+            # Log records first: what a log handler raises must not cost a message.
+            self._pass_on_logs()
+            try:
+                with self.lock:
+                    if self._writer.has_backlog:
+                        self._flush()
+                    has_read = self._read()
+                    if self.logs:
+                        continue
+                    result = attempt()
+                    left = min(deadline - now(), LONGEST_WAIT)
+                    if result is not None or self.ended or left <= 0:
+                        return result
+                    if has_read:
+                        continue
+                    if not self._nobody_else_watches():
+                        self._changed.wait(left)
+                        continue
+                    self.watcher = me
+                self._poll(left)
+            finally:
+                if self.watcher == me:
+                    with self.lock:
+                        self.watcher = None
+                        self._changed.notify_all()
+
+    def await_transit(self, attempt: Callable[[], T | None]) -> T:
+        """Wait for what only lacks a record that is on its way.  Blocks up to 5 seconds."""
+        result = self.wait_for(attempt, _TRANSIT_TIMEOUT)
+        if result is None:
+            self.raise_silence("had more to send and did not send it", _TRANSIT_TIMEOUT)
+        return result
+
+    def _nobody_else_watches(self) -> bool:
+        return self.watcher in (None, threading.get_ident())
+
+    def _poll(self, timeout: float) -> None:
+        """Wait until the pipes, the process, or another thread has news."""
+        try:
+            ready = self._select(timeout)
+        except (OSError, ValueError):
+            # A signal handler may have closed them, in this very thread.
+            if not self.is_closed:
+                raise
+            return
+        with self.lock:
+            if self.is_closed:
+                return
+            if self._wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake.fileno(), 4096)
+            if self._ends.requests in ready:
+                self._flush()
+            if self.process.pidfd in ready:
+                self._read_the_rest()
+
+    def _select(self, timeout: float) -> list[object]:
+        pidfd = self.process.pidfd
+        with _Selector() as selector:
+            for readable in (self._ends.records, self._wake, *([pidfd] if pidfd else [])):
+                selector.register(readable, selectors.EVENT_READ)
+            if self._writer.has_backlog:
+                selector.register(self._ends.requests, selectors.EVENT_WRITE)
+            return [key.fileobj for key, _ in selector.select(timeout)]
+
+    # All of what follows, to the next heading, is called with the lock held.
+
+    def notify(self) -> None:
+        """Have all threads that wait look again at what they wait for."""
+        self._changed.notify_all()
+        if not self._nobody_else_watches():
+            with contextlib.suppress(BlockingIOError):  # it has been woken before
+                os.write(self._waker.fileno(), b"!")
+
+    def _read(self) -> bool:
+        """Read once, without blocking; return whether there was anything.
+
+        What has left the pipe and is not yet in its place would be lost if a
+        signal handler raised just then; only the main thread runs those.
+        """
+        if self.ended:
+            return False
+        if threading.current_thread() is not threading.main_thread():
+            return self._read_undisturbed()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
+        try:
+            return self._read_undisturbed()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _read_undisturbed(self) -> bool:
+        if self.ended:  # a signal handler may have closed the pipe just before
+            return False
+        try:
+            records = self._reader.read()
+        except EOFError:
+            self._note_end()
+            return False
+        if records is None:
+            return False
+        for record in records:
+            if type(record) is bytes:
+                self.messages.append(PickledItem(record))
+                self._received[ACCEPTED] += 1
+            else:
+                self._sort(*record)
+        self.notify()
+        return True
+
+    def _read_the_rest(self) -> None:
+        # Of a process that is gone.  A grandchild may hold the pipe's writing
+        # end, so there may never be an end of file; but what the process itself
+        # wrote is there.
+        while self._read():
+            pass
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.process.note_end()
+            self.notify()
+
+    # What is asked of the server process.
+
+    def request(self, what: str, *details: Any, timeout: float, option: str = "") -> Any:
+        """Ask the server process for something, and wait for its answer.
+
+        A request that gives up is taken back, wherever it is by then.  ``option``
+        is the controller's option that sets the timeout, if one does.
+        """
+        self.process.check_owner()
+        with self.lock:
+            if self.is_closed:
+                raise NotRunning(
+                    f"{self.process.name} has been stopped: call start(), "
+                    "and make faults and gates anew",
+                    **self.process.where,
+                )
+            number = next(self._numbers)
+            self._replies[number] = None
+            record = self._send(number, what, *details)
+        found = None
+        silence = f"did not answer {what}()"
+        try:
+            found = self.wait_for(lambda: self._replies[number], timeout)
+        finally:
+            with self.lock:
+                del self._replies[number]
+                if found is None and not self.ended:
+                    if self._writer.has_backlog:
+                        silence = "took no more requests"
+                    # What the server process may have begun, it undoes.
+                    if record and not self._writer.withdraw(record):
+                        self._send(READY, "cancel", number)
+        if found is None:
+            self.raise_silence(silence, timeout, option)
+        return found[0]
+
+    def await_ready(self, timeout: float) -> Any:
+        """Wait for the report that the server process serves: None, or why it cannot."""
+        found = self.wait_for(lambda: self._replies[READY], timeout)
+        if found is None:
+            self.raise_silence("was not ready", timeout)
+        return found[0]
+
+    def tell(self, what: str, *details: Any) -> None:
+        """Send what has no answer, unless nobody is there any more."""
+        with self.lock:
+            if not self.ended:
+                self._send(READY, what, *details)
+
+    def _send(self, *request: Any) -> tuple[memoryview, ...]:
+        try:
+            return self._writer.write(request)
+        except BrokenPipeError:  # the process is ending, which `wait_for` notes
+            self._writer.discard()
+            return ()
+
+    def _flush(self) -> None:
+        try:
+            self._writer.flush()
+        except BrokenPipeError:
+            self._writer.discard()
+
+    # How it ends.
+
+    def end(self, timeout: float) -> None:
+        """End the server process, and close the pipes: ask, terminate, kill."""
+        step = min(_LADDER_STEP, timeout / 4)
+        if not self._ask_to_stop(timeout - 3 * step):
+            _log.warning(
+                "%s did not stop when asked, and is terminated.  It was here:\n%s",
+                self.process.name,
+                self.process.show_stacks(step) or "(it does not show its stack)",
+            )
+            self.process.terminate()
+            if not self.await_end(step):
+                self.kill()
+        self.close()
+
+    def _ask_to_stop(self, timeout: float) -> bool:
+        if self.is_alive():
+            self.process.asked_to_stop = True
+            self.tell("stop")
+        return self.await_end(timeout)
+
+    def await_end(self, timeout: float) -> bool:
+        """Wait until the process is gone and all it sent is here; return whether it is."""
+        self.wait_for(lambda: True if self.ended else None, timeout)
+        return self.ended
+
+    def kill(self) -> None:
+        """Kill the server process, and wait for its end.  Blocks up to 5 seconds."""
+        self.process.kill()
+        self.await_end(_KILL_TIMEOUT)
+
+    def close(self) -> None:
+        """Close the pipes; what has arrived can still be taken.
+
+        The server process, should it still run, is killed by that: the
+        lifeline ends.
+        """
+        with self.lock:
+            # Another thread may be watching the pipes.  Closing them under its
+            # feet would have it watch whatever gets their numbers next.
+            self.ended = True
+            self.notify()
+            self._changed.wait_for(self._nobody_else_watches, _LEAVE_TIMEOUT)
+            with STARTING.lock:
+                self._close_pipes()
+        self._pass_on_logs()
+
+    def disown(self) -> None:
+        """Close a forked child's copy; the child has no part in this.
+
+        It has a lock of its own: the thread that held the other may not exist here.
+        """
+        self._make_lock()
+        self.ended = True
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        with FORKING:
+            self.is_closed = True
+            self._wake.close()
+            self._waker.close()
+            self._ends.close()
+            self.process.close()
+
+    # What to raise.
+
+    def raise_failure(self) -> None:
+        """Raise what plugged-in code has raised, if no call has yet."""
+        if self.failures:
+            raise self.failures.popleft()
+
+    def check(self) -> None:
+        """Raise what plugged-in code has raised, and drop what else it has."""
+        self.await_transit(lambda: None if self.is_incomplete() else True)
+        with self.lock:
+            try:
+                self.raise_failure()
+            finally:
+                self.failures.clear()
+
+    def check_death(self, *, drained: bool = False) -> None:
+        """Raise that the server process died, if it did.
+
+        With ``drained``, only when nothing is left to take.
+        """
+        self.process.check_owner()
+        with self.lock:
+            if not self.ended and self.process.is_gone():
+                self._read_the_rest()
+            is_more_left = drained and self.messages
+            lost = self._lost()
+            if self.ended and not is_more_left and not self.process.ended_well(lost):
+                raise self.process.death(lost)
+
+    def raise_silence(self, what: str, elapsed: float, option: str = "") -> NoReturn:
+        """Raise the reason why something did not come within ``elapsed`` seconds."""
+        process = self.process
+        process.check_owner()
+        lost = self._lost()
+        if self.ended and process.ended_well(lost):
+            raise NotRunning(
+                f"{process.name} was stopped, by another thread, while this call waited for it: "
+                "call stop() when no other thread uses it any more",
+                **process.where,
+            )
+        if self.ended:
+            raise process.death(lost)
+        stack = process.show_stacks()
+        text = f"{process.name} {what} within {elapsed:g} seconds"
+        longer = f", or give a longer {option}" if option else ""
+        if stack:
+            text += f".  Look in its stack for what keeps it{longer}:\n{stack}"
+        else:
+            text += (
+                ", and does not show its stack: is it stopped, or the machine overloaded?  "
+                f"Run fewer things at once{longer}"
+            )
+        raise ServerStuck(text, stack=stack, elapsed=elapsed, **process.where)

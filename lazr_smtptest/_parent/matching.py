@@ -1,0 +1,228 @@
+"""Which messages a test wants, and how near the others came.  Test process."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+from lazr_smtptest._parent.describe import describe
+from lazr_smtptest._util import quoted
+from lazr_smtptest.errors import Difference, NearMiss
+from lazr_smtptest.message import Message, headline
+
+#: Near misses that a report has.
+_REPORTED = 5
+
+#: What a text is compared with: a string, a pattern to search for, or a
+#: callable that says.
+Matcher = str | re.Pattern[str] | Callable[[str], object]
+
+
+class CriteriaArgs(TypedDict, total=False):
+    """The criteria, as keyword arguments."""
+
+    rcpt: Matcher
+    sender: Matcher
+    to: Matcher
+    subject: Matcher
+    where: Callable[[Any], object]
+
+
+def _anything(_message: Any) -> bool:
+    return True
+
+
+class Criteria:
+    """What is wanted of a message; see `MessageQueue`.
+
+    :raises TypeError: A criterion is unknown, or of a type it cannot be.
+    """
+
+    def __init__(self, *, where: Callable[[Any], object] = _anything, **fields: Matcher) -> None:
+        for name, matcher in fields.items():
+            _check(name, matcher)
+        if not callable(where):
+            raise TypeError(f"where must be a callable that takes a message, not {where!r}")
+        self._fields = {name: fields[name] for name in _TEXTS if name in fields}
+        self._where = where
+
+    def __str__(self) -> str:
+        parts = [f"{name} {_in_words(name, wanted)}" for name, wanted in self._fields.items()]
+        if self._where is not _anything:
+            parts.append(f"where {_name(self._where)}")
+        return " and ".join(parts)
+
+    def unmet(self, message: Any) -> list[str]:
+        """Return the criteria that a message does not meet; none if it is wanted."""
+        found = [
+            name
+            for name, wanted in self._fields.items()
+            if not any(_meets(name, wanted, text) for text in _texts(name, wanted, message))
+        ]
+        return found if found or self._where(message) else ["where"]
+
+    def _difference(self, name: str, message: Any) -> Difference:
+        if name == "where":
+            return Difference(name, f"{_name(self._where)} did not want it")
+        wanted = self._fields[name]
+        return Difference(name, _explain(name, wanted, _texts(name, wanted, message)))
+
+    def report(
+        self, found: Sequence[tuple[Any, list[str]]], count: int, elapsed: float, place: str = ""
+    ) -> tuple[str, list[NearMiss]]:
+        """Report that a message has not come, and what has, each with what it does not meet.
+
+        Return the text, and the messages that came nearest, nearest first.
+        """
+        misses = [(message, unmet) for message, unmet in found if unmet]
+        misses.sort(key=lambda miss: len(miss[1]))
+        nearest = [
+            NearMiss(message, [self._difference(name, message) for name in unmet])
+            for message, unmet in misses[:_REPORTED]
+        ]
+        matching = len(found) - len(misses)
+        missing = f"only {matching} of {count} messages" if count > 1 else "no message"
+        lines = [
+            f"{missing}{self._suffix()} came{f' to {place}' if place else ''} "
+            f"within {elapsed:.2f} seconds{_how_many(len(found))}"
+        ]
+        for miss in nearest:
+            lines.append(f"- {headline(miss.message)}")
+            lines += [f"    {name}: {explanation}" for name, explanation in miss.differences]
+        if not misses:
+            lines[0] = lines[0].rstrip(":")
+        if len(misses) > len(nearest):
+            lines.append(f"- and {len(misses) - len(nearest)} more, which came no nearer")
+        return "\n".join(lines), nearest
+
+    def report_surprise(self, message: Any, elapsed: float, quiet: float, place: str = "") -> str:
+        """Report that a message was there that should not be, for ``quiet`` seconds."""
+        return (
+            f"a message{self._suffix()} was there{f' on {place}' if place else ''} "
+            f"after {elapsed:.2f} seconds, and none was to come for {quiet:g} seconds:\n"
+            f"{describe(message)}"
+        )
+
+    def _suffix(self) -> str:
+        return f" with {self}" if str(self) else ""
+
+
+def _check(name: str, matcher: Matcher) -> None:
+    if name not in _TEXTS:
+        known = ", ".join([*_TEXTS, "where"])
+        raise TypeError(f"a message has no {name!r} to look for; there is {known}")
+    if isinstance(matcher, re.Pattern) and isinstance(matcher.pattern, bytes):
+        raise TypeError(f"{name} must be a pattern of str, not of bytes: {matcher!r}")
+    if not isinstance(matcher, str | re.Pattern) and not callable(matcher):
+        raise TypeError(f"{name} must be a str, a compiled pattern or a callable, not {matcher!r}")
+
+
+def _how_many(count: int) -> str:
+    if not count:
+        return ""
+    return "; 1 message is there:" if count == 1 else f"; {count} messages are there:"
+
+
+# What is compared.
+
+
+_TEXTS: dict[str, Callable[[Message], list[str]]] = {
+    "rcpt": lambda message: list(message.envelope.rcpt_tos),
+    "sender": lambda message: [message.envelope.mail_from],
+    "to": lambda message: [address for _, address in _to(message)],
+    "subject": lambda message: [message.header("Subject")],
+}
+
+
+def _to(message: Message) -> list[tuple[str, str]]:
+    found = email.utils.getaddresses(message.headers("To"))
+    return [(name, address) for name, address in found if address]
+
+
+def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:
+    if not isinstance(message, Message):
+        return []
+    texts = _TEXTS[field](message)
+    if field == "to" and isinstance(wanted, re.Pattern):
+        # A pattern may be after the name; what is compared is the address.
+        texts += [f"{name} <{address}>" for name, address in _to(message) if name]
+    return texts
+
+
+def _meets(name: str, wanted: Matcher, text: str) -> bool:
+    if isinstance(wanted, re.Pattern):
+        return wanted.search(text) is not None
+    if not isinstance(wanted, str):
+        return bool(wanted(text))
+    if name == "subject":
+        return wanted in text
+    return _canonical(wanted) == _canonical(text)
+
+
+def _canonical(text: str) -> tuple[str, str]:
+    """Split an address in two, so that those that mean the same are equal.
+
+    The domain knows no case (RFC 5321, 2.4), may be written in its own script
+    or in ASCII (RFC 5890), and a local part may be quoted though it need not be
+    (RFC 5321, 4.1.2).
+    """
+    address = email.utils.parseaddr(text)[1] or text.strip("<> ")
+    local, at, domain = address.rpartition("@")
+    if not at:
+        return address, ""
+    if len(local) > 1 and local[0] == local[-1] == '"':
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    try:
+        domain = domain.encode("idna").decode("ascii")
+    except UnicodeError:  # an address literal, or no domain at all
+        return local, domain.casefold()
+    return local, domain.lower()
+
+
+# What is said about it.
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _in_words(name: str, wanted: Matcher) -> str:
+    if isinstance(wanted, re.Pattern):
+        return f"matching {quoted(wanted.pattern)}"
+    if not isinstance(wanted, str):
+        return f"that {_name(wanted)} wants"
+    return f"containing {quoted(wanted)}" if name == "subject" else quoted(wanted)
+
+
+def _explain(name: str, wanted: Matcher, texts: Iterable[str]) -> str:
+    texts = list(texts)
+    got = ", ".join(quoted(text) for text in _nearest_first(wanted, texts)[:_REPORTED])
+    more = f" and {len(texts) - _REPORTED} more" if len(texts) > _REPORTED else ""
+    hint = _hint(name, wanted, texts) if isinstance(wanted, str) else ""
+    return f"wanted {_in_words(name, wanted)}, got {got or 'none'}{more}{hint}"
+
+
+def _nearest_first(wanted: Matcher, texts: list[str]) -> list[str]:
+    if not isinstance(wanted, str) or len(texts) < 2:
+        return texts
+    near = get_close_matches(wanted, texts, n=_REPORTED)
+    return [*near, *(text for text in texts if text not in near)]
+
+
+def _hint(name: str, wanted: str, texts: list[str]) -> str:
+    """Point out a difference that is easily overlooked."""
+    if not wanted.strip():
+        return ""
+    if any(wanted.casefold() in text.casefold() for text in texts):
+        if name == "subject":
+            return ", which differs in case"
+        if any(wanted.casefold() == text.casefold() for text in texts):
+            return ", which differs in the case of the local part"
+        return "; a str is compared with the whole address, use a pattern for a part of it"
+    squeezed = "".join(wanted.split())
+    if any(squeezed in "".join(text.split()) for text in texts):
+        return ", which differs in white space"
+    return ""

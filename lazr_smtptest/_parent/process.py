@@ -1,0 +1,233 @@
+"""The server process as a process of the system: is it alive, its stacks, its end.
+
+Test process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from multiprocessing import connection, process
+from typing import TYPE_CHECKING, Any
+
+from lazr_smtptest._util import now
+from lazr_smtptest._wire.channel import STACK_SIGNAL
+from lazr_smtptest.errors import NotRunning, ServerDied
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+#: Seconds to wait for a dead process to be reaped.  The kernel has only to
+#: finish taking it apart.
+_REAP_TIMEOUT = 5.0
+
+#: Seconds to wait for a stuck process to show its stacks.
+_STACK_TIMEOUT = 1.0
+
+#: Seconds of silence that mean that a stack is complete.
+_STACK_QUIET = 0.05
+
+#: Signals that a process brings on itself.
+_CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV})
+
+
+class ServerProcess:
+    """A server process that was started: watches it and, if need be, ends it.
+
+    A `multiprocessing.Process` alone does not do: a forked server process
+    closes the descriptor by which its sentinel, and so the time limit of
+    ``join``, would know of its end.
+    """
+
+    def __init__(self, process: BaseProcess, stacks: Connection, host: str, port: int) -> None:
+        os.set_blocking(stacks.fileno(), False)
+        assert process.pid is not None
+        self._process = process
+        self._stacks = stacks
+        self._owner = os.getpid()
+        self.pid: int = process.pid
+        #: What errors say of it.
+        self.where: dict[str, Any] = {"host": host, "port": port, "pid": process.pid}
+        self.name = f"the server process {process.pid} on {host} port {port}"
+        self.exitcode: int | None = None  # as soon as it is known to be gone
+        self.asked_to_stop = self.death_was_raised = False
+        self._has_ended = self._was_forced = False
+        self._last_words = ""
+        #: What becomes readable when it ends; None where the system has no such thing.
+        self.pidfd = _open_pidfd(self.pid)
+        self._poll: select.poll | None = None
+        if self.pidfd:
+            self._poll = select.poll()
+            self._poll.register(self.pidfd, select.POLLIN)
+
+    def is_inherited(self) -> bool:
+        return os.getpid() != self._owner
+
+    def check_owner(self) -> None:
+        """Raise NotRunning in a child of the process that started it."""
+        if self.is_inherited():
+            raise NotRunning(
+                f"{self.name} belongs to process {self._owner}, which started it; "
+                f"this is process {os.getpid()}, a child of that.  "
+                "Connect to it from here, and call its controller there",
+                **self.where,
+            )
+
+    def is_gone(self) -> bool:
+        """Whether the process has ended.  Does not block."""
+        poll = self._poll  # a signal handler may close it meanwhile
+        if poll is not None:
+            return bool(poll.poll(0))
+        return not self._process.is_alive()
+
+    # Its stacks.
+
+    def show_stacks(self, timeout: float = _STACK_TIMEOUT) -> str:
+        """Ask the process for its stacks.  The timeout is for their beginning.
+
+        A process that was stopped by a signal writes none.
+        """
+        if self._has_ended:
+            return ""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, STACK_SIGNAL)
+        return self._read_stacks(timeout)
+
+    def _read_stacks(self, timeout: float = 0.0) -> str:
+        pieces = []
+        while self._stacks.poll(timeout):
+            try:
+                piece = os.read(self._stacks.fileno(), 65_536)
+            except BlockingIOError:  # another thread was quicker
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            timeout = _STACK_QUIET
+        return b"".join(pieces).decode("utf-8", "replace").strip()
+
+    # Its end.
+
+    def terminate(self) -> None:
+        """End it by SIGTERM, which it does not handle."""
+        if not self._has_ended:
+            self._was_forced = True
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if not self._has_ended:
+            self._was_forced = True
+            self._process.kill()
+
+    def note_end(self) -> None:
+        """Find out how it ended; it is doing so, or has.  Blocks up to 10 seconds."""
+        self.exitcode = self._reap()
+        self._last_words = self._read_stacks()
+        self._has_ended = True
+
+    def _reap(self) -> int | None:
+        # None if somebody else has the exit code, as happens where SIGCHLD is ignored.
+        if self.pidfd:
+            connection.wait([self.pidfd], _REAP_TIMEOUT)
+            # From a fork server the exit code comes by way of the sentinel, a
+            # little later; for a forked process this does not wait.
+            connection.wait([self._process.sentinel], _REAP_TIMEOUT)
+            return self._process.exitcode
+        deadline = now() + _REAP_TIMEOUT
+        while self._process.exitcode is None and now() < deadline:
+            time.sleep(0.001)  # there is nothing to wait on
+        return self._process.exitcode
+
+    def ended_well(self, lost: int) -> bool:
+        """Whether the end was what was asked for, and cost no message."""
+        if not self.asked_to_stop or lost:
+            return False
+        return self._was_forced or self.exitcode in (0, None)
+
+    def death(self, lost: int) -> ServerDied:
+        """Make the error for an end that was not asked for, and cost so many messages."""
+        self.death_was_raised = True
+        text = (
+            f"{self.name} {describe_end(self.exitcode, forced=self._was_forced)}; "
+            f"{_describe_lost(lost)}.  {_advice(self.exitcode, forced=self._was_forced)}"
+        )
+        if self._last_words:
+            text += f".  Its last words:\n{self._last_words}"
+        return ServerDied(
+            text, exitcode=self.exitcode, lost=lost, stack=self._last_words, **self.where
+        )
+
+    def close(self) -> None:
+        """Close what this process has of it; a forked child, its copy."""
+        if not self.is_inherited():
+            # It is an error for multiprocessing if the process has no exit code.
+            with contextlib.suppress(ValueError):
+                self._process.close()
+        # At its end, multiprocessing kills the children that it knows.  This one
+        # may be gone with its exit code, and then the process id may be
+        # another's; or this may be a forked child, of which it is no child.
+        children: set[BaseProcess] = getattr(process, "_children", set())
+        children.discard(self._process)
+        self._poll = None
+        if self.pidfd is not None:
+            self.pidfd.close()
+
+
+def _open_pidfd(pid: int) -> Connection | None:
+    # In an object that closes it.  It takes Linux 5.3; elsewhere, the pipe's end
+    # of file has to do.
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return connection.Connection(os.pidfd_open(pid), writable=False)
+    except OSError:
+        return None
+
+
+# How it ended, in words.
+
+
+def describe_end(exitcode: int | None, *, forced: bool = False) -> str:
+    """Return words for how a process ended; "forced" if from here, since it did not stop."""
+    if exitcode is None:
+        return "ended with an unknown exit code"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    if forced:
+        return f"did not stop when asked, and was ended by {_signal_name(-exitcode)}"
+    if -exitcode in _CRASHES:
+        return f"crashed with {_signal_name(-exitcode)}"
+    return f"was killed by {_signal_name(-exitcode)}"
+
+
+def _advice(exitcode: int | None, *, forced: bool) -> str:
+    if forced:
+        return "The log shows what kept it; if it was only slow, give a longer stop_timeout"
+    if exitcode is None:
+        look = "Do not ignore SIGCHLD, so that there is an exit code"
+    elif exitcode >= 0:
+        look = "Look for what exits in its handlers"
+    elif -exitcode in _CRASHES:
+        look = "Look for the call into C code that did it"
+    else:
+        look = "Look for what killed it (the system itself does so when memory runs out)"
+    return f"{look}, and call start() for a new one"
+
+
+def _describe_lost(count: int) -> str:
+    if count == 1:
+        return "1 message that it had accepted is lost"
+    if count:
+        return f"{count} messages that it had accepted are lost"
+    return "no message that it had accepted is lost"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

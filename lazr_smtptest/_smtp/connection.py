@@ -1,0 +1,464 @@
+"""A session, and what stands between aiosmtpd and the wire.  Server process.
+
+aiosmtpd's session takes a line, and says what it makes of it.  Here it is told
+what `Server` and its options mean; what goes in and out is written down; and
+what a test has asked for by `Controller.fault` and `Controller.gate` is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import ssl
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import aiosmtpd.smtp
+
+from lazr_smtptest._smtp.auth import AuthMechanisms
+from lazr_smtptest._smtp.faultscript import FaultScript
+from lazr_smtptest._smtp.protocol import (
+    ACCEPTED_REPLY,
+    AUTH_LINE,
+    GO_AHEAD,
+    VerbatimReply,
+    advertised,
+    with_enhanced_code,
+    without_enhanced_code,
+)
+from lazr_smtptest._smtp.transcript import Transcripts
+from lazr_smtptest._wire.rules import STAGES
+from lazr_smtptest.message import Envelope
+from lazr_smtptest.server import EXTENSIONS, Server
+
+#: The stages that are commands.
+_COMMANDS = frozenset(STAGES) - {"CONNECT", "EOM"}
+
+#: Commands whose hooks return the reply, and nothing else.
+_REPLYING = {"HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
+
+_PATH = re.compile(r"<([^>]*)>")
+
+
+class Delivery(NamedTuple):
+    """What becomes of a message: takes envelope and content, returns the reply."""
+
+    eventual: Callable[[Envelope, bytes], Awaitable[str]]
+    immediate: Callable[[Envelope, bytes], str] | None = None  # where it takes no waiting
+
+
+@dataclass(kw_only=True)
+class SessionContext:
+    """What all sessions of a server have in common."""
+
+    server: Server  # aiosmtpd's handler object, too
+    deliver: Delivery
+    report: Callable[[str, BaseException], str]  # that a hook raised; returns the reply
+    on_rset: Callable[[], Awaitable[None]] | None
+    numbers: Iterator[int]  # of messages
+    faults: FaultScript
+    transcripts: Transcripts
+    tls_context: ssl.SSLContext | None
+
+    def __post_init__(self) -> None:
+        server = self.server
+        self.tls_at_once = server.tls is not None and server.tls.mode == "implicit"
+        self.mechanisms = AuthMechanisms(server._logins)
+        self.extensions = EXTENSIONS - server._hidden_extensions
+        if not server._offers_auth:
+            self.extensions -= {"AUTH"}
+        # What is said on the spot; the coroutine's words come to the same.
+        self.replies = {
+            "MAIL": self.line("250 OK", "MAIL"),
+            "RCPT": self.line("250 OK", "RCPT"),
+            "DATA": self.line(GO_AHEAD, "DATA"),
+            ACCEPTED_REPLY: self.line(ACCEPTED_REPLY, "EOM"),
+        }
+
+    def line(self, text: str, command: str) -> bytes:
+        return f"{self.reply(text, command)}\r\n".encode("ascii")
+
+    def reply(self, text: str, command: str) -> str:
+        """Return a reply, with an enhanced code if those are promised."""
+        if "ENHANCEDSTATUSCODES" not in self.extensions:
+            return without_enhanced_code(text)
+        return with_enhanced_code(text, command)
+
+
+class CommandReader(NamedTuple):
+    """What aiosmtpd reads from, so that commands come by way of us."""
+
+    read: Callable[[int], Awaitable[bytes]]  # the stream's own
+    readuntil: Callable[[], Awaitable[bytes]]  # the next command's line
+    readline: Callable[[], Awaitable[bytes]]  # the next line that answers a challenge
+
+
+class HookFailed(Exception):
+    """A hook raised, and the test process knows; its text is the reply for the client."""
+
+
+class _Session(aiosmtpd.smtp.Session):
+    """What aiosmtpd knows of a session."""
+
+    #: There it is a property that logs that it is not to be used any more,
+    #: and aiosmtpd itself uses it at each login.
+    login_data: Any = None
+
+
+@functools.cache
+def _names_of(kind: type) -> list[str]:
+    return dir(kind)
+
+
+class SMTPConnection(aiosmtpd.smtp.SMTP):
+    """One session, and what comes between aiosmtpd and the wire."""
+
+    # A session has these from the moment it is connected.
+    session: aiosmtpd.smtp.Session
+    envelope: aiosmtpd.smtp.Envelope
+    transport: asyncio.Transport
+
+    event_handler: Server
+
+    #: What the coroutine has to wait for before it takes another command.
+    _finishing: asyncio.Task[None] | None = None
+
+    #: When the session has been silent for too long, by the loop's clock; and
+    #: when the last command came.
+    _deadline = _began = 0.0
+
+    _command = ""  # the one that is being answered; empty before the first
+    _parameters: list[str] | tuple[()] = ()  # of it, that aiosmtpd does not know
+    _corked: bytearray | None = None  # lines of a reply that are to be sent together
+
+    # What a fault has left to be done: say nothing; close the connection
+    # after this command; send no greeting; refuse all commands.
+    _is_mute = _is_to_drop = _is_greeted = _is_refused = False
+
+    _mid_line = False  # what is in the reader's buffer ends in the midst of a line
+    _is_discarding = False  # the rest of a line that was too long is still to come
+    _is_challenged = False  # an answer to AUTH's challenge is to come
+    _is_after_auth = False  # no other command has come since AUTH
+
+    def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop) -> None:
+        server = context.server
+        # aiosmtpd keeps these two on the class: one session's EHLO would
+        # change the limits of all, and every new session would undo that.
+        self.command_size_limits = defaultdict(lambda: self.command_size_limit)
+        # How much of a line is read before that is given up; RFC 4954, 4 wants
+        # an AUTH to have so much.  Content has a limit of its own.
+        self.line_length_limit = max(server.line_length_limit, AUTH_LINE + len("\r\n"))
+        self._context = context
+        self._faults = context.faults
+        super().__init__(
+            server,
+            data_size_limit=server.data_size_limit if "SIZE" in context.extensions else None,
+            enable_SMTPUTF8="SMTPUTF8" in context.extensions,
+            hostname=server.hostname,
+            ident=server.ident,
+            tls_context=None if context.tls_at_once else context.tls_context,
+            require_starttls=server.tls is not None and server.tls.required,
+            auth_require_tls=server._needs_tls_for_auth or "AUTH" not in context.extensions,
+            authenticator=context.mechanisms.check_login,
+            loop=loop,
+        )
+        # Not by way of the constructor, which warns that this is not safe
+        # without TLS; in a test it is.
+        self._auth_required = server._needs_auth
+        for name in {"AUTH", "HELP", "STARTTLS"} - context.extensions:
+            self._smtp_methods.pop(name, None)
+        # aiosmtpd takes whatever is named auth_* for a mechanism.  The server's
+        # own come before ours, and one that is no method takes ours away.
+        methods = {**context.mechanisms.methods, **self._auth_methods}
+        self._auth_methods = {
+            name: found for name, found in methods.items() if callable(found.method)
+        }
+
+    def __dir__(self) -> list[str]:
+        # aiosmtpd looks for its commands here with every connection, and the
+        # names of so many classes take longer to gather than all else it does.
+        kind: type = type(self)
+        return _names_of(kind)
+
+    # Connecting.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        now = self.loop.time()
+        peer = transport.get_extra_info("peername")
+        self._transcript = self._context.transcripts.open(peer, now)
+        super().connection_made(transport)
+        if transport.get_extra_info("sslcontext") is not None:
+            self._note_tls(transport)
+
+    def _create_session(self) -> _Session:
+        return _Session(self.loop)
+
+    def _cb_client_connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        super()._cb_client_connected(reader, writer)
+        self._stream: Any = reader
+        self._reader: Any = CommandReader(reader.read, self._next_command, self._next_answer)
+
+    def _note_tls(self, transport: asyncio.BaseTransport) -> None:
+        # aiosmtpd only asks whether there is one.
+        self._tls_protocol = transport  # type: ignore[assignment]
+        names = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
+        self.session.ssl = {name: transport.get_extra_info(name) for name in names}
+        transcript, tls = self._transcript, transport.get_extra_info("ssl_object")
+        if tls is None:  # it has been closed meanwhile
+            return
+        transcript.tls = tls.version()
+        transcript.cipher = (tls.cipher() or [None])[0]
+        self._note(f"{transcript.tls} with {transcript.cipher}")
+
+    async def _handle_client(self) -> None:
+        peer = self._transcript.peer
+        try:
+            if await self._apply_faults("CONNECT", [str(peer[0])] if peer else []):
+                # What comes next is the greeting, and the client has had one.
+                self._is_greeted = True
+            await super()._handle_client()
+        except asyncio.CancelledError:  # as the base class does, in its own part
+            self._writer.close()
+            raise
+
+    # What the client says.
+
+    async def _next_command(self) -> bytes:
+        """Return the next line that aiosmtpd has to see.
+
+        Those that a fault has answered it does not.
+        """
+        while True:
+            line = await self._read_line()
+            if self._is_discarding:  # the rest of a line that was too long
+                self._is_discarding = False
+                return line
+            verb, _, argument = line.rstrip(b"\r\n").partition(b" ")
+            command = verb.upper().decode("ascii", "replace")
+            self._command = command or "?"
+            may_be_secret = self._note_command(command, line)
+            if self._is_refused and command != "QUIT":
+                await self.push("503 There is no service here")
+            elif may_be_secret:
+                await self.push("500 Error: bad syntax")
+            elif command not in _COMMANDS or not await self._apply_faults(
+                command, self._names(command, argument)
+            ):
+                return line
+
+    async def _read_line(self) -> bytes:
+        """Read a line, when all that came before it is done with."""
+        await self._drop_if_due()
+        if self.transport.is_closing():  # aiosmtpd would go on
+            await self._hang_up(abruptly=False)
+        try:
+            line: bytes = await self._stream.readuntil()
+        except asyncio.LimitOverrunError:
+            self._command = "?"
+            if not self._is_discarding:
+                self._note("a line that is too long")
+            self._is_discarding = True
+            raise
+        if self._finishing is not None:
+            await asyncio.wait([self._finishing])
+        return line
+
+    async def _next_answer(self) -> bytes:
+        """Read what answers AUTH's challenge, which no transcript may show."""
+        stream = self._stream
+        is_too_long = False
+        while True:
+            try:
+                line: bytes = await stream.readuntil()
+                break
+            except asyncio.LimitOverrunError as error:
+                is_too_long = True
+                await stream.read(error.consumed)
+        self._note("an answer to the challenge (left out)")
+        if is_too_long:
+            raise ValueError("an answer that is too long")
+        return line
+
+    def _note_command(self, command: str, line: bytes) -> bool:
+        """Note a line from the client, but no secrets (RFC 4954, 4).
+
+        Return whether it may have a secret in it that is in the wrong place;
+        then nobody else is to see it.
+        """
+        words = line.split(None, 2)
+        if words and words[0].upper().startswith(b"AUTH"):
+            mechanism = b"".join(words[1:2]).decode("ascii", "replace").upper()
+            known = f" {mechanism}" if mechanism in self._auth_methods else ""
+            self._note(f"AUTH{known} (and what follows is left out)")
+            self._is_after_auth = True
+            return command != "AUTH"
+        if self._is_after_auth and command not in self._smtp_methods:
+            self._note("no command, but perhaps an answer to a challenge (left out)")
+            return True
+        self._is_after_auth = False
+        self._note(line)
+        return False
+
+    def _note(self, said: bytes | int | str | None, told: bytes | None = None) -> None:
+        self._transcript.note(self.loop.time(), said, told)
+
+    # What it is told.
+
+    async def push(self, status: str | bytes) -> None:
+        """Send a reply, or add it to those that are sent together."""
+        if self._is_greeted and not self._command:
+            return
+        if self._is_mute:
+            return
+        if isinstance(status, str):
+            if not isinstance(status, VerbatimReply) and self._command not in ("", "EHLO", "HELO"):
+                status = self._context.reply(status, self._command)
+            if self._command == "AUTH" and status.startswith("535"):
+                self._transcript.failed_logins += 1
+            status = status.encode("utf-8", "surrogateescape")
+        if self._corked is None:
+            self._note(None, status)
+            await super().push(status)
+        else:
+            self._corked += status + b"\r\n"
+
+    # Faults and gates.
+
+    async def _apply_faults(self, stage: str, names: list[str]) -> bool:
+        """Do at a stage what a test asked for; the names are for its glob.
+
+        Return whether that was all, and nothing else is to be done.
+        """
+        if not self._faults.active:
+            return False
+        if not await self._faults.pass_gates(stage, names):
+            await self._hang_up(abruptly=True)
+        rule = self._faults.match(stage, names)
+        if rule is None:
+            return False
+        if rule.delay:
+            await asyncio.sleep(rule.delay)
+        if rule.drop == "before":
+            await self._hang_up(abruptly=True)
+        self._is_to_drop = rule.closes
+        self._is_mute = rule.drop == "instead"
+        if rule.reply is None:
+            return False
+        if stage == "AUTH" and rule.reply.startswith(b"535"):
+            self._transcript.failed_logins += 1
+        await self.push(rule.reply)
+        await self._drop_if_due()
+        # Another greeting than 220 means that nothing else will be had
+        # (RFC 5321, 3.1).
+        self._is_refused = stage == "CONNECT" and not rule.reply.startswith(b"220")
+        return True
+
+    def _names(self, stage: str, argument: bytes = b"") -> list[str]:
+        if stage in ("DATA", "EOM"):
+            return [(self.envelope.mail_from or "").strip("<>"), *self.envelope.rcpt_tos]
+        text = argument.decode("utf-8", "replace").strip()
+        if stage in ("MAIL", "RCPT"):
+            path = _PATH.search(text)
+            return [path[1] if path else text.partition(":")[2].strip()]
+        if stage in ("EHLO", "HELO"):
+            return [text]
+        if stage == "AUTH":
+            return [text.partition(" ")[0]]
+        return [self.session.host_name or ""]
+
+    async def _drop_if_due(self) -> None:
+        if self._is_to_drop:
+            await self._hang_up(abruptly=self._is_mute)
+
+    async def _hang_up(self, *, abruptly: bool) -> None:
+        """Close the connection.  What was written is sent, if not abruptly."""
+        self._note_end("dropped by the server")
+        if abruptly:
+            self.transport.abort()
+        else:
+            self.transport.close()
+        # The end of the connection cancels whoever waits here.
+        await self.loop.create_future()
+
+    # The server's own hooks, and what becomes of them when they raise.
+
+    async def _call_handler_hook(self, command: str, *args: Any) -> Any:
+        if command in ("MAIL", "RCPT"):
+            args[1].extend(self._parameters)
+        elif command == "EHLO" and len(args) > 1:
+            args = (args[0], advertised(args[1], self._context.extensions))
+        try:
+            status = await super()._call_handler_hook(command, *args)
+            if status is None and command in _REPLYING:
+                raise TypeError(
+                    f"handle_{command} must return a reply, such as '250 OK', not None"
+                )
+        except Exception as error:
+            if hasattr(self.event_handler, "handle_exception"):
+                raise  # that is aiosmtpd's own way to deal with it
+            raise HookFailed(self._report(f"handle_{command}", error)) from error
+        return VerbatimReply(status) if isinstance(status, str) else status
+
+    def _report(self, hook: str, error: Exception) -> str:
+        return self._context.report(f"{type(self.event_handler).__name__}.{hook}", error)
+
+    async def handle_exception(self, error: Exception) -> str:
+        if hasattr(self.event_handler, "handle_exception"):
+            return VerbatimReply(await super().handle_exception(error))
+        if isinstance(error, HookFailed):
+            return str(error)
+        return await super().handle_exception(error)
+
+    # Time limits.
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Hang up on a session that is silent for so long.
+
+        Each command begins the time anew.  Moving a number is cheaper than
+        cancelling a timer and making another, so the timer stays and looks.
+        """
+        self._began = self.loop.time()
+        self._deadline = self._began + (duration or self._timeout_duration)
+        if self._timeout_handle is None:
+            self._timeout_handle = self.loop.call_at(self._deadline, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        if self.loop.time() < self._deadline:
+            self._timeout_handle = self.loop.call_at(self._deadline, self._check_deadline)
+        else:
+            self._note_end("dropped by the server")
+            self._timeout_cb()  # type: ignore[no-untyped-call]
+
+    # The end of it.
+
+    def abort(self) -> None:
+        transport: asyncio.Transport | None = self.transport
+        if transport is not None:
+            self._note_end("dropped by the server")
+            transport.abort()
+
+    def eof_received(self) -> bool:
+        if self._finishing is not None:
+            self._finishing.cancel()
+        super().eof_received()
+        # That cancels the coroutine, which would hang up; but where it has not
+        # begun yet, it never will.
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.transport is None:  # it has ended already
+            return
+        self._note_end("dropped by the client")
+        self._context.transcripts.close(self._transcript)
+        if self._finishing is not None:
+            self._finishing.cancel()
+        super().connection_lost(error)
+
+    def _note_end(self, how: str) -> None:
+        if self._transcript.ended == "open":
+            self._transcript.ended = how

@@ -1,0 +1,177 @@
+"""The faults and gates in force.  Server process, on its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from lazr_smtptest._wire.rules import Rule
+
+#: Rules whose counts are remembered when they are over.
+_REMEMBERED = 10_000
+
+
+class _Gate:
+    """Where sessions are parked."""
+
+    def __init__(self, stage: str, when: str | None) -> None:
+        self.stage = stage
+        self.when = when
+        self.parked: list[asyncio.Future[bool]] = []
+        self._changed = asyncio.Event()
+        self._is_open = False
+
+    async def park(self) -> bool:
+        """Wait to be released, and return whether the session may go on."""
+        place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.parked.append(place)
+        self._changed.set()
+        try:
+            return await place
+        finally:
+            # It is gone already, unless the session has ended.
+            with contextlib.suppress(ValueError):
+                self.parked.remove(place)
+
+    async def await_parked(self, count: int, timeout: float) -> int:
+        """Wait until so many are parked, or none will be; return how many are."""
+        time = asyncio.get_running_loop().time
+        deadline = time() + timeout
+        # In a loop: before wait_for() returns, those who came may have left.
+        while not self._has(count) and (left := deadline - time()) > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._await_change(count), left)
+        return len(self.parked)
+
+    def _has(self, count: int) -> bool:
+        return len(self.parked) >= count or self._is_open
+
+    async def _await_change(self, count: int) -> None:
+        # Several may wait here: no await between looking and waiting, or the
+        # clear() of one takes away what another waits for.
+        while not self._has(count):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def release(self, count: int | None, *, may_go_on: bool = True) -> int:
+        """Let so many go; without a count, open the gate."""
+        going = self.parked[:count]
+        del self.parked[:count]
+        for place in going:
+            if not place.done():
+                place.set_result(may_go_on)
+        if count is None:
+            self._is_open = True
+            self._changed.set()
+        return len(going)
+
+
+class FaultScript:
+    """The faults and gates in force, for all sessions.
+
+    Each has the number of the request that asked for it.  While there are none,
+    nothing here costs anything: see ``active``.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self._rules: dict[int, Rule] = {}
+        self._gates: dict[int, _Gate] = {}
+        self._fired: dict[int, int] = {}
+
+    # What the test process asks for.
+
+    def add_rule(self, number: int, rule: Rule) -> int:
+        """Add a fault, and return its number.
+
+        Of several that match, the first one added fires.
+        """
+        self._rules[number] = rule
+        self._fired[number] = 0
+        for old in list(self._fired)[:-_REMEMBERED]:
+            if old not in self._rules:
+                del self._fired[old]
+        self.active = True
+        return number
+
+    def add_gate(self, number: int, stage: str, when: str | None) -> int:
+        """Close a gate, and return its number."""
+        self._gates[number] = _Gate(stage, when)
+        self.active = True
+        return number
+
+    def withdraw(self, number: int) -> None:
+        """Remove the fault, or open the gate, that has this number."""
+        self._rules.pop(number, None)
+        self.release(number, None)
+        self._settle()
+
+    def fired(self, number: int) -> int:
+        """Return how often a fault has fired, also when it is over."""
+        return self._fired.get(number, 0)
+
+    async def parked(self, number: int, count: int, timeout: float) -> int:
+        """Wait for sessions at a gate, and return how many there are in the end."""
+        gate = self._gates.get(number)
+        return 0 if gate is None else await gate.await_parked(count, timeout)
+
+    def release(self, number: int, count: int | None) -> int:
+        """Let sessions go, and return how many; without a count, open the gate."""
+        gate = self._gates.get(number)
+        if gate is None:
+            return 0
+        if count is None:
+            del self._gates[number]
+            self._settle()
+        return gate.release(count)
+
+    def clear(self) -> None:
+        """Remove all faults and gates, and drop the sessions that are parked.
+
+        Otherwise they would go on in the test that comes next.
+        """
+        self._rules.clear()
+        gates = list(self._gates.values())
+        self._gates.clear()
+        for gate in gates:
+            gate.release(None, may_go_on=False)
+        self._settle()
+
+    # What sessions ask.
+
+    async def pass_gates(self, stage: str, names: Iterable[str]) -> bool:
+        """Wait until no gate is in the way; return whether the session may go on."""
+        names = list(names)
+        passed: set[int] = set()
+        while True:
+            ahead = [
+                number
+                for number, gate in self._gates.items()
+                if number not in passed and gate.stage == stage and _matches(gate.when, names)
+            ]
+            if not ahead:
+                return True
+            passed.add(ahead[0])
+            if not await self._gates[ahead[0]].park():
+                return False
+
+    def match(self, stage: str, names: Iterable[str]) -> Rule | None:
+        """Return the first fault that is for this, if there is one, and count it."""
+        names = list(names)
+        for number, rule in self._rules.items():
+            if rule.stage == stage and _matches(rule.when, names):
+                self._fired[number] += 1
+                if rule.times == self._fired[number]:
+                    del self._rules[number]
+                    self._settle()
+                return rule
+        return None
+
+    def _settle(self) -> None:
+        self.active = bool(self._rules or self._gates)
+
+
+def _matches(when: str | None, names: list[str]) -> bool:
+    return when is None or any(fnmatchcase(name.lower(), when) for name in names)

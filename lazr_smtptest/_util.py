@@ -1,0 +1,106 @@
+"""Small things that both processes use: the clock, checks of arguments, quoting."""
+
+from __future__ import annotations
+
+import errno
+import math
+import queue
+import time
+from collections.abc import Iterable
+
+#: Characters of a text, and addresses, that a report shows.
+_WIDTH = 100
+_ADDRESSES = 5
+
+#: Errors that mean "no room": 452 and not 451 (RFC 5321, 4.2.3).
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def now() -> float:
+    """Return the seconds since some moment; no test can stop this clock.
+
+    Tests that freeze time replace `time.monotonic`, and a deadline by a frozen
+    clock never comes.  This is the same clock, read in another way.
+    """
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+# Arguments that a caller got wrong.
+
+
+def seconds(name: str, value: float) -> float:
+    """Check a length of time, and return it."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number of seconds from 0 on, not {value!r}")
+    return value
+
+
+def positive_seconds(name: str, value: float) -> float:
+    """Check a length of time that must not be 0, and return it as a float."""
+    if isinstance(value, int | float) and not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    return float(seconds(name, value))
+
+
+def whole_number(
+    name: str,
+    value: object,
+    least: int,
+    most: int | None = None,
+    *,
+    wrong_type: type[Exception] = ValueError,
+) -> int:
+    """Check a whole number, and return it."""
+    bound = f"a whole number from {least} on" if most is None else f"from {least} to {most}"
+    if not isinstance(value, int) or isinstance(value, bool):
+        bound = "an int" if wrong_type is TypeError else bound
+        raise wrong_type(f"{name} must be {bound}, not {value!r}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name} must be {bound}, not {value}")
+    return value
+
+
+# What clients sent, in reports: it may hold control characters, or have no end.
+
+
+def quoted(text: str) -> str:
+    """Return a text as a Python literal, cut if it is long."""
+    return repr(text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}...")
+
+
+def plain(text: str) -> str:
+    """Return a text without quotes, unless it needs them."""
+    return text if text.isprintable() and len(text) <= _WIDTH else quoted(text)
+
+
+def addresses(found: Iterable[str]) -> str:
+    """Return addresses as SMTP writes them; the first few."""
+    texts = [f"<{plain(address)}>" for address in found]
+    more = len(texts) - _ADDRESSES
+    shown = ", ".join(texts[:_ADDRESSES])
+    return f"{shown} and {more} more" if more > 0 else shown or "nobody"
+
+
+# What plugged-in code raised.
+
+
+def what_raised(where: str, error: BaseException) -> str:
+    """Return a line that says what raised, and what it raised."""
+    text = " ".join(str(error).split())[:400]
+    return f"{where} raised {type(error).__name__}{': ' if text else ''}{text}"
+
+
+def refusal(error: BaseException) -> str:
+    """Return the reply for a client whose message plugged-in code failed on.
+
+    That is 452 if storage ran out, else 451 (RFC 5321, 4.2.3), with an enhanced
+    code (RFC 3463), the exception's name, and its text.
+    """
+    text = " ".join(str(error).encode("ascii", "backslashreplace").decode().split())
+    reason = f"({type(error).__name__}) {text[:400]}".rstrip()
+    full = isinstance(error, queue.Full) or (
+        isinstance(error, OSError) and error.errno in _NO_ROOM
+    )
+    return f"452 4.3.1 Error: {reason}" if full else f"451 4.3.0 Error: {reason}"

@@ -1,0 +1,1 @@
+"""What crosses between the two processes.  Both of them import this."""
