@@ -92,7 +92,7 @@ class WorkerServers:
     def serve_afresh(self, options: dict[str, Any]) -> QueueController:
         """Return the server that stays, with no mail, and well.
 
-        Blocks up to 7 seconds where it turns out to be stuck.
+        Blocks up to ``reset_timeout`` and 2 seconds if it turns out to be stuck.
         """
         running = self._controller
         try:
@@ -206,7 +206,7 @@ def _unread(controller: QueueController) -> list[str]:
 def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -> None:
     """Add what there is to know of the mail to the report on a failed test.
 
-    Blocks up to 2 seconds for each controller whose server process is stuck.
+    Blocks up to 7 seconds for each controller whose server process is stuck.
     """
     sections = []
     for controller in controllers:

@@ -23,7 +23,7 @@ from multiprocessing.process import current_process
 from typing import Any
 
 from lazr_smtptest._child.main import main
-from lazr_smtptest._parent.forks import STARTING, disown_in_children
+from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.link import RAISING, ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
 from lazr_smtptest._wire.channel import BACKLOG, open_channel
@@ -73,7 +73,7 @@ def _undisturbed() -> Iterator[None]:
     One at a time: the warning filters are the whole process's.
 
     Python 3.12 and later warn when a process with threads forks, since a lock
-    may stay locked in the child for ever; `_child` needs none such.  A Ctrl-C
+    may stay locked in the child for ever; `_child.main` needs none such.  A Ctrl-C
     would be raised in the child, before that can ignore it; blocked signals are
     inherited, and it unblocks them when it is ready.
     Here, what a signal handler raised would be lost, or have multiprocessing
@@ -207,26 +207,29 @@ def launch(
 ) -> ServerLink:
     """Start a server process; it is not waited for.  See `main` for the arguments."""
     port = sockets[0].getsockname()[1]
-    is_fork = context.get_start_method() == "fork"
+    method = context.get_start_method()
     log_level = logging.getLogger().level
     new_loop = _event_loop_factory(uvloop)
-    ends, child_ends = open_channel(context)
-    disown_in_children(ends)
+    with FORKING:  # a child of another thread's would keep the lifeline open
+        ends, child_ends = open_channel(context)
+        disown_in_children(ends)
     pickled = PickledServer(server, port)
-    args = (child_ends, sockets, pickled, acknowledged, is_fork, log_level, new_loop)
+    args = (child_ends, sockets, pickled, acknowledged, method == "fork", log_level, new_loop)
     with contextlib.closing(child_ends):
         try:
             process = context.Process(  # type: ignore[attr-defined]
                 target=main, args=args, name="lazr-smtptest", daemon=True
             )
-            if context.get_start_method() == "forkserver":
+            if method == "forkserver":
                 # Not with signals blocked: all its children would inherit that.
                 forkserver.ensure_running()
             with _undisturbed(), _free_to_have_children():
                 process.start()
-            return ServerLink(ends, ServerProcess(process, ends.stacks, host, port))
+            server_process = ServerProcess(process, ends.stacks, host, port)
+            return ServerLink(ends, server_process, keeps_forgets=acknowledged)
         except BaseException:
-            ends.close()  # a process that was started ends with its lifeline
+            with FORKING:
+                ends.close()  # a process that was started ends with its lifeline
             raise
 
 

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def _check_server(server: Server) -> None:
                 f"{kind}.{name} must be made by def, not by async def: "
                 "it is called on a thread, and nobody awaits it"
             )
-    queue = server.queue if isinstance(server, QueueServer) else MessageQueue()
+    queue = getattr(server, "queue", None) if isinstance(server, QueueServer) else MessageQueue()
     if not isinstance(queue, MessageQueue) and not callable(getattr(queue, "put", None)):
         raise TypeError(
             "the server's queue must have a put(message), as a MessageQueue() has; "
@@ -91,7 +91,7 @@ class Controller:
     :param start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``, see
         `multiprocessing`.  By default ``"fork"``, and on macOS the platform's
         default.
-    :param start_timeout: How long `start` may take, in seconds.
+    :param start_timeout: How long the server process may take to serve, in seconds.
     :param stop_timeout: How long `stop` may take, in seconds.
     :param reset_timeout: How long `reset` may take, in seconds.
     :param uvloop: Whether the server process uses uvloop's event loop; by
@@ -234,9 +234,8 @@ class Controller:
         :raises ServerStuck: It did not answer within ``reset_timeout``.
         """
         link = self._running("reset()")
-        with self._changing.lock:
-            self._ask(link, "reset")
-            link.check()
+        self._ask(link, "reset")
+        link.check()
 
     def fault(
         self,
@@ -388,7 +387,7 @@ class Controller:
     def _start(self) -> None:
         # Not at the head: importing this package is not to cost what running
         # a server does.
-        from lazr_smtptest._launch import await_ready, launch, listen, standard_descriptors
+        from lazr_smtptest._launch import await_ready, launch, standard_descriptors
 
         self._check_queue_is_free()
         if self.server.tls is not None:
@@ -397,7 +396,7 @@ class Controller:
             server_context(self._credentials())  # what is wrong is found here
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
         with standard_descriptors(), contextlib.ExitStack() as handed_over:
-            sockets = [handed_over.enter_context(sock) for sock in self._listen(listen)]
+            sockets = [handed_over.enter_context(sock) for sock in self._listen()]
             port = sockets[0].getsockname()[1]
             link = launch(
                 self._context,
@@ -407,12 +406,14 @@ class Controller:
                 acknowledged=is_foreign,
                 uvloop=self._uvloop,
             )
-        self._port = port
         await_ready(link, self._start_timeout)
+        self._port = port
         self._link = link
         self._connect_queue(link)
 
-    def _listen(self, listen: Callable[[str, int], list[socket.socket]]) -> list[socket.socket]:
+    def _listen(self) -> list[socket.socket]:
+        from lazr_smtptest._launch import listen
+
         if self.server.port == 0 and self._port is not None:
             with contextlib.suppress(OSError):  # somebody has it now
                 return listen(self.server.host, self._port)
@@ -424,10 +425,13 @@ class Controller:
         if link is None or link.process.is_inherited():
             return None
         deadline = now() + self._stop_timeout
-        link.end(self._stop_timeout)
-        if feeder is not None:
-            feeder.join(max(deadline - now(), 0.0))
-        self._link = self._feeder = None
+        try:
+            link.end(self._stop_timeout)  # which a log handler's exception may leave
+            if feeder is not None:
+                feeder.join(max(deadline - now(), 0.0))
+        finally:
+            if link.is_closed:  # and not left half way, by a signal handler's exception
+                self._link = self._feeder = None
         return link
 
     def _give_up(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._util import now, seconds, whole_number
-from lazr_smtptest.errors import Difference as Difference
+from lazr_smtptest.errors import Difference as Difference  # where they were in 3.0
 from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
 from lazr_smtptest.errors import NearMiss as NearMiss
 
@@ -241,7 +241,8 @@ class MessageQueue:
     def _take(self, link: ServerLink, timeout: float) -> PickledItem | None:
         """Take the next message, if one is there, on its way, or comes within the timeout."""
         if link.messages and not (link.logs or link.failures or link.is_incomplete()):
-            # The next one is here, and so is all that must come first.
+            # The next one is here, and so is all that must come first: the usual case,
+            # and the quickest.
             with contextlib.suppress(IndexError), link.lock:  # another thread may be quicker
                 return link.messages.popleft()
 
@@ -361,7 +362,8 @@ class _Search:
 
         self._criteria = Criteria(**wanted)
         self._inbox = inbox
-        self._seen = 0
+        self._link: ServerLink | None = None
+        self._seen = 0  # of what that has ever received
         self._is_last_look = False
         self._is_wanted = inbox._waiter()
         self._items: list[PickledItem] = []
@@ -377,6 +379,7 @@ class _Search:
             return []
         # Before looking: what came just before the end is to be seen.
         self._is_last_look = link.ended
+        self._link = link
         self._items, self._seen = self._inbox._look(link)
         known = self._unmet
         for item in self._items:
@@ -394,6 +397,8 @@ class _Search:
         left = deadline - now()
         if link is None:
             return False
+        if link is not self._link:  # another server process, since the last look
+            return left > 0
         if left > 0 and not self._is_last_look and self._is_wanted():
             link.wait_for(lambda: self._has_news(link) or None, left)
             return self._is_wanted()

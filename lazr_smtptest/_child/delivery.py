@@ -1,6 +1,7 @@
-"""From the end of a message's data to the reply.  Server process.
+"""What becomes of a message at the end of its data, up to the reply.  Server process.
 
-Which of the three ways a message goes is settled once, by what the server is:
+`SMTPSession` and `SMTPCommands` ask for it, and send the reply.  Which of the three
+ways a message goes is settled once, by what the server is:
 
 - A `QueueServer` as it is, with a queue of ours: the octets are sent as they
   are, at once, on the event loop.
@@ -53,13 +54,23 @@ class Outbox:
         self._counters = ends.counters
         # Reentrant: collecting garbage in here may log, and logging sends.
         self._count = threading.RLock()
+        self._is_closed = False
         self.flush = self._writer.flush
+
+    def close(self) -> None:
+        """Take no more messages: they might be counted, and not written any more."""
+        with self._count:
+            self._is_closed = True
 
     def put(self, item: Any) -> None:
         """Put a message, or whatever is picklable, into the queue of the test process."""
-        pickle = pickled(item)
+        self._put(pickled(item))
+
+    def _put(self, octets: bytes) -> None:
         with self._count:
-            self._writer.write_pickle(pickle)
+            if self._is_closed:  # whoever sent it has been hung up on, and gets no 250
+                return
+            self._writer.write_pickle(octets)
             self._counters[ACCEPTED] += 1
 
     def send(self, kind: str, *content: Any) -> None:
@@ -83,7 +94,7 @@ class Outbox:
 
 def _put_timed_out() -> TimeoutError:
     return TimeoutError(
-        f"the test process did not see to its queue within {_PUT_TIMEOUT:g} seconds: "
+        f"the test process did not fill its queue within {_PUT_TIMEOUT:g} seconds: "
         "does the queue's put wait, or do threads get no turn?"
     )
 
@@ -102,7 +113,7 @@ class AcknowledgedOutbox(Outbox):
 
     def post(self, item: Any) -> Future[None]:
         """Send a message; the future is done when the queue has it, or has refused it."""
-        return self._post(super().put, item)
+        return self._post(self._put, pickled(item))
 
     def _post(self, send: Callable[..., None], *content: Any) -> Future[None]:
         future: Future[None] = Future()

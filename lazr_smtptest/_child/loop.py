@@ -9,7 +9,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from lazr_smtptest._child.delivery import AcknowledgedOutbox, Outbox, PutRefused, way_of_delivery
@@ -17,7 +17,7 @@ from lazr_smtptest._smtp.connection import SessionContext
 from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._smtp.transcript import Transcripts
-from lazr_smtptest._wire.channel import BACKLOG, READY, ChildEnds
+from lazr_smtptest._wire.channel import BACKLOG, UNASKED, ChildEnds
 from lazr_smtptest._wire.ipc_queue import RecordReader
 from lazr_smtptest._wire.startup import PickledServer
 from lazr_smtptest.server import QueueServer, Server
@@ -49,6 +49,7 @@ class ServerLoop:
         self._transcripts = Transcripts()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._resets: dict[int, Future[None]] = {}
         self._sessions: weakref.WeakSet[SMTPSession] = weakref.WeakSet()
         self._has_room = asyncio.Event()
 
@@ -56,7 +57,7 @@ class ServerLoop:
         """Serve until asked to stop; return the exit code."""
         problem = self._prepare(server)
         if problem is not None:
-            self.outbox.send("reply", READY, problem)
+            self.outbox.send("reply", UNASKED, problem)
             return EX_SOFTWARE
         return self._loop.run_until_complete(self._serve())
 
@@ -111,12 +112,13 @@ class ServerLoop:
             )
             for sock in self._sockets
         ]
-        self.outbox.send("reply", READY, None)
+        self.outbox.send("reply", UNASKED, None)
         code = await self._stopped
         for server in servers:
             server.close()
         for session in list(self._sessions):
             session.abort()
+        self.outbox.close()
         # Waits for as long as the test process takes to read, or lives.
         while not self.outbox.flush():
             self._has_room.clear()
@@ -182,7 +184,7 @@ class ServerLoop:
         }
 
     def _answer(self, number: int, what: str, *details: Any) -> None:
-        if what in ("fault", "gate"):  # it is known by the number of its request
+        if what in ("fault", "gate", "reset"):  # it is known by the number of its request
             details = (number, *details)
         answer = self._answers[what](*details)
         if not asyncio.iscoroutine(answer):
@@ -196,7 +198,9 @@ class ServerLoop:
 
     def _cancel(self, number: int) -> None:
         """Undo a request that somebody gave up on."""
-        if number in self._tasks:
+        work = self._resets.get(number)
+        # A reset that has begun is finished: half of one would be worse than all of it.
+        if number in self._tasks and (work is None or work.cancel()):
             self._tasks[number].cancel()
         self._faults.withdraw(number)
 
@@ -206,12 +210,15 @@ class ServerLoop:
         await asyncio.sleep(0)
         return self._transcripts.export()
 
-    async def _reset(self) -> None:
-        await self._reset_server()
+    async def _reset(self, number: int) -> None:
+        try:
+            await self._reset_server(number)
+        finally:
+            self._resets.pop(number, None)
         self._faults.clear()
         self._transcripts.clear()
 
-    async def _reset_server(self) -> None:
+    async def _reset_server(self, number: int | None = None) -> None:
         """Reset the server object, behind the handlers that are running.
 
         That is all that a client's RSET may do.
@@ -220,7 +227,10 @@ class ServerLoop:
             # The thread is idle where messages do not go by way of it.
             nothing_to_do = type(self._server).reset is Server.reset
             if not (nothing_to_do and self._deliver.immediate):
-                await self._loop.run_in_executor(self._worker, self._server.reset)
+                work = self._worker.submit(self._server.reset)
+                if number is not None:
+                    self._resets[number] = work
+                await asyncio.wrap_future(work)
             await self.outbox.forget()
         except PutRefused:
             return

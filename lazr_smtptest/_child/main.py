@@ -124,10 +124,6 @@ def _raise_descriptor_limit() -> None:
 class _ForwardingHandler(logging.handlers.QueueHandler):
     """Sends log records to the test process."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        super().__init__(outbox)  # type: ignore[arg-type]
-        self._outbox = outbox
-
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Make a record picklable, whatever ``extra`` put on it."""
         record = super().prepare(record)
@@ -137,7 +133,7 @@ class _ForwardingHandler(logging.handlers.QueueHandler):
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        self._outbox.send("log", record)
+        self.queue.send("log", record)  # type: ignore[attr-defined]
 
 
 #: Handlers of the test process.  Kept, because collecting one would write, here
@@ -147,7 +143,7 @@ _inherited: list[logging.Handler] = []
 
 def _forward_logs(outbox: Outbox, level: int) -> None:
     """Replace every log handler: the test process has the real ones."""
-    handler = _ForwardingHandler(outbox)
+    handler = _ForwardingHandler(outbox)  # type: ignore[arg-type]
     root = logging.getLogger()
     root.setLevel(level)
     for logger in [root, *root.manager.loggerDict.values()]:

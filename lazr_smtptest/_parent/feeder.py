@@ -13,12 +13,9 @@ import time
 import traceback
 from typing import Any
 
-from lazr_smtptest._parent.link import LONGEST_WAIT, ServerLink
+from lazr_smtptest._parent.link import FORGET, LONGEST_WAIT, ServerLink
 from lazr_smtptest._util import now, refusal, what_raised
 from lazr_smtptest.message import PickledItem
-
-#: Stands among the messages for a record to forget those before it.
-_FORGET = PickledItem(b"")
 
 #: Seconds that the thread of a `multiprocessing.Queue` has to pass a message on,
 #: and between two looks whether it has.  It has to wait itself where the test
@@ -39,7 +36,6 @@ class QueueFeeder:
         self._link = link
         self._put = getattr(target, "put_nowait", None) or target.put
         self._is_stock = _is_stock(target)
-        link.on_forget = lambda: link.messages.append(_FORGET)
         self._thread = threading.Thread(
             target=self._run, name="lazr-smtptest-queue-feeder", daemon=True
         )
@@ -56,7 +52,11 @@ class QueueFeeder:
             return link.messages.popleft() if link.messages else None
 
         while True:
-            item = link.wait_for(next_item, LONGEST_WAIT)
+            try:
+                item = link.wait_for(next_item, LONGEST_WAIT)
+            except Exception as error:  # of a log handler, which must not end this thread
+                link.fail(what_raised("a log handler", error), traceback.format_exc())
+                continue
             if item is not None:
                 self._handle(item)
             elif link.ended:
@@ -64,9 +64,9 @@ class QueueFeeder:
 
     def _handle(self, item: PickledItem) -> None:
         refused = None
-        method = "get_nowait" if item is _FORGET else "put"
+        method = "get_nowait" if item is FORGET else "put"
         try:
-            if item is _FORGET:
+            if item is FORGET:
                 self._empty()
             else:
                 self._put(item.load())
@@ -75,7 +75,7 @@ class QueueFeeder:
             refused = refusal(error)
             where = f"{type(self._target).__name__}.{method}"
             self._link.fail(what_raised(where, error), traceback.format_exc())
-        self._link.tell("acknowledge", refused)
+        self._link.send("acknowledge", refused)
 
     def _await_flush(self) -> None:
         # A multiprocessing.Queue passes on what is put by a thread of its own,

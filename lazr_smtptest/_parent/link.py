@@ -31,7 +31,7 @@ from lazr_smtptest._wire.channel import (
     FAILED,
     FORGOTTEN,
     LOGGED,
-    READY,
+    UNASKED,
     ParentEnds,
 )
 from lazr_smtptest._wire.ipc_queue import RecordReader, RecordWriter
@@ -66,6 +66,10 @@ _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
 
+#: Stands among the messages for a record to forget those before it, where somebody has
+#: passed on some of them.
+FORGET = PickledItem(b"")
+
 T = TypeVar("T")
 
 
@@ -77,7 +81,9 @@ class ServerLink:
     moment, and what comes later is counted when it comes.
     """
 
-    def __init__(self, ends: ParentEnds, process: ServerProcess) -> None:
+    def __init__(
+        self, ends: ParentEnds, process: ServerProcess, *, keeps_forgets: bool = False
+    ) -> None:
         self.process = process
         self._ends = ends
         self._reader = RecordReader(ends.records.fileno())
@@ -85,14 +91,14 @@ class ServerLink:
         self._counters = ends.counters
         self._received = [0 for _ in COUNTED]
         #: What is awaited: None, or the answer in a tuple.
-        self._replies: dict[int, tuple[Any] | None] = {READY: None}
-        self._numbers = itertools.count(READY + 1)
+        self._replies: dict[int, tuple[Any] | None] = {UNASKED: None}
+        self._numbers = itertools.count(UNASKED + 1)
         #: What has arrived, and nobody has taken, raised or handled yet.
         self.messages: deque[PickledItem] = deque()
         self.failures: deque[HandlerError] = deque()
         self.logs: deque[logging.LogRecord] = deque()
-        #: Called when all messages before are to be forgotten.
-        self.on_forget: Callable[[], object] = self.messages.clear
+        #: Whether a record to forget all messages before it becomes one of them: `FORGET`.
+        self._keeps_forgets = keeps_forgets
         #: Whether nothing can come any more: the server process is known to be
         #: gone, or the pipes are closed.
         self.ended = False
@@ -165,30 +171,29 @@ class ServerLink:
             self.logs.append(content[0])
             self._received[LOGGED] += 1
         elif kind == "failed":
-            self._add_failure(*content)
+            self.fail(*content)
             self._received[FAILED] += 1
         elif kind == "forget":
-            self.on_forget()
+            if self._keeps_forgets:
+                self.messages.append(FORGET)
+            else:
+                self.messages.clear()
             self._received[FORGOTTEN] += 1
         else:
             raise AssertionError(f"unknown record {kind!r}")
 
-    def _add_failure(self, what: str, traceback: str) -> None:
+    def fail(self, what: str, traceback: str) -> None:
+        """Note that plugged-in code raised: what, in one line, and the whole traceback."""
         where = self.process.where
         text = (
             f"{what}, for the server on {where['host']} port {where['port']}.  "
-            f"Look at the end of this traceback, not at the call that tells of it:\n\n{traceback}"
+            f"Look at the end of this traceback, not at the call that raised this:\n\n{traceback}"
         )
-        self.failures.append(HandlerError(text, traceback=traceback, **where))
-
-    def fail(self, what: str, traceback: str) -> None:
-        """Note that code raised which was plugged in at this end."""
         with self.lock:
-            self._add_failure(what, traceback)
+            self.failures.append(HandlerError(text, traceback=traceback, **where))
             self.notify()
 
     def _pass_on_logs(self) -> None:
-        # Without the lock: a log handler is other people's code.
         while self.logs:
             try:
                 record = self.logs.popleft()
@@ -207,13 +212,16 @@ class ServerLink:
         None for "not yet".
         """
         me = threading.get_ident()
+        # A signal handler may call in here while this thread watches.
+        outer = me if self.watcher == me else None
         deadline = now() + timeout
         while True:
-            # Log records first: what a log handler raises must not cost a message.
+            # Log records first, and without the lock: a log handler is other people's
+            # code, and what it raises must not cost a message.
             self._pass_on_logs()
             try:
                 with self.lock:
-                    if self._writer.has_backlog:
+                    if self._writer.has_backlog and not self.ended:
                         self._flush()
                     has_read = self._read()
                     if self.logs:
@@ -232,7 +240,7 @@ class ServerLink:
             finally:
                 if self.watcher == me:
                     with self.lock:
-                        self.watcher = None
+                        self.watcher = outer
                         self._changed.notify_all()
 
     def await_transit(self, attempt: Callable[[], T | None]) -> T:
@@ -284,20 +292,8 @@ class ServerLink:
                 os.write(self._waker.fileno(), b"!")
 
     def _read(self) -> bool:
-        """Read once, without blocking; return whether there was anything.
-
-        What has left the pipe and is not yet in its place would be lost if a
-        signal handler raised just then; only the main thread runs those.
-        """
-        if self.ended:
-            return False
-        if threading.current_thread() is not threading.main_thread():
-            return self._read_undisturbed()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
-        try:
-            return self._read_undisturbed()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        """Read once, without blocking; return whether there was anything."""
+        return False if self.ended else _undisturbed(self._read_undisturbed)
 
     def _read_undisturbed(self) -> bool:
         if self.ended:  # a signal handler may have closed the pipe just before
@@ -349,48 +345,50 @@ class ServerLink:
                     **self.process.where,
                 )
             number = next(self._numbers)
-            self._replies[number] = None
-            record = self._send(number, what, *details)
-        found = None
+        found: tuple[Any] | None = None
+        record: tuple[memoryview, ...] = ()
         silence = f"did not answer {what}()"
         try:
+            with self.lock:
+                self._replies[number] = None
+                record = self._send(number, what, *details)
             found = self.wait_for(lambda: self._replies[number], timeout)
         finally:
             with self.lock:
-                del self._replies[number]
+                self._replies.pop(number, None)
                 if found is None and not self.ended:
                     if self._writer.has_backlog:
                         silence = "took no more requests"
-                    # What the server process may have begun, it undoes.
-                    if record and not self._writer.withdraw(record):
-                        self._send(READY, "cancel", number)
+                    # What the server process may have begun, it undoes, if it can.
+                    if not (record and self._writer.withdraw(record)):
+                        self._send(UNASKED, "cancel", number)
         if found is None:
             self.raise_silence(silence, timeout, option)
         return found[0]
 
     def await_ready(self, timeout: float) -> Any:
         """Wait for the report that the server process serves: None, or why it cannot."""
-        found = self.wait_for(lambda: self._replies[READY], timeout)
+        found = self.wait_for(lambda: self._replies[UNASKED], timeout)
         if found is None:
             self.raise_silence("was not ready", timeout)
         return found[0]
 
-    def tell(self, what: str, *details: Any) -> None:
+    def send(self, what: str, *details: Any) -> None:
         """Send what has no answer, unless nobody is there any more."""
         with self.lock:
             if not self.ended:
-                self._send(READY, what, *details)
+                self._send(UNASKED, what, *details)
 
     def _send(self, *request: Any) -> tuple[memoryview, ...]:
         try:
-            return self._writer.write(request)
+            return _undisturbed(lambda: self._writer.write(request))
         except BrokenPipeError:  # the process is ending, which `wait_for` notes
             self._writer.discard()
             return ()
 
     def _flush(self) -> None:
         try:
-            self._writer.flush()
+            _undisturbed(self._writer.flush)
         except BrokenPipeError:
             self._writer.discard()
 
@@ -399,7 +397,10 @@ class ServerLink:
     def end(self, timeout: float) -> None:
         """End the server process, and close the pipes: ask, terminate, kill."""
         step = min(_LADDER_STEP, timeout / 4)
-        if not self._ask_to_stop(timeout - 3 * step):
+        if self.is_alive():
+            self.process.asked_to_stop = True
+            self.send("stop")
+        if not self.await_end(timeout - 3 * step):
             _log.warning(
                 "%s did not stop when asked, and is terminated.  It was here:\n%s",
                 self.process.name,
@@ -409,12 +410,6 @@ class ServerLink:
             if not self.await_end(step):
                 self.kill()
         self.close()
-
-    def _ask_to_stop(self, timeout: float) -> bool:
-        if self.is_alive():
-            self.process.asked_to_stop = True
-            self.tell("stop")
-        return self.await_end(timeout)
 
     def await_end(self, timeout: float) -> bool:
         """Wait until the process is gone and all it sent is here; return whether it is."""
@@ -448,12 +443,14 @@ class ServerLink:
         It has a lock of its own: the thread that held the other may not exist here.
         """
         self._make_lock()
+        self._writer.disown()
         self.ended = True
         self._close_pipes()
 
     def _close_pipes(self) -> None:
         with FORKING:
             self.is_closed = True
+            self._writer.discard()
             self._wake.close()
             self._waker.close()
             self._ends.close()
@@ -513,3 +510,19 @@ class ServerLink:
                 f"Run fewer things at once{longer}"
             )
         raise ServerStuck(text, stack=stack, elapsed=elapsed, **process.where)
+
+
+def _undisturbed(do: Callable[[], T]) -> T:
+    """Do what an exception from a signal handler would leave half done.
+
+    What has left a pipe and is not yet in its place would be lost; what was written and
+    is still on the backlog would be written again.  Only the main thread runs handlers.
+    (It runs them, too, for a signal that a thread received which does not block it.)
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return do()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
+    try:
+        return do()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

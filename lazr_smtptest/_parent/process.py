@@ -1,6 +1,6 @@
-"""The server process as a process of the system: is it alive, its stacks, its end.
+"""The server process as a process of the system: is it alive, its stacks, how it ended.
 
-Test process.
+Test process.  What ends it step by step is `ServerLink.end`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: finish taking it apart.
 _REAP_TIMEOUT = 5.0
 
+#: Seconds that another thread has to store the exit code that it has got.
+_STORE_TIMEOUT = 0.05
+
 #: Seconds to wait for a stuck process to show its stacks.
 _STACK_TIMEOUT = 1.0
 
@@ -38,9 +41,9 @@ _CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGIL
 class ServerProcess:
     """A server process that was started: watches it and, if need be, ends it.
 
-    A `multiprocessing.Process` alone does not do: a forked server process
-    closes the descriptor by which its sentinel, and so the time limit of
-    ``join``, would know of its end.
+    A `multiprocessing.Process` alone does not do: a forked server process points
+    the descriptor at the null device by which its sentinel, and so the time limit
+    of ``join``, would know of its end.
     """
 
     def __init__(self, process: BaseProcess, stacks: Connection, host: str, port: int) -> None:
@@ -99,7 +102,7 @@ class ServerProcess:
 
     def _read_stacks(self, timeout: float = 0.0) -> str:
         pieces = []
-        while self._stacks.poll(timeout):
+        while _is_readable(self._stacks, timeout):
             try:
                 piece = os.read(self._stacks.fileno(), 65_536)
             except BlockingIOError:  # another thread was quicker
@@ -131,13 +134,14 @@ class ServerProcess:
 
     def _reap(self) -> int | None:
         # None if somebody else has the exit code, as happens where SIGCHLD is ignored.
+        deadline = now() + _REAP_TIMEOUT
         if self.pidfd:
-            connection.wait([self.pidfd], _REAP_TIMEOUT)
+            _is_readable(self.pidfd, _REAP_TIMEOUT)
             # From a fork server the exit code comes by way of the sentinel, a
             # little later; for a forked process this does not wait.
-            connection.wait([self._process.sentinel], _REAP_TIMEOUT)
-            return self._process.exitcode
-        deadline = now() + _REAP_TIMEOUT
+            _is_readable(self._process.sentinel, _REAP_TIMEOUT)
+            # Another thread may be about to store the code that it has got.
+            deadline = now() + _STORE_TIMEOUT
         while self._process.exitcode is None and now() < deadline:
             time.sleep(0.001)  # there is nothing to wait on
         return self._process.exitcode
@@ -177,6 +181,14 @@ class ServerProcess:
             self.pidfd.close()
 
 
+def _is_readable(pipe: Connection | int, timeout: float) -> bool:
+    # By poll(2) itself: `multiprocessing.connection` measures its timeouts by a clock
+    # that a test may have stopped.
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
 def _open_pidfd(pid: int) -> Connection | None:
     # In an object that closes it.  It takes Linux 5.3; elsewhere, the pipe's end
     # of file has to do.
@@ -192,7 +204,7 @@ def _open_pidfd(pid: int) -> Connection | None:
 
 
 def describe_end(exitcode: int | None, *, forced: bool = False) -> str:
-    """Return words for how a process ended; "forced" if from here, since it did not stop."""
+    """Return words for how a process ended; forced from here, if it did not stop."""
     if exitcode is None:
         return "ended with an unknown exit code"
     if exitcode >= 0:
@@ -219,15 +231,10 @@ def _advice(exitcode: int | None, *, forced: bool) -> str:
 
 
 def _describe_lost(count: int) -> str:
-    if count == 1:
-        return "1 message that it had accepted is lost"
-    if count:
-        return f"{count} messages that it had accepted are lost"
-    return "no message that it had accepted is lost"
+    noun, verb = ("messages", "are") if count > 1 else ("message", "is")
+    return f"{count or 'no'} {noun} that it had accepted {verb} lost"
 
 
 def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"signal {number}"
+    names = {known.value: known.name for known in signal.Signals}
+    return names.get(number, f"signal {number}")  # real-time signals have none

@@ -12,8 +12,9 @@ from typing import Any
 
 from aiosmtpd.smtp import MISSING, SMTP, AuthResult, LoginPassword, _AuthMechAttr
 
-#: It failed, and the client has been told.
+#: It failed, and the client has its reply; or is to have one.
 _ANSWERED = AuthResult(success=False, handled=True)
+_REFUSED = AuthResult(success=False, handled=False)
 
 
 class AuthMechanisms:
@@ -38,8 +39,8 @@ class AuthMechanisms:
         try:
             user, password = data.login.decode("utf-8"), data.password.decode("utf-8")
         except UnicodeDecodeError:
-            return _refused()
-        return _accepted(user) if self._logins.get(user) == password else _refused()
+            return _REFUSED
+        return _accepted(user) if self._logins.get(user) == password else _REFUSED
 
     async def _cram_md5(self, smtp: SMTP, args: list[str]) -> AuthResult:
         """Challenge and response (RFC 2195).  It takes no initial response."""
@@ -53,9 +54,9 @@ class AuthMechanisms:
         user, _, digest = response.decode("utf-8", "replace").rpartition(" ")
         password = self._logins.get(user)
         if password is None:
-            return _refused()
+            return _REFUSED
         wanted = hmac.new(password.encode("utf-8"), challenge, "md5").hexdigest()
-        return _accepted(user) if digest.lower() == wanted else _refused()
+        return _accepted(user) if digest.lower() == wanted else _REFUSED
 
     async def _xoauth2(self, smtp: SMTP, args: list[str]) -> AuthResult:
         """An OAuth 2.0 token, in the way that Google and Microsoft have it.
@@ -79,7 +80,7 @@ class AuthMechanisms:
         why = json.dumps({"status": "401", "schemes": "bearer", "scope": "https://mail.example/"})
         if await smtp.challenge_auth(why) is MISSING:
             return _ANSWERED
-        return _refused()
+        return _REFUSED
 
 
 def _parse_xoauth2(response: bytes) -> tuple[str | None, str | None]:
@@ -97,7 +98,3 @@ def _parse_xoauth2(response: bytes) -> tuple[str | None, str | None]:
 def _accepted(user: str) -> AuthResult:
     data = LoginPassword(user.encode("utf-8"), b"")
     return AuthResult(success=True, handled=True, auth_data=data)
-
-
-def _refused() -> AuthResult:
-    return AuthResult(success=False, handled=False)

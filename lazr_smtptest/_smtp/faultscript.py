@@ -20,14 +20,14 @@ class _Gate:
         self.stage = stage
         self.when = when
         self.parked: list[asyncio.Future[bool]] = []
-        self._changed = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
         self._is_open = False
 
     async def park(self) -> bool:
         """Wait to be released, and return whether the session may go on."""
         place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.parked.append(place)
-        self._changed.set()
+        self._notify()
         try:
             return await place
         finally:
@@ -37,23 +37,20 @@ class _Gate:
 
     async def await_parked(self, count: int, timeout: float) -> int:
         """Wait until so many are parked, or none will be; return how many are."""
-        time = asyncio.get_running_loop().time
-        deadline = time() + timeout
-        # In a loop: before wait_for() returns, those who came may have left.
-        while not self._has(count) and (left := deadline - time()) > 0:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._await_change(count), left)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        # In a loop: when this goes on, those who came may have left.
+        while len(self.parked) < count and not self._is_open and loop.time() < deadline:
+            change: asyncio.Future[None] = loop.create_future()
+            self._waiters.append(change)
+            await asyncio.wait([change], timeout=deadline - loop.time())
         return len(self.parked)
 
-    def _has(self, count: int) -> bool:
-        return len(self.parked) >= count or self._is_open
-
-    async def _await_change(self, count: int) -> None:
-        # Several may wait here: no await between looking and waiting, or the
-        # clear() of one takes away what another waits for.
-        while not self._has(count):
-            self._changed.clear()
-            await self._changed.wait()
+    def _notify(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     def release(self, count: int | None, *, may_go_on: bool = True) -> int:
         """Let so many go; without a count, open the gate."""
@@ -64,7 +61,7 @@ class _Gate:
                 place.set_result(may_go_on)
         if count is None:
             self._is_open = True
-            self._changed.set()
+            self._notify()
         return len(going)
 
 

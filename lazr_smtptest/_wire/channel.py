@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 #: log records it has sent.
 COUNTED = ACCEPTED, FAILED, FORGOTTEN, LOGGED = 0, 1, 2, 3
 
-#: The number of the reply that nobody asks for: that the server process serves,
-#: or why it cannot.
-READY = 0
+#: The number of requests that have no answer, and of the reply that nobody asks for: that
+#: the server process serves, or why it cannot.
+UNASKED = 0
 
 #: Asks the server process for its stacks.
 STACK_SIGNAL = signal.SIGUSR1

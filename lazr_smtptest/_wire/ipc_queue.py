@@ -6,7 +6,8 @@ message that a client was told 250 for when the process is killed; and
 `Connection.recv` can say whether a record has begun to arrive, but then blocks
 until it is whole, so a process that is stopped half way through would stop the
 other one with it.  Here, each end keeps in memory what is half read or not yet
-written.  ``docs/design.rst`` has figures.
+written.  Nor does a message change threads on its way.  ``docs/design.rst`` has
+figures.
 
 A record is one octet that says whether to unpickle it at once, the length of a
 pickle as eight octets, and the pickle.  A message is left pickled until a test
@@ -112,9 +113,9 @@ class RecordWriter:
         """
         return self._write(False, pickled(value))
 
-    def write_pickle(self, pickle: bytes) -> None:
+    def write_pickle(self, octets: bytes) -> None:
         """Write what is pickled already, and what the reader is to leave so."""
-        self._write(True, pickle)
+        self._write(True, octets)
 
     def _write(self, is_sealed: bool, body: bytes) -> tuple[memoryview, ...]:
         # In two pieces, so that a large pickle is not copied again.
@@ -144,8 +145,12 @@ class RecordWriter:
 
     def discard(self) -> None:
         """Drop what was kept back: nobody is left to read it."""
-        with self._lock:
-            self._backlog.clear()
+        self._backlog.clear()
+
+    def disown(self) -> None:
+        """Be of no use in a forked child, where nobody would release the lock."""
+        self._lock = threading.RLock()
+        self._backlog.clear()
 
     def _write_backlog(self) -> bool:
         if self._is_writing:  # further up this very stack, which goes on with it
@@ -160,7 +165,7 @@ class RecordWriter:
         backlog = self._backlog
         while backlog:
             # By index: a write that interrupts this one lengthens the deque, and
-            # an iterator over it would raise RuntimeError.  Nobody else shortens it.
+            # an iterator over it would raise RuntimeError.
             pieces = [backlog[n] for n in range(min(len(backlog), _PIECES_PER_WRITE))]
             try:
                 count = os.writev(self._fd, pieces)

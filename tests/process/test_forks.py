@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from helpers import send_to, subjects
 from scripts import run_python
 
-from lazr_smtptest import NotRunning, QueueController
+from lazr_smtptest import NotRunning, QueueController, ServerStuck
 
 
 def test_a_child_of_the_test_process_is_told_whose_the_controller_is():
@@ -104,6 +105,38 @@ def test_locks_of_other_threads_hold_up_no_forked_child():
         holding.result()
         send_to(controller, "to the parent")
         assert subjects(controller) == ["to the parent"]
+
+
+def test_requests_of_other_threads_hold_up_no_forked_child():
+    """Nor does the child write what they had left to write, into a file of its own."""
+    with QueueController(reset_timeout=0.2) as controller, ThreadPoolExecutor(1) as pool:
+        locked, done = threading.Event(), threading.Event()
+        os.kill(controller.pid, signal.SIGSTOP)
+        with pytest.raises(ServerStuck):
+            controller.fault("RCPT", "\n".join(["451 " + "x" * 900] * 200))
+        requests = controller._link._ends.requests.fileno()
+
+        def hold():
+            with controller._link._writer._lock:
+                locked.set()
+                assert done.wait(15)
+
+        def use() -> None:
+            with tempfile.TemporaryFile() as file:
+                os.dup2(file.fileno(), requests)
+                with pytest.raises(NotRunning, match="belongs to process"):
+                    controller.queue.get_nowait()
+                assert os.fstat(requests).st_size == 0
+
+        holding = pool.submit(hold)
+        assert locked.wait(5)
+        try:
+            assert forked(use) == 0
+        finally:
+            done.set()
+            os.kill(controller.pid, signal.SIGCONT)
+        holding.result()
+        controller.reset()
 
 
 def test_starting_while_another_thread_forks():

@@ -5,12 +5,24 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
-from helpers import EVENT_LOOPS, connected, loop_name, send, send_to, state, subjects, until
+from helpers import (
+    EVENT_LOOPS,
+    awaited,
+    connected,
+    loop_name,
+    send,
+    send_to,
+    state,
+    subjects,
+    until,
+)
 
 from lazr_smtptest import Controller, MessageQueue, QueueController, QueueServer, ServerStuck
 
@@ -124,3 +136,67 @@ def test_a_reset_that_got_no_answer_forgets_nothing():
         waiting.join(10)
         send(client, "last")
         assert subjects(inbox.messages) == ["first", "wait", "last"]
+
+
+class SlowToReset(QueueServer):
+    """Takes its time to reset, which the test lets it."""
+
+    def __init__(self, queue: MessageQueue) -> None:
+        super().__init__("localhost", 0, queue)
+        self.has_begun, self.go_on = multiprocessing.Event(), multiprocessing.Event()
+
+    def reset(self):
+        self.has_begun.set()
+        self.go_on.wait(15)
+
+
+def test_a_reset_that_has_begun_is_finished():
+    """Half of one would be worse: messages gone, say, and faults still there."""
+    inbox = MessageQueue()
+    server = SlowToReset(inbox)
+    with Controller(server, reset_timeout=0.2) as controller:
+        send_to(controller, "first")
+        fault = controller.fault("NOOP", "451 4.7.1 Later")
+        with pytest.raises(ServerStuck, match=r"did not answer reset\(\)"):
+            controller.reset()
+        assert server.has_begun.wait(5)
+        server.go_on.set()
+        until(inbox.empty)
+        with connected(controller) as client:
+            assert client.noop()[0] == 250
+        assert fault.fired == 0
+
+
+def test_a_stuck_server_while_time_stands_still(controller, monkeypatch):
+    """A test may have replaced the clock that `multiprocessing` waits by."""
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    with stopped(controller), pytest.raises(ServerStuck, match="does not show its stack"):
+        controller.reset()
+
+
+def test_a_call_from_a_signal_handler_keeps_others_woken(controller):
+    """The thread that it interrupts still watches when it is over."""
+    seen = []
+
+    def look(number, frame):
+        seen.append(len(controller.sessions()))
+
+    before = signal.signal(signal.SIGUSR2, look)
+    try:
+        beginning = threading.Thread(target=begin_anew, args=(controller, seen), daemon=True)
+        beginning.start()
+        with pytest.raises(queue.Empty):
+            controller.queue.get(timeout=15)
+        beginning.join(5)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert seen == [0]
+
+
+def begin_anew(controller: QueueController, seen: list[int]) -> None:
+    """Interrupt the main thread while it waits, and then wake it, as the next test does."""
+    until(lambda: awaited(controller))
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+    until(lambda: seen)
+    until(lambda: awaited(controller))
+    controller.queue._begin_anew()

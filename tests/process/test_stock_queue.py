@@ -1,9 +1,11 @@
-"""A `multiprocessing.Queue` as a server's queue, and why ours is none."""
+"""A queue of the test's own as a server's queue; and why ours is no stock queue."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import queue
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +14,7 @@ import pytest
 from helpers import connected, send
 from paths import ROOT
 
-from lazr_smtptest import Controller, QueueServer
+from lazr_smtptest import Controller, HandlerError, QueueServer
 from lazr_smtptest._parent import feeder
 
 
@@ -72,3 +74,46 @@ def test_the_program_that_compares_them():
         check=True,
     )
     assert [line.split()[-1] for line in done.stdout.splitlines()[2:4]] == ["0", "returns"]
+
+
+# Any queue that is not ours.
+
+
+class SpeaksFirst(Controller):
+    """Has a client that is there before the queue is fed."""
+
+    def _connect_queue(self, link):
+        self.client = socket.create_connection((self.host, self.port), 10)
+        self.client.sendall(b"EHLO client.example\r\nRSET\r\n")
+        link.wait_for(lambda: link.messages or None, 5)
+        super()._connect_queue(link)
+
+
+def test_a_reset_that_comes_before_the_queue_is_fed():
+    """It is acknowledged, so that all acknowledgements after it are for their messages."""
+    server = QueueServer("localhost", 0, queue.Queue(), reset_on_rset=True)
+    with SpeaksFirst(server) as controller, controller.client:
+        with connected(controller) as other:
+            for number in range(3):
+                send(other, number)
+                assert server.queue.get_nowait()["subject"] == str(number)
+
+
+def test_a_log_handler_that_raises_does_not_end_the_feeding(monkeypatch):
+    class Logging(QueueServer):
+        def handle_message(self, message):
+            logging.getLogger("app").warning("a message")
+            super().handle_message(message)
+
+    def refuse(record):
+        raise RuntimeError("no records today")
+
+    target: queue.Queue = queue.Queue()
+    with Controller(Logging("localhost", 0, target)) as controller:
+        monkeypatch.setattr(logging.getLogger("app"), "handle", refuse)
+        with connected(controller) as client:
+            for number in range(3):
+                send(client, number)
+                assert target.get_nowait()["subject"] == str(number)
+        with pytest.raises(HandlerError, match="a log handler raised RuntimeError"):
+            controller.stop()

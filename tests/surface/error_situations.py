@@ -10,6 +10,7 @@ import contextlib
 import ctypes as ctypes
 import fcntl
 import importlib
+import logging
 import multiprocessing
 import os
 import pkgutil
@@ -165,6 +166,13 @@ class Stage:
         target = SimpleNamespace(put=lambda _: may_go_on.wait(10), may_go_on=may_go_on)
         server = self.with_queue(kind, target, start_method="fork")
         self._ending.callback(may_go_on.set)
+        return server
+
+    def with_raising_log(self, server: Any) -> Any:
+        def handle(record: object) -> None:
+            raise RuntimeError("no records today")
+
+        self._monkeypatch.setattr(logging.getLogger("app"), "handle", handle)
         return server
 
     def hurry(self, name: str) -> None:

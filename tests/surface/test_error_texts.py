@@ -39,7 +39,7 @@ SERVER = "the server process PID on localhost port PORT"
 
 TRACED = (
     ", for the server on localhost port PORT.  "
-    "Look at the end of this traceback, not at the call that tells of it:\n\nTRACEBACK"
+    "Look at the end of this traceback, not at the call that raised this:\n\nTRACEBACK"
 )
 
 NO_STACK = (
@@ -60,7 +60,7 @@ FOR_EVER = (
 )
 
 NOT_SEEN_TO = (
-    "the test process did not see to its queue within 0.2 seconds: "
+    "the test process did not fill its queue within 0.2 seconds: "
     "does the queue's put wait, or do threads get no turn?"
 )
 
@@ -240,6 +240,10 @@ SITUATIONS = {
     "say(with_queue(Obedient, queue.Queue()), 'NOOP self.queue.put(7)').reset()":
         f"451 4.3.0 Error: (RuntimeError) {FOR_EVER}\n"
         f"HandlerError: Obedient.handle_NOOP raised RuntimeError: {FOR_EVER}{TRACED}",
+    "deliver(with_raising_log(with_queue(Obedient, queue.Queue())), "
+    "'logging.getLogger(\"app\").warning(7)').stop()":
+        "250 2.0.0 OK\nHandlerError: "
+        f"a log handler raised RuntimeError: no records today{TRACED}",
     "deliver(with_slow_queue(QueueServer), 'pass').reset()":
         f"451 4.3.0 Error: (TimeoutError) {NOT_SEEN_TO}\n"
         f"HandlerError: QueueServer.reset raised TimeoutError: {NOT_SEEN_TO}{TRACED}",
