@@ -81,11 +81,12 @@ def _undisturbed() -> Iterator[None]:
     """
     with STARTING.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
-        try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:  # first, since to block may raise, for a signal that is there already
+            signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -215,22 +216,23 @@ def launch(
         disown_in_children(ends)
     pickled = PickledServer(server, port)
     args = (child_ends, sockets, pickled, acknowledged, method == "fork", log_level, new_loop)
-    with contextlib.closing(child_ends):
-        try:
-            process = context.Process(  # type: ignore[attr-defined]
-                target=main, args=args, name="lazr-smtptest", daemon=True
-            )
-            if method == "forkserver":
-                # Not with signals blocked: all its children would inherit that.
-                forkserver.ensure_running()
-            with _undisturbed(), _free_to_have_children():
-                process.start()
-            server_process = ServerProcess(process, ends.stacks, host, port)
-            return ServerLink(ends, server_process, keeps_forgets=acknowledged)
-        except BaseException:
-            with FORKING:
-                ends.close()  # a process that was started ends with its lifeline
-            raise
+    with contextlib.closing(child_ends), ExitStack() as undo:
+        undo.callback(ends.close)  # a process that was started ends with its lifeline
+        wake = context.Pipe(duplex=False)  # now, while there is no process to be left behind
+        for end in wake:
+            undo.callback(end.close)
+        process = context.Process(  # type: ignore[attr-defined]
+            target=main, args=args, name="lazr-smtptest", daemon=True
+        )
+        if method == "forkserver":
+            # Not with signals blocked: all its children would inherit that.
+            forkserver.ensure_running()
+        with _undisturbed(), _free_to_have_children():
+            process.start()
+        server_process = ServerProcess(process, ends.stacks, host, port)
+        link = ServerLink(ends, server_process, wake, keeps_forgets=acknowledged)
+        undo.pop_all()
+    return link
 
 
 def _event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -305,9 +305,9 @@ class Controller:
         from lazr_smtptest._wire.rules import check_stage
         from lazr_smtptest.faults import Gate
 
-        check_stage(stage, when)
+        stage, when = check_stage(stage, when)
         link = self._running("gate()")
-        return Gate(link, self._ask(link, "gate", stage, when and when.lower()), stage)
+        return Gate(link, self._ask(link, "gate", stage, when), stage)
 
     def sessions(self) -> list[Session]:
         """Return what clients said and were told since the last `reset`.

@@ -54,7 +54,7 @@ class QueueFeeder:
         while True:
             try:
                 item = link.wait_for(next_item, LONGEST_WAIT)
-            except Exception as error:  # of a log handler, which must not end this thread
+            except BaseException as error:  # of a log handler; this thread has to go on
                 link.fail(what_raised("a log handler", error), traceback.format_exc())
                 continue
             if item is not None:
@@ -71,7 +71,7 @@ class QueueFeeder:
             else:
                 self._put(item.load())
                 self._await_flush()
-        except Exception as error:
+        except BaseException as error:  # this thread has to go on, whatever it is
             refused = refusal(error)
             where = f"{type(self._target).__name__}.{method}"
             self._link.fail(what_raised(where, error), traceback.format_exc())

@@ -34,7 +34,7 @@ from lazr_smtptest._wire.channel import (
     UNASKED,
     ParentEnds,
 )
-from lazr_smtptest._wire.ipc_queue import RecordReader, RecordWriter
+from lazr_smtptest._wire.ipc_queue import Record, RecordReader, RecordWriter
 from lazr_smtptest.errors import HandlerError, NotRunning, ServerStuck
 from lazr_smtptest.message import PickledItem
 
@@ -82,12 +82,16 @@ class ServerLink:
     """
 
     def __init__(
-        self, ends: ParentEnds, process: ServerProcess, *, keeps_forgets: bool = False
+        self,
+        ends: ParentEnds,
+        process: ServerProcess,
+        wake: tuple[connection.Connection, connection.Connection],
+        *,
+        keeps_forgets: bool = False,
     ) -> None:
         self.process = process
         self._ends = ends
         self._reader = RecordReader(ends.records.fileno())
-        self._writer = RecordWriter(ends.requests.fileno(), self.notify)
         self._counters = ends.counters
         self._received = [0 for _ in COUNTED]
         #: What is awaited: None, or the answer in a tuple.
@@ -103,10 +107,12 @@ class ServerLink:
         #: gone, or the pipes are closed.
         self.ended = False
         self.is_closed = False
-        self._wake, self._waker = connection.Pipe(duplex=False)
+        self._wake, self._waker = wake
         os.set_blocking(self._wake.fileno(), False)
         os.set_blocking(self._waker.fileno(), False)
         self._make_lock()
+        # With the same lock: two could be taken in the wrong order by a signal handler.
+        self._writer = RecordWriter(ends.requests.fileno(), self.notify, self.lock)
         disown_in_children(self)
 
     def _make_lock(self) -> None:
@@ -224,7 +230,7 @@ class ServerLink:
                     if self._writer.has_backlog and not self.ended:
                         self._flush()
                     has_read = self._read()
-                    if self.logs:
+                    if self.logs and now() < deadline:
                         continue
                     result = attempt()
                     left = min(deadline - now(), LONGEST_WAIT)
@@ -346,7 +352,7 @@ class ServerLink:
                 )
             number = next(self._numbers)
         found: tuple[Any] | None = None
-        record: tuple[memoryview, ...] = ()
+        record: Record | None = None
         silence = f"did not answer {what}()"
         try:
             with self.lock:
@@ -379,18 +385,21 @@ class ServerLink:
             if not self.ended:
                 self._send(UNASKED, what, *details)
 
-    def _send(self, *request: Any) -> tuple[memoryview, ...]:
-        try:
-            return _undisturbed(lambda: self._writer.write(request))
-        except BrokenPipeError:  # the process is ending, which `wait_for` notes
-            self._writer.discard()
-            return ()
+    def _send(self, *request: Any) -> Record | None:
+        return self._until_broken(lambda: self._writer.write(request))
 
     def _flush(self) -> None:
+        self._until_broken(self._writer.flush)
+
+    def _until_broken(self, write: Callable[[], T]) -> T | None:
         try:
-            _undisturbed(self._writer.flush)
-        except BrokenPipeError:
-            self._writer.discard()
+            return _undisturbed(write)
+        except BrokenPipeError:  # the process is ending, which `wait_for` notes
+            self._writer.close()
+        except ValueError:
+            if not self._writer.is_closed:
+                raise
+        return None
 
     # How it ends.
 
@@ -443,14 +452,14 @@ class ServerLink:
         It has a lock of its own: the thread that held the other may not exist here.
         """
         self._make_lock()
-        self._writer.disown()
+        self._writer.disown(self.lock)
         self.ended = True
         self._close_pipes()
 
     def _close_pipes(self) -> None:
         with FORKING:
             self.is_closed = True
-            self._writer.discard()
+            self._writer.close()
             self._wake.close()
             self._waker.close()
             self._ends.close()
@@ -521,8 +530,9 @@ def _undisturbed(do: Callable[[], T]) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return do()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
-    try:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:  # first, since to block may raise, for a signal that is there already
+        signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
         return do()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

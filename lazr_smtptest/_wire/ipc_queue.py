@@ -16,6 +16,7 @@ takes it, since a reset throws most of them away.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import struct
@@ -30,9 +31,8 @@ _HEADER = struct.Struct("!?Q")
 #: the copying, and a quarter of the largest pipe.
 _READ_SIZE = 262_144
 
-#: How many pieces one write takes at most: POSIX promises 16 (_XOPEN_IOV_MAX),
-#: Linux allows 1,024.
-_PIECES_PER_WRITE = 16
+#: Octets from which on a pickle is not copied to stand behind its header.
+_JOINED = 65_536
 
 
 def pickled(value: Any) -> bytes:
@@ -82,6 +82,24 @@ class RecordReader:
         return records
 
 
+class Piece:
+    """Octets that wait for room, and how far writing them has got."""
+
+    __slots__ = ("counts", "octets")
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        #: How many octets each write took.
+        self.counts: list[int] = []
+
+    def rest(self) -> memoryview:
+        return memoryview(self.octets)[sum(self.counts) :]
+
+
+#: A record that is to be written: its octets, in one piece or two.
+Record = tuple[Piece, ...]
+
+
 class RecordWriter:
     """The writing end: what the pipe has no room for waits here.
 
@@ -89,25 +107,36 @@ class RecordWriter:
     thread: garbage is collected at any allocation, a finalizer may log, and
     logging writes.  Records leave in the order of the calls.
 
+    An exception of a signal handler may come up between any two steps.  So how far
+    writing has got is noted by the very call that writes.
+
     :param fd: The pipe's descriptor; it is made non-blocking, and never closed.
     :param on_backlog: Called, on the writing thread, when something had to be
         kept back: call `flush` when the pipe has room again.
+    :param lock: A reentrant lock to hold while writing, if there is one already.
     """
 
-    def __init__(self, fd: int, on_backlog: Callable[[], object]) -> None:
+    def __init__(
+        self, fd: int, on_backlog: Callable[[], object], lock: threading.RLock | None = None
+    ) -> None:
         os.set_blocking(fd, False)
-        self._fd = fd
+        # For `write`, which fails once this is closed, whoever has the number by then.
+        self._file = io.FileIO(fd, "w", closefd=False)
         self._on_backlog = on_backlog
-        self._lock = threading.RLock()  # reentrant: see above
+        self._lock = lock or threading.RLock()
         self._is_writing = False
-        self._backlog: deque[memoryview] = deque()
+        self._backlog: deque[Piece] = deque()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._file.closed
 
     @property
     def has_backlog(self) -> bool:
         return bool(self._backlog)
 
-    def write(self, value: Any) -> tuple[memoryview, ...]:
-        """Write one value, or as much as there is room for; return it for `withdraw`.
+    def write(self, value: Any) -> Record:
+        """Write one value, or as much as there is room for; return what `withdraw` takes.
 
         What pickle raises is raised before anything is written.
         """
@@ -117,64 +146,60 @@ class RecordWriter:
         """Write what is pickled already, and what the reader is to leave so."""
         self._write(True, octets)
 
-    def _write(self, is_sealed: bool, body: bytes) -> tuple[memoryview, ...]:
-        # In two pieces, so that a large pickle is not copied again.
-        pieces = (memoryview(_HEADER.pack(is_sealed, len(body))), memoryview(body))
+    def _write(self, is_sealed: bool, body: bytes) -> Record:
+        header = _HEADER.pack(is_sealed, len(body))
+        # In two pieces, if it is large, so that it is not copied again.
+        octets = (header + body,) if len(body) < _JOINED else (header, body)
+        record = tuple(map(Piece, octets))
         with self._lock:
             is_first = not self._backlog
-            self._backlog.extend(pieces)
+            self._backlog.extend(record)
             if is_first and not self._write_backlog():
                 self._on_backlog()
-        return pieces
+        return record
 
     def flush(self) -> bool:
         """Write what was kept back; return whether there was room for all of it."""
         with self._lock:
             return self._write_backlog()
 
-    def withdraw(self, record: tuple[memoryview, ...]) -> bool:
+    def withdraw(self, record: Record) -> bool:
         """Take back a record, if nothing of it has been written; return whether that was so."""
         with self._lock:
-            # A piece of which some is written has been replaced by its rest.
-            waiting = list(self._backlog)
-            if not any(piece is record[0] for piece in waiting):
+            if self._is_writing or record[0].counts or record[0] not in self._backlog:
                 return False
-            self._backlog.clear()
-            self._backlog.extend(p for p in waiting if not any(p is own for own in record))
+            self._backlog = deque(piece for piece in self._backlog if piece not in record)
             return True
 
-    def discard(self) -> None:
-        """Drop what was kept back: nobody is left to read it."""
-        self._backlog.clear()
+    def close(self) -> None:
+        """Write no more: nobody is left to read it."""
+        self._file.close()
+        self._backlog = deque()
 
-    def disown(self) -> None:
-        """Be of no use in a forked child, where nobody would release the lock."""
-        self._lock = threading.RLock()
-        self._backlog.clear()
+    def disown(self, lock: threading.RLock) -> None:
+        """Be of no use in a forked child, where nobody would release the other lock."""
+        self._lock = lock
+        self.close()
 
     def _write_backlog(self) -> bool:
         if self._is_writing:  # further up this very stack, which goes on with it
             return True
-        self._is_writing = True
         try:
+            self._is_writing = True
             return self._write_on()
         finally:
             self._is_writing = False
 
     def _write_on(self) -> bool:
-        backlog = self._backlog
+        backlog = self._backlog  # of this very call: `close` may interrupt it
         while backlog:
-            # By index: a write that interrupts this one lengthens the deque, and
-            # an iterator over it would raise RuntimeError.
-            pieces = [backlog[n] for n in range(min(len(backlog), _PIECES_PER_WRITE))]
-            try:
-                count = os.writev(self._fd, pieces)
-            except BlockingIOError:
-                return False
-            while count:
-                head = backlog[0]
-                if count < len(head):
-                    backlog[0] = head[count:]
-                    break
-                count -= len(backlog.popleft())
+            piece = backlog[0]
+            counts = piece.counts
+            while rest := piece.rest():
+                before = len(counts)
+                # One step: whatever comes up before it or behind it, the count is right.
+                counts.extend(filter(None, map(self._file.write, (rest,))))
+                if len(counts) == before:  # no room
+                    return False
+            backlog.popleft()
         return True
