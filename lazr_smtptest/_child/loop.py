@@ -157,7 +157,7 @@ class ServerLoop:
             self._loop.remove_reader(self._ends.requests)
             return
         # Who asked may have given up before this was read.
-        cancelled = {details[0] for _, what, *details in requests if what == "cancel"}
+        cancelled = [details[0] for _, what, *details in requests if what == "cancel"]
         for number, what, *details in requests:
             if what == "stop":
                 self._stop(0)
@@ -190,18 +190,18 @@ class ServerLoop:
         if not asyncio.iscoroutine(answer):
             self.outbox.send("reply", number, answer)
             return
-        self._tasks[number] = task = self._loop.create_task(self._answer_later(number, answer))
-        task.add_done_callback(lambda _: self._tasks.pop(number))
+        self._tasks[number] = self._loop.create_task(self._answer_later(number, answer))
 
     async def _answer_later(self, number: int, answer: Coroutine[Any, Any, Any]) -> None:
         self.outbox.send("reply", number, await answer)
+        del self._tasks[number]
 
     def _cancel(self, number: int) -> None:
         """Undo a request that somebody gave up on."""
         work = self._resets.get(number)
         # A reset that has begun is finished: half of one would be worse than all of it.
         if number in self._tasks and (work is None or work.cancel()):
-            self._tasks[number].cancel()
+            self._tasks.pop(number).cancel()
         self._faults.withdraw(number)
 
     async def _export_sessions(self) -> list[Session]:

@@ -393,7 +393,7 @@ class ServerLink:
 
     def _until_broken(self, write: Callable[[], T]) -> T | None:
         try:
-            return _undisturbed(write)
+            return write()
         except BrokenPipeError:  # the process is ending, which `wait_for` notes
             self._writer.close()
         except ValueError:
@@ -474,7 +474,8 @@ class ServerLink:
 
     def check(self) -> None:
         """Raise what plugged-in code has raised, and drop what else it has."""
-        self.await_transit(lambda: None if self.is_incomplete() else True)
+        if self.logs or self.is_incomplete():
+            self.await_transit(lambda: None if self.is_incomplete() else True)
         with self.lock:
             try:
                 self.raise_failure()
@@ -524,9 +525,9 @@ class ServerLink:
 def _undisturbed(do: Callable[[], T]) -> T:
     """Do what an exception from a signal handler would leave half done.
 
-    What has left a pipe and is not yet in its place would be lost; what was written and
-    is still on the backlog would be written again.  Only the main thread runs handlers.
-    (It runs them, too, for a signal that a thread received which does not block it.)
+    What has left a pipe and is not yet in its place would be lost.  Only the main thread
+    runs handlers.  (It runs them, too, for a signal that a thread received which does not
+    block it.)
     """
     if threading.current_thread() is not threading.main_thread():
         return do()

@@ -88,12 +88,9 @@ class Piece:
     __slots__ = ("counts", "octets")
 
     def __init__(self, octets: bytes) -> None:
-        self.octets = octets
+        self.octets = memoryview(octets)
         #: How many octets each write took.
         self.counts: list[int] = []
-
-    def rest(self) -> memoryview:
-        return memoryview(self.octets)[sum(self.counts) :]
 
 
 #: A record that is to be written: its octets, in one piece or two.
@@ -148,9 +145,10 @@ class RecordWriter:
 
     def _write(self, is_sealed: bool, body: bytes) -> Record:
         header = _HEADER.pack(is_sealed, len(body))
-        # In two pieces, if it is large, so that it is not copied again.
-        octets = (header + body,) if len(body) < _JOINED else (header, body)
-        record = tuple(map(Piece, octets))
+        if len(body) < _JOINED:
+            record: Record = (Piece(header + body),)
+        else:  # in two, so that it is not copied again
+            record = (Piece(header), Piece(body))
         with self._lock:
             is_first = not self._backlog
             self._backlog.extend(record)
@@ -184,22 +182,22 @@ class RecordWriter:
     def _write_backlog(self) -> bool:
         if self._is_writing:  # further up this very stack, which goes on with it
             return True
+        backlog = self._backlog  # of this very call: `close` may interrupt it
+        has_room = True
         try:
             self._is_writing = True
-            return self._write_on()
+            while backlog:
+                piece = backlog[0]
+                counts = piece.counts
+                if rest := piece.octets[sum(counts) :]:
+                    before = len(counts)
+                    # One step: whatever comes up before it or behind it, the count is right.
+                    counts.extend(filter(None, map(self._file.write, (rest,))))
+                    if len(counts) == before:
+                        has_room = False
+                        break
+                if sum(counts) == len(piece.octets):
+                    backlog.popleft()
         finally:
             self._is_writing = False
-
-    def _write_on(self) -> bool:
-        backlog = self._backlog  # of this very call: `close` may interrupt it
-        while backlog:
-            piece = backlog[0]
-            counts = piece.counts
-            while rest := piece.rest():
-                before = len(counts)
-                # One step: whatever comes up before it or behind it, the count is right.
-                counts.extend(filter(None, map(self._file.write, (rest,))))
-                if len(counts) == before:  # no room
-                    return False
-            backlog.popleft()
-        return True
+        return has_room
