@@ -87,7 +87,7 @@ _ELSEWHERE = re.compile(
 _JUDGED = frozenset(
     "FirstHeaderLineIsContinuation MissingHeaderBodySeparator MisplacedEnvelopeHeader"
     " NoBoundaryInMultipart StartBoundaryNotFound CloseBoundaryNotFound UndecodableBytes"
-    " MultipartInvariantViolation InvalidMultipartContentTransferEncoding"
+    " MultipartInvariantViolation InvalidMultipartContentTransferEncoding InvalidHeader"
     " InvalidBase64Padding InvalidBase64Characters InvalidBase64Length".split()
 )
 
@@ -152,8 +152,8 @@ def _values(pairs: list[tuple[str, str]]) -> dict[str, str]:
         pieces: list[Any] = [("", ""), *pairs]
         if any("*" in name for name, _ in pairs):
             pieces = email.utils.decode_params(pieces)
-        collapse = email.utils.collapse_rfc2231_value
-        return {name.lower(): collapse(value) for name, value in pieces[:0:-1]}
+        text = email.utils.collapse_rfc2231_value
+        return {name.lower(): email.utils.unquote(text(value)) for name, value in pieces[:0:-1]}
     return {}
 
 
@@ -235,8 +235,8 @@ class _Field(NamedTuple):
     def wrong_date(self) -> str:
         with suppress(Exception):
             # Obsolete forms (RFC 5322, 4.3) are read by this, and leap seconds (3.3) are not.
-            text = _without_comments(self.text)[:999].replace(":60", ":59")
-            email.utils.parsedate_to_datetime(text)
+            text = " ".join(_without_comments(self.text)[:999].split())
+            email.utils.parsedate_to_datetime(text.replace(" ,", ",").replace(":60", ":59"))
             return ""
         return f"{quoted(self.text)} is no date; write it as RFC 5322 does."
 
