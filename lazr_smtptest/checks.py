@@ -361,7 +361,7 @@ class _Part:
 
     def _read_header(self, at: int) -> int:
         raw = self.mail.raw
-        while not (self.mail.is_delimiter(at) or _BLANK.match(raw, at)):
+        while not (_BLANK.match(raw, at) or (raw[at] in b"-" and self.mail.is_delimiter(at))):
             found = _FIELD.match(raw, at)
             if found:
                 field = _Field(self, found[1].decode("ascii"), found[3], at, found.end())
@@ -373,7 +373,7 @@ class _Part:
             if not found:  # the body begins without a blank line
                 return at
             at = found.end()
-        blank = None if self.mail.is_delimiter(at) else _BLANK.match(raw, at)
+        blank = _BLANK.match(raw, at)
         return blank.end() if blank else at
 
     def text(self, name: str) -> str:
@@ -512,7 +512,7 @@ class _Mail:
         self.content_ids = {_cid(part.text("content-id")) for part in self.parts}
 
     def is_delimiter(self, at: int) -> bool:
-        line = _DASHES.match(self.raw, at) if self._open else None
+        line = _DASHES.match(self.raw, at)
         text = line[1].rstrip() if line else b""
         return bool(self._depths.get(text) or self._depths.get(text.removesuffix(b"--")))
 
@@ -543,7 +543,7 @@ class _Mail:
             self._depths[self._open.pop().boundary].pop()
 
     def _line(self, at: int) -> str:
-        return f"line {self.raw.count(10, 0, at) + 1}"
+        return f"line {self.raw.count(10, 0, at) + 1}"  # LF is 10
 
     def wrong_octets(self) -> Iterator[Problem]:
         for code, pattern, text in _OCTETS if self.is_7bit else _OCTETS[:-1]:
