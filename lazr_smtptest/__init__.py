@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
+    from lazr_smtptest.checks import Problem
     from lazr_smtptest.controller import Controller, QueueController
     from lazr_smtptest.errors import (
         AlreadyRunning,
@@ -56,6 +57,7 @@ __all__ = [
     "MessageQueue",
     "NearMiss",
     "NotRunning",
+    "Problem",
     "QueueController",
     "QueueServer",
     "SMTPTestError",
@@ -72,6 +74,7 @@ __all__ = [
 #: Where the names live.  Each is imported when it is first used: pytest loads
 #: this package's plugin whether or not any test sends mail.
 _MODULES = {
+    "checks": "Problem",
     "controller": "Controller QueueController",
     "errors": "AlreadyRunning GateTimeout HandlerError MessageNotReceived NearMiss NotRunning "
     "SMTPTestError ServerDied ServerStuck StartError StartTimeout UnexpectedMessage",

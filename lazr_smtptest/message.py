@@ -18,9 +18,12 @@ from email.message import EmailMessage
 from email.message import Message as AnyMessage
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazr_smtptest._util import addresses, quoted
+
+if TYPE_CHECKING:
+    from lazr_smtptest.checks import Problem
 
 __all__ = ["Attachment", "Envelope", "Message", "ParserFailed", "Received", "parse"]
 
@@ -233,6 +236,17 @@ class Message(EmailMessage):
             for part in _leaves(self)
             if not _is_text(part)
         ]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with the message, by name; :doc:`checks` lists what is looked for.
+
+        It is found anew at each call, in the octets that the client sent.
+        """
+        from lazr_smtptest.checks import message_problems  # not needed to receive mail
+
+        envelope = self.envelope
+        return message_problems(self, self.raw, body=envelope.body, smtp_utf8=envelope.smtp_utf8)
 
     def links(self) -> list[str]:
         """Return the links in the HTML, and the web addresses in the plain text.
