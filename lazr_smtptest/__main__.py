@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="lazr-smtptest",
         description="Run an SMTP server that accepts every message and prints it.",
         epilog="It ends on Ctrl-C, SIGTERM and SIGHUP.  The exit status is 0; or 1 if the server "
-        "failed, the time ran out, or fewer than N messages came; or 2 for wrong arguments.",
+        "failed, the time ran out, fewer than N messages came, or --check found an error; or 2 "
+        "for wrong arguments.",
     )
     add = parser.add_argument
     add("--host", default="localhost", help="where to listen (%(default)s)")
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--count", type=_positive(int), metavar="N", help="end after N messages")
     add("--timeout", type=_positive(float), metavar="SECONDS",
         help="if that has not come to its end after SECONDS, report and fail")  # fmt: skip
+    add("--check", action="store_true", help="fail if a message or a session has an error")
     add("--maildir", type=_path, metavar="DIR", help="keep the messages in a Maildir")
     add("--mbox", type=_path, metavar="FILE", help="keep the messages in an mbox file")
     shown = parser.add_mutually_exclusive_group()
@@ -101,8 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     seconds at most, and to hand on what is there, 10 seconds a message at most.
 
     :param arguments: The arguments; those of the process if None.
-    :return: The exit status: 0, or 1 if the server failed, the time was up or
-        fewer messages came.
+    :return: The exit status: 0, or 1 if the server failed, the time was up,
+        fewer messages came, or a check found an error.
     :raises SystemExit: With status 2, the arguments are wrong.
     """
     parser = _parser()
@@ -145,11 +147,24 @@ def _run(sink: MailSink, options: argparse.Namespace) -> int:
         if options.mbox:
             sink.uses.append(kept.enter_context(mbox(options.mbox)))
         if not options.quiet and sys.stdout is not None:
-            sink.uses.append((JSONPrinter if options.json else Printer)(sys.stdout))
-        if sink.run(options.fault, lambda controller: _announce(controller, options)):
-            return 0
-    _print("lazr-smtptest: " + "\n".join(sink.report()), sys.stderr)
-    return 1
+            _print_to(sink, sys.stdout, as_json=options.json)
+        if options.check:
+            sink.check()
+        all_came = sink.run(options.fault, lambda controller: _announce(controller, options))
+    if not all_came:
+        _print("lazr-smtptest: " + "\n".join(sink.report()), sys.stderr)
+    for error in sink.errors:
+        _print(f"lazr-smtptest: {error}", sys.stderr)
+    return 0 if all_came and not sink.errors else 1
+
+
+def _print_to(sink: MailSink, stream: TextIO, *, as_json: bool) -> None:
+    if as_json:
+        sink.uses.append(JSONPrinter(stream))
+        return
+    printer = Printer(stream)
+    sink.uses.append(printer)
+    sink.session_uses.append(printer.session)
 
 
 def _announce(controller: QueueController, options: argparse.Namespace) -> None:

@@ -24,10 +24,10 @@ from queue import Empty
 from types import FrameType
 from typing import Any, TextIO
 
-from lazr_smtptest._parent.describe import session_lines
+from lazr_smtptest._parent.describe import problem_line, session_lines
 from lazr_smtptest._util import now
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import ServerDied, StartError
+from lazr_smtptest.errors import NotRunning, ServerDied, StartError
 from lazr_smtptest.message import Envelope, Message
 from lazr_smtptest.sessions import Session
 
@@ -59,6 +59,10 @@ class MailSink:
     ) -> None:
         #: What is done with each message, in this order; called with its number, too.
         self.uses: list[Callable[[int, Message], None]] = []
+        #: What is done with each session, in the end.
+        self.session_uses: list[Callable[[int, Session], None]] = []
+        #: What is wrong, by `check`, in the order in which it came.
+        self.errors: list[str] = []
         self._controller = controller
         self._count = count
         self._timeout = timeout
@@ -92,6 +96,20 @@ class MailSink:
             self._receive()
         return not self._time_is_up if self._count is None else self._is_enough()
 
+    def check(self) -> None:
+        """Look for errors in all messages and sessions."""
+        self.uses.append(lambda number, message: self._add_errors(f"message {number}", message))
+        self.session_uses.append(
+            lambda number, session: self._add_errors(f"session {number}", session)
+        )
+
+    def _add_errors(self, what: str, thing: Message | Session) -> None:
+        self.errors += [
+            f"{what}: {problem_line(problem)}"
+            for problem in thing.problems
+            if problem.level == "error"
+        ]
+
     def report(self) -> list[str]:
         """Return lines on what came when not all did, and what clients did instead."""
         wanted = "" if self._count is None else f" of {self._count}"
@@ -110,19 +128,18 @@ class MailSink:
         return self._count is not None and self._number >= self._count
 
     def _is_over(self) -> bool:
-        """Return whether it is to end; if the time is up, ask what clients did."""
+        """Return whether it is to end."""
         if self._told_to_end or self._is_enough():
             return True
-        if now() < self._deadline:
-            return False
-        self._time_is_up = True
-        self._sessions = self._controller.sessions()
-        return True
+        self._time_is_up = now() >= self._deadline
+        return self._time_is_up
 
     def _receive(self) -> None:
         while True:
             was_running = self._controller.is_running
             if was_running and self._is_over():
+                if not self._told_to_end:
+                    self._look_at_sessions()
                 self._controller.stop()
             left = max(self._deadline - now(), 0.0)
             try:
@@ -135,12 +152,25 @@ class MailSink:
                     return
                 raise
 
+    def _look_at_sessions(self) -> None:
+        with contextlib.suppress(NotRunning):  # a signal has come meanwhile
+            self._sessions = self._controller.sessions()
+        with self._time_limit():
+            for number, session in enumerate(self._sessions, 1):
+                for use in self.session_uses:
+                    use(number, session)
+
     def _hand_on(self, message: Message) -> None:
         self._number += 1
-        self._limit_time()
-        try:
+        with self._time_limit():
             for use in self.uses:
                 use(self._number, message)
+
+    @contextlib.contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        self._limit_time()
+        try:
+            yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -238,7 +268,17 @@ class Printer:
             self._print_line(
                 f"attached: {found.name or 'without a name'} ({found.type}, {size})", "dim"
             )
+        for problem in message.problems:
+            self._print_line(f"{problem.level}: {problem_line(problem)}", "yellow")
         self._print("")
+        self._stream.flush()
+
+    def session(self, number: int, session: Session) -> None:
+        """Print a line for each problem of a session."""
+        for problem in session.problems:
+            self._print_line(
+                f"session {number}: {problem.level}: {problem_line(problem)}", "yellow"
+            )
         self._stream.flush()
 
     def _title(self, text: str) -> str:
@@ -314,6 +354,7 @@ def _facts(message: Message) -> dict[str, Any]:
             {"name": found.name, "type": found.type, "size": len(found.data)}
             for found in message.attachments
         ],
+        "problems": [problem._asdict() for problem in message.problems],
         "raw": base64.b64encode(message.raw).decode("ascii"),
     }
 

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
-from lazr_smtptest._parent.describe import describe, session_lines
+from lazr_smtptest._parent.describe import describe, problem_line, session_lines
+from lazr_smtptest.checks import CODES
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import ServerDied, ServerStuck, SMTPTestError
-from lazr_smtptest.message import PickledItem, headline
+from lazr_smtptest.message import Message, PickledItem, headline
 from lazr_smtptest.server import Server
-from lazr_smtptest.sessions import Session
+from lazr_smtptest.sessions import SESSION_CODES, Session
 
-#: Messages that a controller keeps after they were taken, for the report on a
-#: failed test.
+#: Messages that a controller keeps after they were taken: for the report on a failed
+#: test, and where all of a test's mail is checked.
 _KEPT = 20
+_CHECKED = 10_000
 
 #: Messages that a report describes, of each kind.
 _SHOWN = 20
@@ -43,7 +45,8 @@ class WorkerServers:
     used by one test after the other.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, check: str = "report") -> None:
+        self._kept = _CHECKED if check == "error" else _KEPT
         self._name = name  # what pytest-xdist calls this process; empty without it
         #: One for all options that were ever asked for; at most one of them runs.
         self._controllers: list[tuple[dict[str, Any], QueueController]] = []
@@ -105,7 +108,7 @@ class WorkerServers:
             running._give_up()
         # It may also be that a test has stopped it, or killed it.
         controller = self.serve(options)
-        controller.queue._keep_taken(_KEPT)
+        controller.queue._keep_taken(self._kept)
         if not controller.queue.empty():  # of one that died
             controller.reset()
         return controller
@@ -122,7 +125,7 @@ class WorkerServers:
         _check(options)
         wanted = {**options, "port": options.get("port", 0) if instead else 0, **own}
         controller = _make(wanted)
-        controller.queue._keep_taken(_KEPT)
+        controller.queue._keep_taken(self._kept)
         lasting = self._controller
         if lasting is not None and instead and wanted["port"] == lasting.server.port != 0:
             makes_room = lasting.is_running
@@ -200,10 +203,52 @@ def _unread(controller: QueueController) -> list[str]:
     return [*lines, f"- and {more} more"] if more > 0 else lines
 
 
+# What is wrong with the mail of a test.
+
+
+def check_problems(
+    used: Iterable[QueueController],
+    allowed: Iterable[str],
+    iter_markers: Callable[[str], Iterable[pytest.Mark]],
+) -> None:
+    """Fail a test whose mail or sessions have errors, but for codes that are allowed."""
+    allow = {*allowed, *(code for mark in iter_markers("smtptest_allow") for code in mark.args)}
+    known = {*CODES, *SESSION_CODES}
+    unknown = sorted(code for code in allow if code not in known and code[:7] != "parser-")
+    if unknown:
+        pytest.fail(
+            f"smtptest_allow has no code {', '.join(map(repr, unknown))}; "
+            f"it has {', '.join(sorted(known))}",
+            pytrace=False,
+        )
+    errors = [line for controller in used for line in _errors(controller, allow)]
+    if errors:
+        first = min(line.split()[1].rstrip(":") for line in errors)
+        pytest.fail(
+            "the mail of this test has errors.  Correct the program; or allow them, as by "
+            f'@pytest.mark.smtptest_allow("{first}"), or by smtptest_allow in the ini file:\n'
+            + "\n".join(errors),
+            pytrace=False,
+        )
+
+
+def _errors(controller: QueueController, allow: Collection[str]) -> Iterator[str]:
+    messages = [item.peek() for item in [*controller.queue._taken, *_left(controller)[0]]]
+    sessions = controller.sessions() if controller.is_running else []
+    found = [(headline(m), m.problems) for m in messages if isinstance(m, Message)]
+    found += [(f"a session of {session.helo}", session.problems) for session in sessions]
+    for what, problems in found:
+        for problem in problems:
+            if problem.level == "error" and problem.code not in allow:
+                yield f"- {problem_line(problem)}\n    in {what}"
+
+
 # The report on a failed test.
 
 
-def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -> None:
+def explain(
+    report: pytest.TestReport, controllers: Iterable[QueueController], with_problems: bool = True
+) -> None:
     """Add what there is to know of the mail to the report on a failed test.
 
     Blocks up to 7 seconds for each controller whose server process is stuck.
@@ -211,7 +256,7 @@ def explain(report: pytest.TestReport, controllers: Iterable[QueueController]) -
     sections = []
     for controller in controllers:
         problem, sessions = controller._diagnose(_PROBE_TIMEOUT)
-        sections.append(_section(controller, problem, sessions))
+        sections.append(_section(controller, problem, sessions, with_problems))
         if problem is not None:
             _put_first(report, problem)
     report.sections.append(("SMTP messages", "\n\n".join(sections)))
@@ -234,17 +279,21 @@ def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:
 
 
 def _section(
-    controller: QueueController, problem: SMTPTestError | None, sessions: list[Session]
+    controller: QueueController,
+    problem: SMTPTestError | None,
+    sessions: list[Session],
+    with_problems: bool,
 ) -> str:
     inbox = controller.queue
     left, failure = _left(controller)
     lines = [f"{controller!r}"]
     lines += [f"{type(error).__name__}: {error}" for error in (problem, failure) if error]
-    lines += _listed("read by the test", list(inbox._taken), inbox._taken_count)
-    lines += _listed(_UNREAD, left[:_SHOWN], len(left))
+    taken = list(inbox._taken)[-_SHOWN:]
+    lines += _listed("read by the test", taken, inbox._taken_count, with_problems)
+    lines += _listed(_UNREAD, left[:_SHOWN], len(left), with_problems)
     if not inbox._taken and not left:
         lines.append("No message has arrived.")
-    lines += _last(sessions)
+    lines += _last(sessions, with_problems)
     return "\n".join(lines)
 
 
@@ -260,19 +309,23 @@ def _left(controller: QueueController) -> tuple[list[PickledItem], SMTPTestError
             return list(link.messages), error
 
 
-def _last(sessions: list[Session]) -> list[str]:
+def _last(sessions: list[Session], with_problems: bool) -> list[str]:
     if not sessions:
         return ["No client has connected."]
     lines = [f"{len(sessions)} sessions, of which the last:" if sessions[1:] else "1 session:"]
     for session in sessions[-_SESSIONS:]:
         lines += session_lines(session)
+        if with_problems:
+            lines += [f"  problem: {problem_line(problem)}" for problem in session.problems]
     return lines
 
 
-def _listed(what: str, shown: Collection[PickledItem], count: int) -> list[str]:
+def _listed(
+    what: str, shown: Collection[PickledItem], count: int, with_problems: bool
+) -> list[str]:
     if not count:
         return []
-    lines = [f"- {describe(item.peek())}" for item in shown]
+    lines = [f"- {describe(item.peek(), with_problems)}" for item in shown]
     more = [f"- and {count - len(lines)} more"] if len(lines) < count else []
     # Of those that were read, the last are kept.
     return [f"{count} {what}:", *(lines + more if what == _UNREAD else more + lines)]

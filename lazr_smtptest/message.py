@@ -11,6 +11,7 @@ import email.policy
 import os
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from email.errors import MessageDefect
@@ -33,7 +34,8 @@ _OURS = frozenset(name.lower() for name in (_X_PEER, _X_MAILFROM, _X_RCPTTO))
 
 #: Changes nothing about a message but its line ends, which it has lost.
 _AS_SENT = email.policy.default.clone(refold_source="none", utf8=True, linesep="\r\n")
-_LINE_BREAKS = re.compile(r"[\r\n]+")
+#: All that `str.splitlines`, and so the parser of headers, takes for the end of a line.
+_LINE_BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
 #: A URL in running text, and what may follow it there without being part of it.
 _URL = re.compile(r"(?<![^\W_])https?://[^\s<>\"]{1,4000}", re.IGNORECASE)
@@ -118,7 +120,7 @@ class Envelope(NamedTuple):
         That is a type of address, a semicolon, and the address, decoded.
         """
         found = (_value(parameters, "ORCPT") for parameters in self._by_recipient())
-        return tuple(None if value is None else _from_xtext(value) for value in found)
+        return tuple(None if value is None else _from_orcpt(value) for value in found)
 
     def _by_recipient(self) -> tuple[tuple[str, ...], ...]:
         return self.rcpt_parameters or ((),) * len(self.rcpt_tos)
@@ -133,8 +135,21 @@ def _value(parameters: Iterable[str], name: str) -> str | None:
 
 
 def _from_xtext(text: str) -> str:
-    """Decode xtext (RFC 3461, 4)."""
-    return re.sub(r"\+([0-9A-F]{2})", lambda found: chr(int(found[1], 16)), text)
+    """Decode xtext (RFC 3461, 4), but for what stands for no printable character."""
+    return re.sub(r"\+([0-9A-F]{2})", _character, text)
+
+
+def _from_orcpt(text: str) -> str:
+    if not text.lower().startswith("utf-8;"):
+        return _from_xtext(text)
+    # RFC 6533, 3: beside xtext, the numbers of characters.
+    return re.sub(r"\\x\{([0-9A-F]{2,6})\}", _character, _from_xtext(text))
+
+
+def _character(found: re.Match[str]) -> str:
+    number = int(found[1], 16)
+    character = chr(number) if number <= sys.maxunicode else ""
+    return character if character.isprintable() and character else found[0]
 
 
 class Received(NamedTuple):

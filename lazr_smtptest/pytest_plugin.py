@@ -34,16 +34,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0,
     )
     parser.addini("smtptest_strict", "fail a test that leaves mail unread", "bool", False)
+    parser.addini(
+        "smtptest_check",
+        "what to do about problems of mail and sessions: report them where a test failed, fail "
+        "a test for errors (error), or nothing (off)",
+        default="report",
+    )
+    parser.addini("smtptest_allow", "codes of problems that fail no test", "args", [])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # What is wrong with these is said at once.
     _base_port(config)
     _is_strict(config)
+    check = config.getini("smtptest_check")
+    if check not in ("off", "report", "error"):
+        raise pytest.UsageError(f"smtptest_check must be off, report or error, not {check}")
     config.addinivalue_line(
         "markers",
         "smtptest(**options): run the test's SMTP server with these options, "
         "which are those of lazr_smtptest.QueueController.",
+    )
+    config.addinivalue_line(
+        "markers",
+        "smtptest_allow(*codes): let no problem with one of these codes fail the test; "
+        "see smtptest_check.",
     )
 
 
@@ -104,7 +119,7 @@ def smtptest_options(pytestconfig: pytest.Config) -> dict[str, Any]:
 def _smtptest_worker(pytestconfig: pytest.Config) -> Generator[WorkerServers]:
     from lazr_smtptest._fixtures import WorkerServers
 
-    worker = WorkerServers(_worker(pytestconfig))
+    worker = WorkerServers(_worker(pytestconfig), pytestconfig.getini("smtptest_check"))
     yield worker
     worker.stop()
 
@@ -171,6 +186,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         from lazr_smtptest._fixtures import check_all_read
 
         check_all_read(used)
+    if used and item.config.getini("smtptest_check") == "error":
+        from lazr_smtptest._fixtures import check_problems
+
+        check_problems(used, item.config.getini("smtptest_allow"), item.iter_markers)
     return result
 
 
@@ -182,7 +201,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
         from lazr_smtptest._fixtures import explain
 
         try:
-            explain(report, used)
+            explain(report, used, item.config.getini("smtptest_check") != "off")
         except (Exception, pytest.fail.Exception) as error:  # such as a time limit
             report.sections.append(("SMTP messages", f"These cannot be shown: {error!r}"))
     if report.when == "teardown":

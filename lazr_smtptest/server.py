@@ -92,7 +92,7 @@ class Server:
         auth_require_tls: bool = False,
         hide: Iterable[str] = (),
         hostname: str = "localhost",
-        ident: str = f"Python SMTP proxy version {__version__}",
+        ident: str = f"ESMTP Python SMTP proxy version {__version__}",
         data_size_limit: int | None = _DATA_SIZE_LIMIT,
         line_length_limit: int = _LINE_LENGTH_LIMIT,
         recipient_limit: int = _RECIPIENT_LIMIT,

@@ -1,11 +1,53 @@
-"""What a client said and was told, for a test to read.  Both processes."""
+"""What a client said and got for an answer, and what is wrong with that.  Both processes."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["Line", "Session"]
+from lazr_smtptest._util import quoted
+
+if TYPE_CHECKING:
+    from lazr_smtptest.checks import Problem
+
+__all__ = ["SESSION_CODES", "Line", "Session"]
+
+#: Each code of a problem of a session: its level, what it means, and where that is written.
+#: Beside these, a session has those of its messages that their octets alone show.
+SESSION_CODES: dict[str, tuple[str, str, str]] = {
+    "path-without-brackets": ("error", "a path without its angle brackets", "RFC 5321 4.1.2"),
+    "path-odd": ("advice", "a path that servers take, and that is none", "RFC 5321 4.1.2"),
+    "encoded-word-in-path": ("error", "an encoded word as an address", "RFC 2047 5"),
+    "control-character-in-path": ("error", "a control character in a path", "RFC 5321 4.1.2"),
+    "early-talk": ("error", "a command or content before the reply", "RFC 5321 4.3.1, RFC 2920"),
+    "starttls-not-used": ("advice", "mail in the clear, though TLS was offered", "RFC 8314 3"),
+    "password-in-clear": (
+        "error",
+        "a password in the clear, where TLS was offered",
+        "RFC 4954 14",
+    ),
+    "no-quit": ("advice", "a connection closed without QUIT", "RFC 5321 4.1.1.10"),
+    "size-exceeded-by-declared": ("advice", "more content than SIZE= said", "RFC 1870 6"),
+}
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+#: MAIL or RCPT: the verb, the path in brackets or without, and what follows.
+_COMMAND = re.compile(
+    rf'(MAIL FROM|RCPT TO):[ \t]*(?:<((?:{_QUOTED}|[^">])*)>?|((?:{_QUOTED}|[^"\s])*))(.*)',
+    re.IGNORECASE | re.DOTALL,
+)
+_SIZE = re.compile(r"\sSIZE=(\d+)", re.IGNORECASE)
+_CONTENT = re.compile(r"(\d+) octets of content")
+#: Mechanisms that show the secret to whoever reads along.
+_CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b")
+
+#: A dot-string or a quoted string, an at sign and a domain (RFC 5321, 4.1.2; RFC 6531, 3.3).
+_MAILBOX = re.compile(
+    r'(?:[^\s"(),.:;<>@\[\\\]]+(?:\.[^\s"(),.:;<>@\[\\\]]+)*|"(?:[^"\\]|\\.)*")'
+    r"@(?:\[[^\[\]]+\]|[^\s_.]+(?:\.[^\s_.]+)*)"
+)
 
 
 class Line(NamedTuple):
@@ -40,6 +82,7 @@ class Session(NamedTuple):
         messages; the last 100 exchanges.
     :ivar ended: ``"QUIT"``, ``"dropped by the server"``, ``"dropped by the
         client"``, or ``"open"`` if it has not.
+    :ivar noticed: Codes for `problems` that the server has seen, and no dialogue shows.
     """
 
     peer: tuple[Any, ...]
@@ -52,3 +95,106 @@ class Session(NamedTuple):
     messages: tuple[int, ...]
     dialogue: tuple[Line, ...]
     ended: str
+    noticed: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is wrong with what the client said; each once, in order.
+
+        It is found out when this is asked for, and raises nothing.
+        """
+        from lazr_smtptest.checks import CODES, Problem
+
+        found = [
+            Problem(code, SESSION_CODES[code][0], text, where)
+            for code, text, where in (*_of_dialogue(self), *_of_the_whole(self))
+        ]
+        levels = {**CODES, **SESSION_CODES}
+        found += [
+            Problem(code, levels[code][0], _NOTICED[code], "")
+            for code in self.noticed
+            if code in _NOTICED
+        ]
+        return tuple(dict.fromkeys(found))
+
+
+#: What the server process notices.
+_NOTICED = {
+    "early-talk": "The client went on before the server's reply: wait for the greeting, for the "
+    "354 before content, and for each reply where PIPELINING is not offered",
+    "8bit-undeclared": "Content had 8-bit octets: declare them by BODY=8BITMIME, or encode them",
+    "bare-cr": "Content had a CR without an LF: end lines by CRLF",
+    "bare-lf": "Content had lines that end in LF alone: end lines by CRLF",
+    "nul": "Content had a NUL: encode binary data in base64",
+    "line-too-long": "Content had a line of over 998 octets: encode it, or fold it",
+}
+
+_Found = Iterator[tuple[str, str, str]]
+
+
+def _of_dialogue(session: Session) -> _Found:
+    reader = _Reader()
+    for line in session.dialogue:
+        for code, text in reader.read(line):
+            yield code, text, f"{line.at:.3f} s: {line.text[:60]}"
+
+
+class _Reader:
+    """Reads a dialogue, and knows what was offered and declared so far."""
+
+    def __init__(self) -> None:
+        self._is_offered = self._is_encrypted = False
+        self._declared = 0
+
+    def read(self, line: Line) -> Iterator[tuple[str, str]]:
+        if line.speaker == "S":
+            self._is_offered |= line.text[4:].strip().upper() == "STARTTLS"
+        elif line.speaker == "*":
+            yield from self._remark(line.text)
+        elif found := _COMMAND.match(line.text):
+            if found[1].upper() == "MAIL FROM":
+                yield from self._mail(found[4])
+            yield from _of_path(found[2], found[3])
+
+    def _remark(self, text: str) -> Iterator[tuple[str, str]]:
+        self._is_encrypted |= text.startswith("TLSv")
+        if _CLEAR.match(text) and self._is_offered and not self._is_encrypted:
+            yield "password-in-clear", "A password went in the clear: send STARTTLS before AUTH"
+        content = _CONTENT.match(text)
+        # RFC 1870, 5: it is an estimate.  Dots that transparency adds are counted here.
+        if content and self._declared and int(content[1]) > self._declared * 1.05 + 100:
+            yield (
+                "size-exceeded-by-declared",
+                f"MAIL declared {self._declared} octets, and {content[1]} came",
+            )
+
+    def _mail(self, parameters: str) -> Iterator[tuple[str, str]]:
+        size = _SIZE.search(parameters)
+        self._declared = int(size[1]) if size else 0
+        if self._is_offered and not self._is_encrypted:
+            yield "starttls-not-used", "TLS was offered: send STARTTLS before MAIL"
+
+
+def _of_path(bracketed: str | None, bare: str | None) -> Iterator[tuple[str, str]]:
+    path = bracketed if bare is None else bare
+    assert path is not None
+    if bracketed is None:
+        yield "path-without-brackets", f"{quoted(path)} needs angle brackets around it"
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", path):
+        yield "control-character-in-path", f"{quoted(path)} has a control character in it"
+    elif "=?" in path and "?=" in path:
+        text = f"{quoted(path)} is an encoded word, which nobody decodes in an address"
+        yield "encoded-word-in-path", f"{text}: use SMTPUTF8, or an ASCII address"
+    elif path and path.lower() != "postmaster" and not _is_mailbox(path):
+        yield "path-odd", f"{quoted(path)} is no address by the grammar: some servers refuse it"
+
+
+def _is_mailbox(path: str) -> bool:
+    path = re.sub(r"\A@[^:]+:", "", path)  # a source route
+    return bool(_MAILBOX.fullmatch(path)) and len(path.rpartition("@")[0].encode()) <= 64
+
+
+def _of_the_whole(session: Session) -> _Found:
+    if session.ended == "dropped by the client" and session.messages:
+        text = "The client closed the connection without QUIT: a reply may have been lost"
+        yield "no-quit", text, ""

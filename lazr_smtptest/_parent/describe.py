@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from lazr_smtptest._util import plain, quoted
+from lazr_smtptest.checks import Problem
 from lazr_smtptest.message import Message, headline
 from lazr_smtptest.sessions import Session
 
 #: Lines of a message's text, and attachments, that a report shows.
 _LINES = 5
 _ATTACHMENTS = 10
+_PROBLEMS = 10
 
 #: Lines of a session's dialogue that it shows, the last.
 _DIALOGUE = 20
 
 
-def describe(item: Any) -> str:
+def problem_line(problem: Problem) -> str:
+    where = f" ({plain(problem.where)})" if problem.where else ""
+    return f"{problem.code}: {plain(problem.text)}{where}"
+
+
+def describe(item: Any, with_problems: bool = False) -> str:
     """Return some lines about a message: its envelope, text and attachments."""
     lines = [headline(item)]
     if isinstance(item, Message):
@@ -26,6 +33,8 @@ def describe(item: Any) -> str:
             f"({plain(found.type)}, {len(found.data)} bytes)"
             for found in item.attachments[:_ATTACHMENTS]
         ]
+    if with_problems and isinstance(item, Message):
+        lines += [f"  problem: {problem_line(problem)}" for problem in item.problems[:_PROBLEMS]]
     return "\n".join(lines)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import email.utils
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from typing import Any, TypedDict
 
 from lazr_smtptest._parent.describe import describe
@@ -68,7 +70,9 @@ class Criteria:
         if name == "where":
             return Difference(name, f"{_name(self._where)} did not want it")
         wanted = self._fields[name]
-        return Difference(name, _explain(name, wanted, _texts(name, wanted, message)))
+        # Where no address is found, show where there should be some.
+        texts = _texts(name, wanted, message) or _fields(name, message)
+        return Difference(name, _explain(name, wanted, texts))
 
     def report(
         self, found: Sequence[tuple[Any, list[str]]], count: int, elapsed: float, place: str = ""
@@ -137,9 +141,41 @@ _TEXTS: dict[str, Callable[[Message], list[str]]] = {
 }
 
 
+#: What a list of addresses is made of (RFC 5322, 3.4), well-formed or not: a comment, a
+#: quoted string, a bracketed address, a literal, a mark, or other text.  What is not
+#: closed goes to the end, so that no octet is looked at again and again.
+_TOKEN = re.compile(
+    r"""(?P<comment>\((?:[^()\\]|\\.)*(?:\)|\Z|(?=\()))|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\Z))"""
+    r"""|<(?P<bracketed>[^<>]*)>|(?P<literal>\[[^\[\]]*\])|(?P<mark>[,;:])|(?P<text>[^(",;:<\[]+|.)""",
+    re.DOTALL,
+)
+
+
 def _to(message: Message) -> list[tuple[str, str]]:
-    found = email.utils.getaddresses(message.headers("To"))
-    return [(name, address) for name, address in found if address]
+    """Return the names and addresses in To, as any mail program would find them.
+
+    The standard library's parsers find none in a field with one mistake in it.  And
+    they are read before encoded words are decoded, which an address may not have.
+    """
+    fields = [str(value) for name, value in message.raw_items() if name.lower() == "to"]
+    text = re.sub(r"[\r\n]+", "", ",".join(fields))
+    return list(_mailboxes(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")))
+
+
+def _mailboxes(field: str) -> Iterator[tuple[str, str]]:
+    words, bracketed = "", None
+    for token in _TOKEN.finditer(f"{field},"):
+        if token["mark"] == ":":  # what was before it is a group's name
+            words, bracketed = "", None
+        elif token["mark"]:
+            address = words if bracketed is None else bracketed
+            if "@" in address:
+                yield words.strip() if bracketed else "", "".join(address.split())
+            words, bracketed = "", None
+        elif token["bracketed"] is not None:
+            bracketed = token["bracketed"]
+        elif not token["comment"]:
+            words += token[0]
 
 
 def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:
@@ -148,8 +184,19 @@ def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:
     texts = _TEXTS[field](message)
     if field == "to" and isinstance(wanted, re.Pattern):
         # A pattern may be after the name; what is compared is the address.
-        texts += [f"{name} <{address}>" for name, address in _to(message) if name]
+        texts += [f"{_decoded(name)} <{address}>" for name, address in _to(message) if name]
     return texts
+
+
+def _decoded(name: str) -> str:
+    try:
+        return str(make_header(decode_header(name.replace('"', ""))))
+    except (LookupError, ValueError, HeaderParseError):  # it is not encoded as it should be
+        return name
+
+
+def _fields(name: str, message: Any) -> list[str]:
+    return message.headers("To") if name == "to" and isinstance(message, Message) else []
 
 
 def _meets(name: str, wanted: Matcher, text: str) -> bool:

@@ -85,7 +85,10 @@ class ServerProcess:
         poll = self._poll  # a signal handler may close it meanwhile
         if poll is not None:
             return bool(poll.poll(0))
-        return not self._process.is_alive()
+        try:
+            return not self._process.is_alive()
+        except ValueError:  # it was closed, which it is when it has ended
+            return True
 
     # Its stacks.
 

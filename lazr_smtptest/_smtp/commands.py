@@ -16,11 +16,14 @@ from lazr_smtptest._smtp.connection import HookFailed, SMTPConnection
 from lazr_smtptest._smtp.protocol import (
     EXTRA_COMMAND_SIZE,
     GO_AHEAD,
-    PLAIN_PATH,
     DataReader,
+    Refused,
     VerbatimReply,
     advertised,
-    take_parameters,
+    as_recorded,
+    check_parameters,
+    octet_codes,
+    parse_path,
 )
 from lazr_smtptest.message import Envelope
 
@@ -183,52 +186,80 @@ class SMTPCommands(SMTPConnection):
     # The envelope.
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
-        plain = PLAIN_PATH.match(arg)
-        if plain and not self.local_part_limit:
-            return plain[1], plain[2]
+        # For VRFY, where brackets may be there or not, and no keyword is.
         try:
-            return super()._getaddr(arg)
-        except (IndexError, ValueError):  # the parser of an older Python stumbles
+            path, rest = parse_path("RCPT", f"TO:{arg}")
+        except Refused:
             return None, None
+        return path, rest
 
     @aiosmtpd.smtp.syntax("MAIL FROM: <address>", extended=" [SP <mail-parameters>]")
     async def smtp_MAIL(self, arg: str | None) -> None:
-        arg = await self._without_parameters("MAIL", arg)
-        if arg is not None:
-            await super().smtp_MAIL(arg or None)
+        if await self.check_helo_needed() or await self.check_auth_needed("MAIL"):
+            return
+        envelope = self.envelope
+        if envelope.mail_from:
+            await self.push("503 Error: nested MAIL command")
+            return
+        try:
+            path, parameters, values = self._parse("MAIL", arg)
+            if (limit := self.data_size_limit) and int(values.get("SIZE") or 0) > limit:
+                raise Refused("552 Error: message size exceeds fixed maximum message size")
+        except Refused as refused:
+            await self.push(str(refused))
+            return
+        envelope.smtp_utf8 = "SMTPUTF8" in values
+        # aiosmtpd, and its hooks, have a null path like this.
+        path = path or "<>"
+        status = await self._call_handler_hook("MAIL", path, parameters)
+        if status is MISSING:
+            envelope.mail_from = path
+            envelope.mail_options.extend(parameters)
+            status = "250 OK"
+        _log.info("%r sender: %s", self.session.peer, path)
+        await self.push(status)
 
     @aiosmtpd.smtp.syntax("RCPT TO: <address>", extended=" [SP <mail-parameters>]")
     async def smtp_RCPT(self, arg: str | None) -> None:
-        """Take a recipient, unless there are enough (RFC 5321, 4.5.3.1.10)."""
-        count = len(self.envelope.rcpt_tos)
-        if count >= self.event_handler.recipient_limit:
-            await self.push("452 4.5.3 Too many recipients")
+        if await self.check_helo_needed() or await self.check_auth_needed("RCPT"):
             return
-        arg = await self._without_parameters("RCPT", arg)
-        if arg is None:
+        envelope = self.envelope
+        count = len(envelope.rcpt_tos)
+        try:
+            if not envelope.mail_from:
+                raise Refused("503 Error: need MAIL command")
+            if count >= self.event_handler.recipient_limit:  # RFC 5321, 4.5.3.1.10
+                raise Refused("452 4.5.3 Too many recipients")
+            path, parameters, _ = self._parse("RCPT", arg)
+        except Refused as refused:
+            await self.push(str(refused))
             return
-        await super().smtp_RCPT(arg or None)
-        if self._parameters and len(self.envelope.rcpt_tos) > count:
-            by_recipient = vars(self.envelope).setdefault("parameters", {})
-            by_recipient[count] = tuple(self._parameters)
+        status = await self._call_handler_hook("RCPT", path, parameters)
+        if status is MISSING:
+            envelope.rcpt_tos.append(path)
+            envelope.rcpt_options.extend(parameters)
+            status = "250 OK"
+        if parameters and len(envelope.rcpt_tos) > count:
+            by_recipient = vars(envelope).setdefault("parameters", {})
+            by_recipient[count] = tuple(parameters)
+        _log.info("%r recip: %s", self.session.peer, path)
+        await self.push(status)
 
-    async def _without_parameters(self, command: str, arg: str | None) -> str | None:
-        """Set the parameters aside that aiosmtpd does not know.
-
-        Return what is left, or None if the client has been told why not.
-        """
-        self._parameters = []
-        if not arg or not self.session.extended_smtp:
-            return arg or ""
+    def _parse(self, command: str, arg: str | None) -> tuple[str, list[str], dict[str, str]]:
+        """Return the path of MAIL or RCPT, its parameters, and what they mean."""
+        path, rest = parse_path(command, arg or "")
+        words = rest.replace("\t", " ").split(" ")
+        parameters = [word for word in words if word]
+        if parameters and not self.session.extended_smtp:
+            raise Refused(f"501 5.5.4 Error: {command} has parameters after EHLO only")
         extensions = self._context.extensions
         if self.event_handler._needs_tls_for_auth and not self._tls_protocol:
             extensions = extensions - {"AUTH"}
-        try:
-            arg, self._parameters = take_parameters(command, arg, extensions)
-        except ValueError as error:
-            await self.push(str(error))
-            return None
-        return arg
+        values = check_parameters(command, parameters, extensions)
+        is_utf8 = "SMTPUTF8" in values if command == "MAIL" else self.envelope.smtp_utf8
+        if not path.isascii() and not is_utf8:  # RFC 6531, 3.5
+            raise Refused("553 5.6.7 Error: a path that is not ASCII needs SMTPUTF8")
+        return path, as_recorded(parameters), values
 
     # The content.
 
@@ -256,7 +287,11 @@ class SMTPCommands(SMTPConnection):
 
     def _open_content(self) -> DataReader:
         server = self.event_handler
-        self._content = DataReader(server.data_size_limit, server.line_length_limit)
+        # RFC 6152, 3.  SMTPUTF8 brings 8BITMIME with it (RFC 6531, 3.1).
+        may_be_8bit = "8BITMIME" in self._context.extensions or self.envelope.smtp_utf8
+        self._content = DataReader(
+            server.data_size_limit, server.line_length_limit, may_be_8bit=may_be_8bit
+        )
         return self._content
 
     async def _receive_content(self) -> DataReader:
@@ -269,6 +304,7 @@ class SMTPCommands(SMTPConnection):
         self._mid_line = False
         stream._maybe_resume_transport()
         if early:
+            self._notice("early-talk")
             self.data_received(early)
         try:
             await self._content_ended
@@ -284,12 +320,23 @@ class SMTPCommands(SMTPConnection):
             return
         try:
             raw = content.take()
-        except ValueError as refused:
+        except Refused as refused:
             status = str(refused)
         else:
+            self._notice_octets(raw)
             status = await self._deliver(raw)
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self.push(status)
+
+    def _notice_octets(self, raw: bytes) -> None:
+        codes = octet_codes(
+            raw,
+            is_8bitmime="BODY=8BITMIME" in self.envelope.mail_options,
+            smtp_utf8=self.envelope.smtp_utf8,
+            line_limit=self.event_handler.line_length_limit,
+        )
+        if codes:
+            self._notice(*codes)
 
     async def _deliver(self, raw: bytes) -> str:
         if "DATA" in self._handle_hooks:
@@ -332,13 +379,14 @@ class SMTPCommands(SMTPConnection):
         await super().smtp_RSET(arg)
 
     @aiosmtpd.smtp.syntax("QUIT")
-    async def smtp_QUIT(self, arg: str | None) -> None:
-        if arg or self._is_mute:
-            await super().smtp_QUIT(arg)
+    async def smtp_QUIT(self, _arg: str | None) -> None:
+        # An argument makes it no other command, and leaves nothing to say.
+        if self._is_mute:
+            await super().smtp_QUIT(None)
             return
         self._note_end("QUIT")
         try:
-            await super().smtp_QUIT(arg)
+            await super().smtp_QUIT(None)
         except Exception:  # of a hook, and the session goes on
             self._transcript.ended = "open"
             raise

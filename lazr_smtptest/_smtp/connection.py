@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import ssl
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +25,9 @@ from lazr_smtptest._smtp.protocol import (
     GO_AHEAD,
     VerbatimReply,
     advertised,
+    corrected,
+    split_path,
+    what_is_bad,
     with_enhanced_code,
     without_enhanced_code,
 )
@@ -39,8 +41,6 @@ _COMMANDS = frozenset(STAGES) - {"CONNECT", "EOM"}
 
 #: Commands whose hooks return the reply, and nothing else.
 _REPLYING = {"HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
-
-_PATH = re.compile(r"<([^>]*)>")
 
 
 class Delivery(NamedTuple):
@@ -131,7 +131,6 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     _deadline = _began = 0.0
 
     _command = ""  # the one that is being answered; empty before the first
-    _parameters: list[str] | tuple[()] = ()  # of it, that aiosmtpd does not know
     _corked: bytearray | None = None  # lines of a reply that are to be sent together
 
     # What a fault has left to be done: say nothing; close the connection
@@ -221,6 +220,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             if await self._apply_faults("CONNECT", [str(peer[0])] if peer else []):
                 # What comes next is the greeting, and the client has had one.
                 self._is_greeted = True
+            elif self._stream._buffer:  # RFC 5321, 3.1: it is to wait for the greeting
+                self._notice("early-talk")
             await super()._handle_client()
         except asyncio.CancelledError:  # as the base class does, in its own part
             self._writer.close()
@@ -238,14 +239,17 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             if self._is_discarding:  # the rest of a line that was too long
                 self._is_discarding = False
                 return line
+            if self._stream._buffer and not self._may_pipeline():
+                self._notice("early-talk")
             verb, _, argument = line.rstrip(b"\r\n").partition(b" ")
             command = verb.upper().decode("ascii", "replace")
             self._command = command or "?"
             may_be_secret = self._note_command(command, line)
+            refusal = "500 Error: bad syntax" if may_be_secret else what_is_bad(line)
             if self._is_refused and command != "QUIT":
                 await self.push("503 There is no service here")
-            elif may_be_secret:
-                await self.push("500 Error: bad syntax")
+            elif refusal:
+                await self.push(refusal)
             elif command not in _COMMANDS or not await self._apply_faults(
                 command, self._names(command, argument)
             ):
@@ -304,6 +308,13 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._note(line)
         return False
 
+    def _may_pipeline(self) -> bool:
+        # RFC 2920: where the server offers it.
+        return self.session.extended_smtp and "PIPELINING" in self._context.extensions
+
+    def _notice(self, *codes: str) -> None:
+        self._transcript.noticed.update(dict.fromkeys(codes))
+
     def _note(self, said: bytes | int | str | None, told: bytes | None = None) -> None:
         self._transcript.note(self.loop.time(), said, told)
 
@@ -317,7 +328,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             return
         if isinstance(status, str):
             if not isinstance(status, VerbatimReply) and self._command not in ("", "EHLO", "HELO"):
-                status = self._context.reply(status, self._command)
+                status = self._context.reply(corrected(status, self._command), self._command)
             if self._command == "AUTH" and status.startswith("535"):
                 self._transcript.failed_logins += 1
             status = status.encode("utf-8", "surrogateescape")
@@ -361,10 +372,11 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     def _names(self, stage: str, argument: bytes = b"") -> list[str]:
         if stage in ("DATA", "EOM"):
             return [(self.envelope.mail_from or "").strip("<>"), *self.envelope.rcpt_tos]
-        text = argument.decode("utf-8", "replace").strip()
+        text = argument.decode("utf-8", "surrogateescape").strip()
         if stage in ("MAIL", "RCPT"):
-            path = _PATH.search(text)
-            return [path[1] if path else text.partition(":")[2].strip()]
+            # As it will be recorded; if it cannot be, as it is.
+            path = split_path(stage, text)
+            return [path[0] if path else text.partition(":")[2].strip()]
         if stage in ("EHLO", "HELO"):
             return [text]
         if stage == "AUTH":
@@ -388,9 +400,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     # The server's own hooks, and what becomes of them when they raise.
 
     async def _call_handler_hook(self, command: str, *args: Any) -> Any:
-        if command in ("MAIL", "RCPT"):
-            args[1].extend(self._parameters)
-        elif command == "EHLO" and len(args) > 1:
+        if command == "EHLO" and len(args) > 1:
             args = (args[0], advertised(args[1], self._context.extensions))
         try:
             status = await super()._call_handler_hook(command, *args)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable
 
 from lazr_smtptest.server import EXTENSIONS
+
+
+class Refused(ValueError):
+    """A command or a message that cannot be taken; its text is the reply."""
+
 
 # Content.
 
@@ -23,9 +30,12 @@ class DataReader:
     No more than the size limit is kept in memory.  The line limit counts CRLF.
     """
 
-    def __init__(self, size_limit: int | None, line_limit: int) -> None:
+    def __init__(
+        self, size_limit: int | None, line_limit: int, *, may_be_8bit: bool = True
+    ) -> None:
         self._size_limit = size_limit
         self._line_limit = line_limit
+        self._may_be_8bit = may_be_8bit
         # The CRLF that ended the DATA command also begins the shortest end
         # of data there is.
         self._octets = bytearray(b"\r\n")
@@ -53,14 +63,16 @@ class DataReader:
     def take(self) -> bytes:
         """Return the content, with its transparency undone (RFC 5321, 4.5.2).
 
-        Raise ValueError if it, or a line, is too long; the text is the reply.
+        Raise Refused if it, or a line, is too long, or it has octets that it must not have.
         """
         octets = self._octets
         size = len(octets) - 2
         if self._dropped or (self._size_limit is not None and size > self._size_limit):
-            raise ValueError("552 Error: Too much mail data")
+            raise Refused("552 Error: Too much mail data")
         if self._has_long_line():
-            raise ValueError("500 Line too long (see RFC5321 4.5.3.1.6)")
+            raise Refused("500 Line too long (see RFC5321 4.5.3.1.6)")
+        if not self._may_be_8bit and not octets.isascii():
+            raise Refused("554 5.6.1 Error: 8-bit content, and 8BITMIME is not offered")
         if octets.find(b"\r\n.") >= 0:
             octets = octets.replace(b"\r\n.", b"\r\n")
         with memoryview(octets) as view:
@@ -75,25 +87,60 @@ class DataReader:
         octets, limit = self._octets, self._line_limit
         position, size = 2, len(octets)
         while size - position > limit:
-            found = octets.rfind(b"\r\n", position, position + limit)
+            # A bare LF ends a line, too: programs that send such are taken.
+            found = octets.rfind(b"\n", position, position + limit)
             if found < 0:
                 return True
-            position = found + 2
+            position = found + 1
         return False
 
 
-# Paths and parameters.
+#: Octets of a line with CRLF, and the dot that transparency may add (RFC 5321, 4.5.3.1.6).
+_LINE_OCTETS = 1001
+
+#: Octets of a message that `octet_codes` looks at, but for whether they are ASCII: a
+#: program that ends its lines by LF does so from the first on.
+_LOOKED_AT = 65_536
+
+
+def octet_codes(raw: bytes, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int) -> list[str]:
+    """Return what is wrong with the octets of content, by the codes of `checks`.
+
+    This is done for each message, so it must cost little beside taking it.
+    """
+    codes = []
+    if not (is_8bitmime or raw.isascii()):
+        # SMTPUTF8 declares the header, and BODY= the rest (RFC 6531, 3.6).
+        undeclared = raw.partition(b"\r\n\r\n")[2] if smtp_utf8 else raw
+        codes += [] if undeclared.isascii() else ["8bit-undeclared"]
+    head = raw[:_LOOKED_AT].rstrip(b"\r")
+    line_ends = head.count(b"\r\n")
+    if head.count(b"\n") != line_ends:
+        codes.append("bare-lf")
+    if head.count(b"\r") != line_ends:
+        codes.append("bare-cr")
+    if b"\0" in head:
+        codes.append("nul")
+    if line_limit > _LINE_OCTETS:  # or no such line is taken
+        longest = max(len(line.rstrip(b"\r")) for line in head.split(b"\n"))
+        codes += ["line-too-long"] if longest > 998 else []
+    return codes
+
+
+# Paths (RFC 5321, 4.1.2; RFC 6531, 3.3).
 #
-# aiosmtpd knows SIZE, BODY and SMTPUTF8, and refuses what it does not know; so
-# the parameters of DSN (RFC 3461) and AUTH (RFC 4954, 5) are taken out before
-# it looks.
+# A path is recorded as it was sent: a server that reads a wrong address as the right
+# one makes a wrong program pass its test.  What Postfix refuses is refused, with its
+# codes; ``docs/strictness.rst`` has the differences.
 
-#: ``<local-part@domain>`` where both are dot-atoms of ASCII letters, digits
-#: and the commonest specials: these mean the same to every parser.
-_PLAIN = r"<([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)>"
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
-#: Such an address, and parameters.
-PLAIN_PATH = re.compile(_PLAIN + r"((?: [^\r\n()]*)?)\Z")
+#: ``<local-part@domain>`` where both are of ASCII letters, digits, hyphens, dots and the
+#: commonest specials: what `parse_path` makes of these needs no second look.
+_PLAIN = (
+    r"<([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*@"
+    rf"(?=[^>]*[A-Za-z-])(?![^>]{{256}}){_LABEL}(?:\.{_LABEL})*)>"
+)
 
 #: The commands that are answered on the spot.
 PLAIN_COMMAND = re.compile(
@@ -104,10 +151,114 @@ PLAIN_COMMAND = re.compile(
     re.IGNORECASE,
 )
 
-#: What comes before the parameters; a quoted local part may have brackets.
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_KEYWORDS = {
+    "MAIL": re.compile(r"FROM:[ \t]*", re.IGNORECASE),
+    "RCPT": re.compile(r"TO:[ \t]*", re.IGNORECASE),
+}
+#: Real mail has paths without brackets.  A quoted local part may have any of these marks.
 _PATH = re.compile(
-    r'\s*(?:FROM|TO):\s*(?:<(?:"(?:[^"\\]|\\.)*"|[^">])*>|[^<\s]\S*)(?=\s|\Z)', re.IGNORECASE
+    rf"(?:<((?:{_QUOTED}|[^\">])*)>|((?:{_QUOTED}|[^\"<\s])+))(?=[ \t]|\Z)", re.DOTALL
 )
+
+#: 4.1.1.3: a source route is to be ignored.
+_ROUTE = re.compile(r"\A@[^\s@:,<>]+(?:,@[^\s@:,<>]+)*:(?=.)", re.DOTALL)
+
+#: An unquoted local part: no blanks, controls, parentheses, or marks that separate
+#: addresses.  Dots anywhere, colons and backslashes are no dot-string, and real mail has
+#: them; as has it local parts of over 64 octets.
+_UNQUOTED_LOCAL = re.compile(r"[^\x00-\x20\x7f-\x9f()<>\[\]@,;\"\s]+")
+_QUOTED_LOCAL = re.compile(r'"(?:[^\x00-\x1f\x7f-\x9f"\\]|\\[^\x00-\x1f\x7f-\x9f])*"')
+
+_JOINERS = "\u200c\u200d"  # parts of some scripts' names (RFC 5892, A)
+
+
+def split_path(command: str, argument: str) -> tuple[str, str] | None:
+    """Split what follows MAIL or RCPT into the path, as it was sent, and the rest.
+
+    Return None if it cannot be told where the path ends.
+    """
+    keyword = _KEYWORDS[command].match(argument)
+    found = keyword and _PATH.match(argument, keyword.end())
+    if not found:
+        return None
+    path = found[2] if found[1] is None else found[1]
+    return _ROUTE.sub("", path, count=1), argument[found.end() :]
+
+
+def parse_path(command: str, argument: str) -> tuple[str, str]:
+    """Return the path of MAIL or RCPT, as it was sent, and what follows it.
+
+    The null path (4.5.5) is an empty string; RCPT has none.
+    """
+    keyword = _KEYWORDS[command].match(argument)
+    if not keyword or not argument[keyword.end() :].strip(" \t"):
+        verb = "MAIL FROM" if command == "MAIL" else "RCPT TO"
+        raise Refused(f"501 5.5.4 Syntax: {verb}:<address>")
+    found = split_path(command, argument)
+    if found is None or not (_is_mailbox(found[0]) or (command == "MAIL" and not found[0])):
+        raise Refused(
+            "501 5.1.7 Bad sender address syntax"
+            if command == "MAIL"
+            else "501 5.1.3 Bad recipient address syntax"
+        )
+    return found
+
+
+def _is_mailbox(path: str) -> bool:
+    local, at, domain = path.rpartition("@")
+    if not at:  # for RCPT, postmaster alone (4.1.1.3); but servers take any
+        return bool(_UNQUOTED_LOCAL.fullmatch(path))
+    return bool(
+        (_UNQUOTED_LOCAL.fullmatch(local) or _QUOTED_LOCAL.fullmatch(local))
+        and (_is_literal(domain[1:-1]) if domain[:1] + domain[-1:] == "[]" else _is_domain(domain))
+    )
+
+
+def _is_domain(domain: str) -> bool:
+    # Real mail has underscores, and a dot at the end.
+    domain = domain.removesuffix(".")
+    labels = domain.split(".")
+    return (
+        len(domain.encode("utf-8", "surrogateescape")) <= 255  # 4.5.3.1.2
+        and not domain.replace(".", "").isdigit()  # an address without its brackets
+        and all(0 < len(label) <= 63 and "-" not in (label[0], label[-1]) for label in labels)
+        and all(map(_is_in_a_label, "".join(labels)))
+    )
+
+
+def _is_in_a_label(character: str) -> bool:
+    if character.isascii():
+        return character.isalnum() or character in "-_"
+    # A letter, a mark or a digit of any script (RFC 5892, 2.1).
+    return unicodedata.category(character)[0] in "LMN" or character in _JOINERS
+
+
+def _is_literal(text: str) -> bool:
+    # 4.1.3.  No kind but these has ever been registered.
+    tag, colon, address = text.partition(":")
+    try:
+        if colon:
+            return tag.upper() == "IPV6" and ipaddress.IPv6Address(address).scope_id is None
+        return bool(ipaddress.IPv4Address(text))
+    except ValueError:
+        return False
+
+
+def what_is_bad(line: bytes) -> str | None:
+    """Return the reply for a command line that no command can be in, if it is one."""
+    if not line.endswith(b"\r\n"):  # 2.3.8
+        return "500 5.5.2 Error: a command line ends in <CR><LF>, not in <LF> alone"
+    if b"\0" in line:
+        return "500 5.5.2 Error: NUL in a command line"
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return "500 5.5.2 Error: bad UTF-8 syntax"
+    return None
+
+
+# Parameters of MAIL and RCPT.
 
 #: RFC 3461, 4: xtext, printable ASCII but for "+" and "=", which are written
 #: as "+" and two hexadecimal digits.
@@ -159,8 +310,19 @@ def _is_auth(value: str) -> bool:
     return value == "<>" or (value != "" and _XTEXT.match(value) is not None)
 
 
-#: By command and parameter: the extension, and what the value may be.
-_PARAMETERS: dict[tuple[str, str], tuple[str, Callable[[str], bool]]] = {
+def _is_size(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) <= 20  # RFC 1870, 4
+
+
+def _is_body(value: str) -> bool:
+    return value.upper() in ("7BIT", "8BITMIME")  # RFC 6152, 2
+
+
+#: By command and parameter: the extension, and what the value may be; None for no value.
+_PARAMETERS: dict[tuple[str, str], tuple[str, Callable[[str], bool] | None]] = {
+    ("MAIL", "SIZE"): ("SIZE", _is_size),
+    ("MAIL", "BODY"): ("8BITMIME", _is_body),
+    ("MAIL", "SMTPUTF8"): ("SMTPUTF8", None),
     ("MAIL", "RET"): ("DSN", _is_ret),
     ("MAIL", "ENVID"): ("DSN", _is_envid),
     ("MAIL", "AUTH"): ("AUTH", _is_auth),
@@ -168,38 +330,36 @@ _PARAMETERS: dict[tuple[str, str], tuple[str, Callable[[str], bool]]] = {
     ("RCPT", "ORCPT"): ("DSN", _is_orcpt),
 }
 
-#: The parameters that aiosmtpd does know, and the extensions they belong to.
-_BASIC = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8"}
 
-
-def take_parameters(
-    command: str, argument: str, extensions: Collection[str]
-) -> tuple[str, list[str]]:
-    """Take out the parameters that aiosmtpd does not know, of MAIL or RCPT.
-
-    Return the argument without them, and the parameters as they were sent.  Raise
-    ValueError if one is there twice or cannot have its value; the text is the reply.
-    """
-    path = _PATH.match(argument)
-    if path is None:
-        return argument, []
-    taken: list[str] = []
-    left: list[str] = []
-    seen = set()
-    for parameter in argument[path.end() :].split():
-        name, _, value = parameter.partition("=")
+def check_parameters(
+    command: str, parameters: Iterable[str], extensions: Collection[str]
+) -> dict[str, str]:
+    """Return the values of the parameters of MAIL or RCPT, by name in capitals."""
+    values: dict[str, str] = {}
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
         name = name.upper()
-        if command == "MAIL" and name in _BASIC and _BASIC[name] not in extensions:
-            raise ValueError(f"555 5.5.4 Error: {name} is not one of this server's parameters")
         extension, is_valid = _PARAMETERS.get((command, name), ("", None))
-        if is_valid is None or extension not in extensions:
-            left.append(parameter)
-            continue
-        if name in seen or not is_valid(value):
-            raise ValueError(f"501 5.5.4 Error: {name} is not as it should be")
-        seen.add(name)
-        taken.append(parameter)
-    return " ".join([path[0], *left]), taken
+        if extension not in extensions:
+            raise Refused(f"555 5.5.4 Error: {command} has no parameter {name} here")
+        if name in values or not (is_valid(value) if is_valid else not equals):
+            raise Refused(f"501 5.5.4 Error: {name} is not as it should be")
+        values[name] = value
+    return values
+
+
+#: The parameters that aiosmtpd knows; it has them in capitals, and before all others.
+_BASIC = ("SIZE", "BODY", "SMTPUTF8")
+
+
+def as_recorded(parameters: Iterable[str]) -> list[str]:
+    """Return parameters as an envelope has them."""
+    split = {True: [], False: []}  # type: dict[bool, list[str]]
+    for parameter in parameters:
+        capitals = parameter.upper()
+        is_basic = capitals.partition("=")[0] in _BASIC
+        split[is_basic].append(capitals if is_basic else parameter)
+    return split[True] + split[False]
 
 
 # Replies.
@@ -233,6 +393,18 @@ _BY_REPLY = {
 _BY_CLASS = {"2": "2.0.0", "4": "4.0.0", "5": "5.0.0"}
 
 
+#: What aiosmtpd says of a client that sends one unknown command after the other, and
+#: then closes: that is what 421 is for (RFC 5321, 4.2.2).
+_TOO_MANY = "502 5.5.1 Too many unrecognized commands, goodbye."
+
+
+def corrected(reply: str, command: str) -> str:
+    """Return a reply of aiosmtpd's with the code that RFC 5321 has for it."""
+    if command == "HELP" and reply.startswith("250"):  # 4.2.3
+        return f"214{reply[3:]}"
+    return "421 4.7.0 Too many unrecognized commands" if reply == _TOO_MANY else reply
+
+
 class VerbatimReply(str):
     """A reply that somebody else has worded, to be sent as it is."""
 
@@ -259,6 +431,8 @@ def advertised(lines: Iterable[str], extensions: Collection[str]) -> list[str]:
     hidden = EXTENSIONS.difference(extensions)
     first, *rest = [line[4:] for line in lines]
     shown = [text for text in rest if text.split()[0].upper() not in hidden]
+    if "SIZE" in extensions and not any(text.startswith("SIZE") for text in shown):
+        shown.insert(0, "SIZE 0")  # RFC 1870, 3: there is no limit
     last = shown.pop() if shown and shown[-1] == "HELP" else None
     extras = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN")  # aiosmtpd has none of these
     shown += [name for name in extras if name not in hidden]

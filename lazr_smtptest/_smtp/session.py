@@ -17,7 +17,7 @@ import logging
 
 from lazr_smtptest._smtp.commands import SMTPCommands
 from lazr_smtptest._smtp.connection import SessionContext
-from lazr_smtptest._smtp.protocol import PLAIN_COMMAND, DataReader
+from lazr_smtptest._smtp.protocol import PLAIN_COMMAND, DataReader, Refused
 
 #: Attributes that the modules of a session use though they are not documented.
 INSIDES = {
@@ -84,7 +84,7 @@ class SMTPSession(SMTPCommands):
         """
         if not self._may_answer_quickly():
             return data
-        replies, end = b"", 0
+        replies, end, count = b"", 0, 0
         while self._content is None and (found := PLAIN_COMMAND.match(data, end)):
             if found.end() - end > self.command_size_limit:
                 break
@@ -93,10 +93,14 @@ class SMTPSession(SMTPCommands):
                 break
             replies += reply
             end = found.end()
+            count += 1
         if not replies:
             return data
         self._reset_timeout()
         rest = data[end:]
+        # Content before the 354, or commands together where that is not offered.
+        if (rest and self._content) or (count > 1 and not self._may_pipeline()):
+            self._notice("early-talk")
         self._transcript.note(self._began, data[:end] if rest else data, replies)
         self._writer.write(replies)
         return rest
@@ -165,9 +169,10 @@ class SMTPSession(SMTPCommands):
         assert self._context.deliver.immediate is not None
         try:
             raw = content.take()
-        except ValueError as refused:
+        except Refused as refused:
             status = str(refused)
         else:
+            self._notice_octets(raw)
             status = self._context.deliver.immediate(self._make_envelope(), raw)
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         self._reset_timeout()

@@ -43,6 +43,8 @@ class Transcript:
     messages: deque[int] = field(default_factory=lambda: deque(maxlen=_MESSAGES))
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=_EXCHANGES))
     ended: str = "open"
+    #: Codes of `checks` for what no dialogue shows; a dict, for the order.
+    noticed: dict[str, None] = field(default_factory=dict)
 
     def note(self, now: float, said: bytes | int | str | None, told: bytes | None) -> None:
         """Keep an exchange, or what is short enough of it; see `Exchange`."""
@@ -64,6 +66,7 @@ class Transcript:
             messages=tuple(self.messages),
             dialogue=tuple(line for exchange in self.exchanges for line in self._lines(exchange)),
             ended=self.ended,
+            noticed=tuple(self.noticed),
         )
 
     def _lines(self, exchange: Exchange) -> list[Line]:
@@ -104,6 +107,7 @@ class Transcripts:
         for transcript in self._open:
             transcript.exchanges.clear()
             transcript.messages.clear()
+            transcript.noticed.clear()
             transcript.failed_logins = 0
 
     def export(self) -> list[Session]:

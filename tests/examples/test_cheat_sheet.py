@@ -17,6 +17,7 @@ def test_what_arrives(smtptest):  # a running server, which has no mail yet
     assert (message.attachments, message.links()) == ([], [])
     assert message.envelope.mail_from == "shop@example.com"  # and rcpt_tos, tls, auth_user
     assert message.raw == b"Subject: Your receipt\r\n\r\n3 apples\r\n"  # as it was sent
+    assert message.problems[0].code == "from-missing"  # what is wrong with it, by name
     assert isinstance(message["Subject"], str)  # an email.message.EmailMessage, too
 
     assert smtptest.messages == []  # what is there; takes nothing

@@ -162,7 +162,7 @@ class TestSeedPage:
             smtpd.quit()
         controller.stop()
         assert code == 220
-        assert re.fullmatch(rb"\S+ Python SMTP proxy version \S+", greeting)
+        assert re.fullmatch(rb"\S+ ESMTP Python SMTP proxy version \S+", greeting)
 
     def test_reset(self, package):
         controller = importlib.import_module(f"{package}.controller").QueueController(

@@ -399,9 +399,19 @@ def test_the_longest_line_counts_its_dot(server: QueueController) -> None:
         assert_session_goes_on(client, server)
 
 
-def test_bare_line_ends_end_no_line(server: QueueController) -> None:
+def test_a_bare_carriage_return_ends_no_line(server: QueueController) -> None:
     with RawClient(server) as client:
-        assert client.deliver(b"x\n" * 400 + b"x\r" * 400).code == 500
+        assert client.deliver(b"x\r" * 800).code == 500
+        assert_session_goes_on(client, server)
+
+
+def test_a_bare_line_feed_ends_a_line(server: QueueController) -> None:
+    """As it does for Postfix and Exim: programs that send such get their mail through."""
+    content = b"x" * 990 + b"\n"
+    with RawClient(server) as client:
+        assert client.deliver(content * 3).code == 250
+        assert server.queue.get_nowait().raw == content * 3 + b"\r\n"
+        assert client.deliver(b"x" * 1001 + b"\n").code == 500
         assert_session_goes_on(client, server)
 
 

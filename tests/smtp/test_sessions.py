@@ -292,11 +292,12 @@ def test_too_many_unknown_commands(server):
     assert only(server).ended == "dropped by the server"
 
 
-def test_quit_that_is_none(server):
+def test_quit_with_an_argument(server):
+    """It can mean nothing else, and servers end the session."""
     with greeted(server) as wire:
-        assert wire.codes(b"QUIT now") == [501]
-        assert only(server).ended == "open"
-    assert ended(server)[0].ended == "dropped by the client"
+        assert wire.codes(b"QUIT now") == [221]
+        assert wire.reply() == b""
+    assert ended(server)[0].ended == "QUIT"
 
 
 def test_a_connection_without_a_word(server):

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import re
 import socket
 
 import aiosmtpd.smtp
@@ -184,7 +185,7 @@ def test_the_insides_that_are_used_exist():
         protocol._cb_client_connected(reader, None)
         for name in INSIDES["aiosmtpd.smtp.SMTP"]:
             assert hasattr(protocol, name), name
-            assert f"self.{name}" in here or f"super().{name}" in here, name
+            assert re.search(rf"(self\.|super\(\)\.|def ){name}\b", here), name
         assert protocol._handle_hooks == {}
         assert protocol._timeout_handle is None
     finally:
@@ -302,6 +303,6 @@ def test_ehlo_waits_for_a_client_that_does_not_read():
 def test_help_lists_all_commands():
     with QueueController() as controller, connected(controller) as client:
         code, text = client.docmd("HELP")
-        assert code == 250
+        assert code == 214
         for verb in (b"DATA", b"EHLO", b"MAIL", b"RCPT", b"RSET"):
             assert verb in text.split()

@@ -19,6 +19,9 @@ SENDER = "kim@example.com"
 RECIPIENTS = ("lee@example.com", "bcc@example.com")
 DOMAIN = "client.example"
 
+#: Where Debian has the libraries of Node.
+NODE_MODULES = "/usr/share/nodejs"
+
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 
 
@@ -27,6 +30,13 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}, and CI is set")
     pytest.skip(reason)
+
+
+def needed(path: str) -> str:
+    """Skip a test, or fail it, unless there is this file of a library; give its path."""
+    if not os.path.exists(path):
+        missing(f"the library {path} is not installed")
+    return path
 
 
 class Failed(Exception):
@@ -62,8 +72,8 @@ class Programs:
         if done.returncode:
             raise Failed(done.stdout.decode("utf-8", "replace"))
 
-    def file(self, content: bytes) -> str:
-        path = self.home / "message.eml"
+    def file(self, content: bytes, name: str = "message.eml") -> str:
+        path = self.home / name
         path.write_bytes(content)
         return str(path)
 

@@ -242,7 +242,7 @@ class Stage:
     def run_test(self, fixtures: str, line: str = "pass", above: str = "") -> NoReturn:
         """Raise what a test of the plugin does; pytest must report that, and no more."""
         pytester = self._request.getfixturevalue("pytester")
-        pytester.makeini("[pytest]\nsmtptest_strict = true\n")
+        pytester.makeini("[pytest]\nsmtptest_strict = true\nsmtptest_check = error\n")
         test = f"{above}\ndef test_it({fixtures}): {line}\n"
         pytester.makepyfile(f"import pytest\nfrom helpers import send_to\n{test}")
         self._monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")

@@ -34,6 +34,8 @@ from helpers import gone
 
 import lazr_smtptest
 from lazr_smtptest import SMTPTestError, StartError
+from lazr_smtptest.checks import CODES
+from lazr_smtptest.sessions import SESSION_CODES
 
 SERVER = "the server process PID on localhost port PORT"
 
@@ -462,6 +464,16 @@ SITUATIONS = {
         "the test left mail unread, on localhost port PORT: take it, with wait() say, "
         f"or call reset()\n{''.join(f'{HEADLINE} {str(n)!r}' + chr(10) for n in range(20))}"
         "- and 1 more",
+    "run_test('smtptest', 'send_to(smtptest, 1); smtptest.wait()')":
+        "Failed: the mail of this test has errors.  Correct the program; or allow them, as by "
+        '@pytest.mark.smtptest_allow("from-missing"), or by smtptest_allow in the ini file:\n'
+        "- from-missing: There is no From field; add one.\n"
+        f"    in {HEADLINE[2:]} '1'",
+    "run_test('smtptest', above='@pytest.mark.smtptest_allow(\"no-from\")')":
+        "Failed: smtptest_allow has no code 'no-from'; it has "
+        + ", ".join(sorted([*CODES, *SESSION_CODES])),
+    "configure('smtptest_check = on')":
+        "UsageError: smtptest_check must be off, report or error, not on",
     "configure('smtptest_port = smtp')":
         "UsageError: smtptest_port must be a number, 0 for a free one: "
         "invalid literal for int() with base 10: 'smtp'",

@@ -70,9 +70,83 @@ def test_a_message_is_printed_for_people():
             "Two\n"
             "lines.\n"
             "attached: leaf.png (image/png, 3 octets)\n"
+            "error: from-missing: There is no From field; add one.\n"
+            "advice: date-missing: There is no Date field; add one.\n"
+            "advice: message-id-missing: There is no Message-ID field; add one.\n"
             "\n",
             "",
         )
+
+
+#: Without problems; and with one error in it, and two.
+RIGHT = (
+    b"From: kim@example.com\r\nDate: Fri, 27 Nov 2026 10:00:00 +0000\r\n"
+    b"Message-ID: <1@example.com>\r\nSubject: hello\r\n\r\nHello.\r\n"
+)
+WRONG = RIGHT.replace(b"From", b"Form")
+ADVICE = RIGHT.replace(b"Message-ID", b"X-ID")
+
+
+@pytest.mark.parametrize(
+    ("octets", "line"),
+    [
+        (RIGHT, ""),
+        (WRONG, "error: from-missing: There is no From field; add one.\n"),
+        (ADVICE, "advice: message-id-missing: There is no Message-ID field; add one.\n"),
+    ],
+)
+def test_a_line_for_each_problem(octets, line):
+    with running("--count", "1") as (process, port):
+        send_octets(port, octets)
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert out.endswith(f"\nHello.\n{line}\n")
+
+
+def test_a_check_fails_for_errors():
+    with running("--check", "--quiet", "--count", "3") as (process, port):
+        for octets in (RIGHT, WRONG, ADVICE):
+            send_octets(port, octets)
+        assert finish(process) == (
+            1,
+            "",
+            "lazr-smtptest: message 2: from-missing: There is no From field; add one.\n",
+        )
+
+
+def send_from_a_bare_path(port: int) -> None:
+    with smtplib.SMTP("localhost", port, timeout=10) as client:
+        client.ehlo()
+        client.docmd("MAIL FROM:kim@example.com")
+        client.docmd("RCPT TO:<lee@example.com>")
+        client.data(RIGHT)
+
+
+def test_a_check_looks_at_sessions():
+    with running("--check", "--quiet", "--count", "1") as (process, port):
+        send_from_a_bare_path(port)
+        status, out, err = finish(process)
+        assert (status, out) == (1, "")
+        assert err.startswith(
+            "lazr-smtptest: session 1: path-without-brackets: 'kim@example.com' needs angle "
+        )
+        assert err.count("\n") == 1
+
+
+def test_a_line_for_each_problem_of_a_session():
+    with running("--count", "1") as (process, port):
+        send_from_a_bare_path(port)
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        last = out.splitlines()[-1]
+        assert last.startswith("session 1: error: path-without-brackets: 'kim@example.com' needs")
+
+
+@pytest.mark.parametrize("octets", [RIGHT, ADVICE])
+def test_a_check_passes_without_errors(octets):
+    with running("--check", "--quiet", "--count", "1") as (process, port):
+        send_octets(port, octets)
+        assert finish(process) == (0, "", "")
 
 
 def test_each_message_is_printed_as_it_arrives():
@@ -147,6 +221,18 @@ def test_json_is_an_object_a_line():
         assert first.pop("received_at").endswith("+00:00")
         assert first.pop("peer")[0] in ("127.0.0.1", "::1")
         assert first.pop("helo")
+        problems = first.pop("problems")
+        assert [p["code"] for p in problems] == [
+            "from-missing",
+            "date-missing",
+            "message-id-missing",
+        ]
+        assert problems[0] == {
+            "code": "from-missing",
+            "level": "error",
+            "text": "There is no From field; add one.",
+            "where": "",
+        }
         assert first == {
             "sequence": 1,
             "tls": None,

@@ -115,7 +115,7 @@ class Terminal:
     def message(self, subject: str, number: int) -> list[str]:
         """Send a message, and give the lines that are shown of it."""
         send_message(self.port, subject)
-        shown = self.read(rf"[^\n]* message {number} (.|\n)*Hello\.[^\n]*\r\n[^\n]*\r\n")[0]
+        shown = self.read(rf"[^\n]* message {number} (.|\n)*Hello\.[^\n]*\r\n(.+\r\n)*\r\n")[0]
         return shown.split("\r\n")
 
     def type(self, text: bytes) -> None:

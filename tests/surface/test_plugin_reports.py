@@ -101,6 +101,13 @@ def test_two_servers(smtptest, smtptest_factory):
 """
 
 
+PROBLEMS = (
+    "  problem: from-missing: There is no From field; add one.\n"
+    "  problem: date-missing: There is no Date field; add one.\n"
+    "  problem: message-id-missing: There is no Message-ID field; add one.\n"
+)
+
+
 @pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_a_failure_is_reported_with_the_mail(inner, args):
     inner.files(test_reported=REPORTED)
@@ -128,7 +135,7 @@ def test_a_failure_is_reported_with_the_mail(inner, args):
     read, left = mixed.split("2 left unread:\n")
     assert read.endswith(
         "1 read by the test:\n"
-        "- from <kim@example.com> to <lee@example.com>, subject 'for now'\n  | Hello.\n"
+        "- from <kim@example.com> to <lee@example.com>, subject 'for now'\n  | Hello.\n" + PROBLEMS
     )
     left, _, sessions = left.partition("\n2 sessions, of which the last:\n")
     assert sessions.count(" C data\n") == 3
@@ -137,7 +144,9 @@ def test_a_failure_is_reported_with_the_mail(inner, args):
         "- from <kim@example.com> to <lee@example.com>, <max@example.com>, subject 'Invoice 7'\n"
         "  | Line 1\n  | Line 2\n  | Line 3\n  | Line 4\n  | Line 5\n  | ...\n"
         "  attached: 'invoice.pdf' (application/pdf, 321 bytes)\n"
-        "- from <kim@example.com> to <lee@example.com>, subject 'for later'\n  | Hello."
+        + PROBLEMS
+        + "- from <kim@example.com> to <lee@example.com>, subject 'for later'\n  | Hello.\n"
+        + PROBLEMS.rstrip()
     )
     assert "No message has arrived." in run.section("test_nothing_came")
     assert "during setup" in run.section("test_setup")

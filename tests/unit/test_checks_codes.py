@@ -12,6 +12,7 @@ from problems import CASES, Case, mail
 from lazr_smtptest import Problem
 from lazr_smtptest.checks import CODES
 from lazr_smtptest.message import Message
+from lazr_smtptest.sessions import SESSION_CODES
 
 EACH = [pytest.param(case, id=f"{case.code}-{n}") for n, case in enumerate(CASES)]
 
@@ -71,12 +72,12 @@ def test_advice_is_what_is_taken_and_read():
     }
 
 
-def test_the_page_has_the_same_table():
+def test_the_page_has_the_same_tables():
     page = (DOCS / "checks.rst").read_text("utf-8")
     rows = re.findall(r"^   \* - ``(.+)``\n     - (\w+)\n     - (.+)\n     - (.+)$", page, re.M)
     expected = [
         (code, level, summary, re.sub(r"(email\.\w+)", r"Python's ``\1``", source))
-        for code, (level, summary, source) in CODES.items()
+        for code, (level, summary, source) in [*CODES.items(), *SESSION_CODES.items()]
     ]
     assert rows == expected
 

@@ -122,6 +122,8 @@ def test_an_empty_reverse_path() -> None:
         "=?utf-8?q?kim?=@example.com",
         "k" * 2000 + "@example.com",
         "\0",
+        # Each that `str.splitlines` takes for the end of a line.
+        *(f'"a{c}X-Forged: 1{c}{c}"@example.com' for c in "\v\f\x1c\x1d\x1e\x85\u2028\u2029"),
     ],
     ids=ascii,
 )

@@ -29,6 +29,9 @@ def dsn(controller, mail: str, *rcpts: str):
         ("ENVID=<1@x>", "<1@x>"),
         ('ENVID=a(b)"c', 'a(b)"c'),
         ("ENVID=a/b@c;d", "a/b@c;d"),
+        # What is not printable stays as it was sent.
+        ("ENVID=a+0D+0Ab", "a+0D+0Ab"),
+        ("ENVID=+00+7F+85", "+00+7F+85"),
     ],
 )
 def test_envid(server, sent, envid):
@@ -40,6 +43,27 @@ def test_envid(server, sent, envid):
 @pytest.mark.parametrize(("sent", "ret"), [("RET=HDRS", "HDRS"), ("ret=full", "FULL"), ("", None)])
 def test_ret(server, sent, ret):
     assert dsn(server, sent, "<lee@example.com>").ret == ret
+
+
+@pytest.mark.parametrize(
+    ("sent", "orcpt"),
+    [
+        ("rfc822;Lee+2Bx@example.com", "rfc822;Lee+x@example.com"),
+        ("rfc822;a+0Ab@example.com", "rfc822;a+0Ab@example.com"),
+        ("rfc822;+C3+B6@example.com", "rfc822;Ã¶@example.com"),
+        # RFC 6533, 3.
+        (r"utf-8;j\x{F6}rg@example.com", "utf-8;jörg@example.com"),
+        (r"UTF-8;\x{4E16}\x{1F600}@example.com", "UTF-8;世😀@example.com"),
+        (r"utf-8;a\x{2B}b+3Dc@example.com", "utf-8;a+b=c@example.com"),
+        (r"utf-8;a\x{0A}b@example.com", r"utf-8;a\x{0A}b@example.com"),
+        (r"utf-8;\x{D800}\x{110000}@example.com", r"utf-8;\x{D800}\x{110000}@example.com"),
+        (r"rfc822;j\x{F6}rg@example.com", r"rfc822;j\x{F6}rg@example.com"),
+    ],
+)
+def test_orcpt(server, sent, orcpt):
+    envelope = dsn(server, "", f"<lee@example.com> ORCPT={sent}")
+    assert envelope.orcpt == (orcpt,)
+    assert envelope.rcpt_options == (f"ORCPT={sent}",)
 
 
 def test_all_parameters_together(server):

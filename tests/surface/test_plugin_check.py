@@ -1,0 +1,109 @@
+"""What the pytest plugin makes of problems of mail and sessions."""
+
+from __future__ import annotations
+
+MAIL = """
+import smtplib
+
+import pytest
+
+RIGHT = "From: kim@example.com\\r\\nDate: Fri, 27 Nov 2026 10:00:00 +0000\\r\\n" \\
+    "Message-ID: <1@example.com>\\r\\nSubject: x\\r\\n\\r\\nHello.\\r\\n"
+
+def send(server, content=RIGHT, sender="<kim@example.com>"):
+    with smtplib.SMTP(server.host, server.port) as client:
+        client.ehlo()
+        client.docmd("MAIL", f"FROM:{sender}")
+        client.docmd("RCPT", "TO:<lee@example.com>")
+        client.data(content.encode())
+
+def test_right(smtptest):
+    send(smtptest)
+    smtptest.wait()
+
+def test_advice(smtptest):
+    send(smtptest, "From: kim@example.com\\r\\n\\r\\nHello.\\r\\n")
+
+def test_wrong_and_taken(smtptest):
+    send(smtptest, RIGHT.replace("From", "Form"))
+    smtptest.wait()
+
+def test_wrong_and_left(smtptest):
+    send(smtptest, RIGHT.replace("\\r\\n\\r\\n", "\\r\\nBcc: max@example.com\\r\\n\\r\\n"))
+
+def test_wrong_session(smtptest):
+    send(smtptest, sender="kim@example.com")
+
+def test_wrong_in_a_factory(smtptest_factory):
+    send(smtptest_factory(), RIGHT.replace("From", "Form"))
+
+def test_wrong_and_reset(smtptest):
+    send(smtptest, RIGHT.replace("From", "Form"))
+    smtptest.reset()
+
+@pytest.mark.smtptest_allow("from-missing", "html-only")
+def test_allowed(smtptest):
+    send(smtptest, RIGHT.replace("From", "Form"))
+
+@pytest.mark.smtptest_allow("bcc-leaked")
+def test_another_is_allowed(smtptest):
+    send(smtptest, RIGHT.replace("From", "Form"))
+
+@pytest.mark.smtptest_allow("form-missing")
+def test_no_such_code(smtptest):
+    send(smtptest)
+
+def test_fails_by_itself(smtptest):
+    send(smtptest, RIGHT.replace("From", "Form"))
+    assert not smtptest.messages
+"""
+
+ERRORS = {
+    "test_wrong_and_taken": "from-missing",
+    "test_wrong_and_left": "bcc-leaked",
+    "test_wrong_session": "path-without-brackets",
+    "test_wrong_in_a_factory": "from-missing",
+    "test_another_is_allowed": "from-missing",
+}
+
+
+def test_errors_fail_a_test(inner):
+    inner.ini(smtptest_check="error")
+    inner.files(test_mail=MAIL)
+    run = inner.run()
+    failed = {*ERRORS, "test_no_such_code", "test_fails_by_itself"}
+    assert {name for name, outcome in run.outcomes.items() if outcome != "passed"} == failed
+    for name, code in ERRORS.items():
+        text = run.failure(name)["text"]
+        assert f"\n- {code}: " in text
+        assert f'@pytest.mark.smtptest_allow("{code}")' in text
+    assert "smtptest_allow has no code 'form-missing'" in run.failure("test_no_such_code")["text"]
+    assert "assert not" in run.failure("test_fails_by_itself")["text"]
+
+
+def test_codes_that_are_allowed_everywhere(inner):
+    inner.ini(smtptest_check="error", smtptest_allow="from-missing bcc-leaked")
+    inner.files(test_mail=MAIL)
+    run = inner.run("--deselect=test_mail.py::test_fails_by_itself")
+    failed = {name for name, outcome in run.outcomes.items() if outcome != "passed"}
+    assert failed == {"test_wrong_session", "test_no_such_code"}
+
+
+def test_they_are_reported_where_a_test_fails(inner):
+    inner.files(test_mail=MAIL)
+    run = inner.run()
+    assert [n for n, o in run.outcomes.items() if o != "passed"] == ["test_fails_by_itself"]
+    assert "\n  problem: from-missing: " in run.section("test_fails_by_itself")
+
+
+def test_off(inner):
+    inner.ini(smtptest_check="off")
+    inner.files(test_mail=MAIL)
+    run = inner.run()
+    assert "problem" not in run.section("test_fails_by_itself")
+
+
+def test_a_value_that_there_is_not(inner):
+    inner.ini(smtptest_check="on")
+    inner.files(test_mail=MAIL)
+    assert "smtptest_check must be off, report or error, not on" in inner.run().err
