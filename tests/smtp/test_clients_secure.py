@@ -2,8 +2,9 @@
 
 Where swaks, msmtp or curl is missing, its tests are skipped, and fail where CI
 is set.  Those of nodemailer need Node, and are skipped without; nodemailer
-itself is installed from npm, once.  Where there is Node but that fails, they
-are skipped with npm's words for a reason, and fail where CI is set.
+itself is installed from npm, once, or is Debian's where there is no npm.  Where
+there is Node but that fails, they are skipped with npm's words for a reason, and
+fail where CI is set.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import smtplib
 import ssl
@@ -22,7 +24,7 @@ from typing import Any
 import aiosmtplib
 import pytest
 from helpers import only_message, subjects
-from programs import DOMAIN, PATH, RECIPIENTS, SENDER, TIMEOUT, Failed, missing
+from programs import DOMAIN, NODE_MODULES, PATH, RECIPIENTS, SENDER, TIMEOUT, Failed, missing
 
 from lazr_smtptest import QueueController
 from lazr_smtptest.tls import TLS
@@ -229,10 +231,13 @@ class Nodemailer:
 @pytest.fixture(scope="session")
 def nodemailer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path | str:
     """Install nodemailer; give its folder, or the reason why there is none."""
+    folder = tmp_path_factory.mktemp("nodemailer")
     npm = shutil.which("npm", path=PATH)
+    if npm is None and os.path.exists(f"{NODE_MODULES}/nodemailer"):
+        (folder / "node_modules").symlink_to(NODE_MODULES)
+        return folder
     if npm is None:
         return "nodemailer cannot be installed: there is Node, but no npm"
-    folder = tmp_path_factory.mktemp("nodemailer")
     command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]
     try:
         done = subprocess.run(
