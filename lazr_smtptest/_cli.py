@@ -27,7 +27,7 @@ from typing import Any, TextIO
 from lazr_smtptest._parent.describe import problem_line, session_lines
 from lazr_smtptest._util import now
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import NotRunning, ServerDied, StartError
+from lazr_smtptest.errors import ServerDied, SMTPTestError, StartError
 from lazr_smtptest.message import Envelope, Message
 from lazr_smtptest.sessions import Session
 
@@ -94,6 +94,10 @@ class MailSink:
             if not self._told_to_end:
                 announce(controller)
             self._receive()
+            with self._time_limit():
+                for number, session in enumerate(self._sessions, 1):
+                    for use in self.session_uses:
+                        use(number, session)
         return not self._time_is_up if self._count is None else self._is_enough()
 
     def check(self) -> None:
@@ -138,9 +142,7 @@ class MailSink:
         while True:
             was_running = self._controller.is_running
             if was_running and self._is_over():
-                if not self._told_to_end:
-                    self._look_at_sessions()
-                self._controller.stop()
+                self._stop()
             left = max(self._deadline - now(), 0.0)
             try:
                 self._hand_on(self._controller.queue.get(timeout=min(left, 60.0)))
@@ -152,13 +154,11 @@ class MailSink:
                     return
                 raise
 
-    def _look_at_sessions(self) -> None:
-        with contextlib.suppress(NotRunning):  # a signal has come meanwhile
+    def _stop(self) -> None:
+        """Stop the server, and keep what clients did."""
+        with contextlib.suppress(SMTPTestError):  # it has been stopped, is stuck, or is gone
             self._sessions = self._controller.sessions()
-        with self._time_limit():
-            for number, session in enumerate(self._sessions, 1):
-                for use in self.session_uses:
-                    use(number, session)
+        self._controller.stop()
 
     def _hand_on(self, message: Message) -> None:
         self._number += 1
@@ -212,7 +212,7 @@ class MailSink:
         self._told_to_end = True
         self._limited_from = now()
         if self._receiving:
-            self._controller.stop()
+            self._stop()
             self._limit_time()
 
 

@@ -206,21 +206,30 @@ def _unread(controller: QueueController) -> list[str]:
 # What is wrong with the mail of a test.
 
 
+def wrong_codes(codes: Iterable[object]) -> str:
+    """Return what is wrong with codes that are to be allowed, if anything is."""
+    known = {*CODES, *SESSION_CODES}
+    unknown = [
+        repr(code)
+        for code in codes
+        if not isinstance(code, str) or (code not in known and not code.startswith("parser-"))
+    ]
+    text = f"smtptest_allow has no code {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+    return text if unknown else ""
+
+
 def check_problems(
     used: Iterable[QueueController],
     allowed: Iterable[str],
     iter_markers: Callable[[str], Iterable[pytest.Mark]],
 ) -> None:
     """Fail a test whose mail or sessions have errors, but for codes that are allowed."""
-    allow = {*allowed, *(code for mark in iter_markers("smtptest_allow") for code in mark.args)}
-    known = {*CODES, *SESSION_CODES}
-    unknown = sorted(code for code in allow if code not in known and code[:7] != "parser-")
-    if unknown:
-        pytest.fail(
-            f"smtptest_allow has no code {', '.join(map(repr, unknown))}; "
-            f"it has {', '.join(sorted(known))}",
-            pytrace=False,
-        )
+    marks = list(iter_markers("smtptest_allow"))
+    marked = [code for mark in marks for code in mark.args]
+    wrong = wrong_codes([*marked, *(f"{name}=" for mark in marks for name in mark.kwargs)])
+    if wrong:
+        pytest.fail(wrong, pytrace=False)
+    allow = {*allowed, *marked}
     errors = [line for controller in used for line in _errors(controller, allow)]
     if errors:
         first = min(line.split()[1].rstrip(":") for line in errors)

@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     check = config.getini("smtptest_check")
     if check not in ("off", "report", "error"):
         raise pytest.UsageError(f"smtptest_check must be off, report or error, not {check}")
+    _allowed(config)
     config.addinivalue_line(
         "markers",
         "smtptest(**options): run the test's SMTP server with these options, "
@@ -60,6 +61,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "smtptest_allow(*codes): let no problem with one of these codes fail the test; "
         "see smtptest_check.",
     )
+
+
+def _allowed(config: pytest.Config) -> list[str]:
+    codes = " ".join(config.getini("smtptest_allow")).replace(",", " ").split()
+    if codes:
+        from lazr_smtptest._fixtures import wrong_codes
+
+        if wrong := wrong_codes(codes):
+            raise pytest.UsageError(wrong)
+    return codes
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -189,7 +200,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if used and item.config.getini("smtptest_check") == "error":
         from lazr_smtptest._fixtures import check_problems
 
-        check_problems(used, item.config.getini("smtptest_allow"), item.iter_markers)
+        check_problems(used, _allowed(item.config), item.iter_markers)
     return result
 
 

@@ -43,6 +43,8 @@ _CONTENT = re.compile(r"(\d+) octets of content")
 #: Mechanisms that show the secret to whoever reads along.
 _CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b")
 
+_ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?[^?]*\?=", re.IGNORECASE)
+
 #: A dot-string or a quoted string, an at sign and a domain (RFC 5321, 4.1.2; RFC 6531, 3.3).
 _MAILBOX = re.compile(
     r'(?:[^\s"(),.:;<>@\[\\\]]+(?:\.[^\s"(),.:;<>@\[\\\]]+)*|"(?:[^"\\]|\\.)*")'
@@ -178,11 +180,11 @@ class _Reader:
 def _of_path(bracketed: str | None, bare: str | None) -> Iterator[tuple[str, str]]:
     path = bracketed if bare is None else bare
     assert path is not None
-    if bracketed is None:
+    if bracketed is None and path:
         yield "path-without-brackets", f"{quoted(path)} needs angle brackets around it"
     if re.search(r"[\x00-\x1f\x7f-\x9f]", path):
         yield "control-character-in-path", f"{quoted(path)} has a control character in it"
-    elif "=?" in path and "?=" in path:
+    elif _ENCODED_WORD.search(path):
         text = f"{quoted(path)} is an encoded word, which nobody decodes in an address"
         yield "encoded-word-in-path", f"{text}: use SMTPUTF8, or an ASCII address"
     elif path and path.lower() != "postmaster" and not _is_mailbox(path):

@@ -170,7 +170,8 @@ _ROUTE = re.compile(r"\A@[^\s@:,<>]+(?:,@[^\s@:,<>]+)*:(?=.)", re.DOTALL)
 _UNQUOTED_LOCAL = re.compile(r"[^\x00-\x20\x7f-\x9f()<>\[\]@,;\"\s]+")
 _QUOTED_LOCAL = re.compile(r'"(?:[^\x00-\x1f\x7f-\x9f"\\]|\\[^\x00-\x1f\x7f-\x9f])*"')
 
-_JOINERS = "\u200c\u200d"  # parts of some scripts' names (RFC 5892, A)
+#: Marks that are part of some scripts' names (RFC 5892, A).
+_MARKS = "\u200c\u200d\u00b7\u0375\u05f3\u05f4\u30fb"
 
 
 def split_path(command: str, argument: str) -> tuple[str, str] | None:
@@ -231,7 +232,7 @@ def _is_in_a_label(character: str) -> bool:
     if character.isascii():
         return character.isalnum() or character in "-_"
     # A letter, a mark or a digit of any script (RFC 5892, 2.1).
-    return unicodedata.category(character)[0] in "LMN" or character in _JOINERS
+    return unicodedata.category(character)[0] in "LMN" or character in _MARKS
 
 
 def _is_literal(text: str) -> bool:

@@ -54,6 +54,7 @@ def said(server: QueueController, *lines: bytes) -> list[str]:
         ("kim@b.example", ["path-without-brackets"]),
         ("<=?utf-8?q?j=C3=B6rg?=@b.example>", ["encoded-word-in-path"]),
         ("<j=?rg@b.example>", []),
+        ("<bounce=?x?=y@b.example>", []),
         ("<kim\x01lee@b.example>", ["control-character-in-path"]),
         ('<"kim lee"@b.example>', []),
         ('<"kim<lee>"@b.example>', []),

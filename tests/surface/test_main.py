@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import smtplib
 import socket
 import ssl
@@ -131,6 +132,15 @@ def test_a_check_looks_at_sessions():
             "lazr-smtptest: session 1: path-without-brackets: 'kim@example.com' needs angle "
         )
         assert err.count("\n") == 1
+
+
+def test_a_check_that_is_interrupted_looks_at_sessions():
+    with running("--check", "--quiet") as (process, port):
+        send_from_a_bare_path(port)
+        process.send_signal(signal.SIGINT)
+        status, out, err = finish(process)
+        assert (status, out) == (1, "")
+        assert err.startswith("lazr-smtptest: session 1: path-without-brackets: ")
 
 
 def test_a_line_for_each_problem_of_a_session():

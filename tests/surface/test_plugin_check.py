@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 MAIL = """
 import smtplib
 
@@ -101,6 +103,32 @@ def test_off(inner):
     inner.files(test_mail=MAIL)
     run = inner.run()
     assert "problem" not in run.section("test_fails_by_itself")
+
+
+@pytest.mark.parametrize("codes", ["from-missing bcc-leaked", "from-missing, parser-some-new"])
+def test_codes_in_the_ini_file(inner, codes):
+    inner.ini(smtptest_check="error", smtptest_allow=codes)
+    inner.files(test_mail=MAIL)
+    run = inner.run("-k", "test_wrong_and_taken or test_no_such_code")
+    assert run.outcomes == {"test_wrong_and_taken": "passed", "test_no_such_code": "failed"}
+
+
+def test_codes_that_there_are_not_are_told_at_once(inner):
+    inner.ini(smtptest_allow="form-missing, bcc-leaked")
+    inner.files(test_mail=MAIL)
+    assert "smtptest_allow has no code 'form-missing'; it has 8bit-in-7bit, " in inner.run().err
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [('["from-missing"]', "['from-missing']"), ('code="nul"', "'code='")]
+)
+def test_a_marker_that_is_given_something_else(inner, given, shown):
+    inner.ini(smtptest_check="error")
+    mail = MAIL.replace('smtptest_allow("form-missing")', f"smtptest_allow({given})")
+    inner.files(test_mail=mail)
+    run = inner.run("-k", "test_no_such_code")
+    text = run.failure("test_no_such_code")["text"]
+    assert text.startswith(f"smtptest_allow has no code {shown}; it has ")
 
 
 def test_a_value_that_there_is_not(inner):

@@ -162,6 +162,22 @@ def test_a_check_that_fails_leaves_the_others(monkeypatch):
     assert make(raw).problems == ()
 
 
+def test_a_check_that_fails_leaves_the_other_fields(monkeypatch):
+    """Each field is asked by itself."""
+    good = checks._Field.broken_word
+
+    def fails_for_one(field):
+        return 1 / 0 if field.name == "Subject" else good(field)
+
+    rows = [
+        (code, names, fails_for_one if check is good else check)
+        for code, names, check in checks._OF_FIELDS
+    ]
+    monkeypatch.setattr(checks, "_OF_FIELDS", rows)
+    message = make(mail("Subject: x", "To: =?foo?q?a?= <a@b.example>"))
+    assert [problem.code for problem in message.problems] == ["encoded-word-broken"]
+
+
 def test_a_defect_that_nobody_knows():
     class SomeNewThingDefect(ValueError):
         pass
@@ -239,6 +255,9 @@ def test_depth_takes_no_time():
         "(a",
         "()",
         "(\\(",
+        "(\\",
+        "(\\(a(",
+        '(\\"',
         "[",
         "\\",
         '\\"',

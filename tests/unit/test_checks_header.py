@@ -29,6 +29,9 @@ from problems import codes, mail, problems
         "Thu Feb 29 23:59:59 2024",
         "29 February 2024 23:59:59",
         "Thu, 9 Feb 2024 3:59:59 +0000",
+        # RFC 5322, A.6.3.
+        "Fri, 21 Nov 1997 09(comment):   55  :  06 -0600",
+        "Thu (x), 29 Feb 2024 12 : 00 : 00 +0000",
     ],
 )
 def test_dates_that_somebody_reads(date):
@@ -45,6 +48,7 @@ def test_dates_that_somebody_reads(date):
         "1709251199",
         "Thu, 30 Feb 2024 23:59:59 +0000",
         "Thu, 29 Feb 2024 25:59:59 +0000",
+        "Thu, 29 Feb 2024 12:60:00 +0000",
         "Do, 29 Fev 2024 23:59:59 +0000",
         "Thu, 29 Feb 99999 23:59:59 +0000",
         "Thu, 29 Feb " + "9" * 900 + " 23:59:59 +0000",
@@ -131,7 +135,8 @@ def test_addresses_that_are_wrong(value):
 
 
 def test_no_address_at_all():
-    assert codes(mail("From:")) == codes(mail("From: \r\n ")) == ["from-invalid"]
+    for nothing in ("", " \r\n ", ",", "(x)"):
+        assert codes(mail(f"From: {nothing}")) == ["from-invalid"]
     assert codes(mail("To:", "Cc:", "Bcc:", "Reply-To:")) == []
     assert codes(mail("To: undisclosed-recipients:;")) == []
     assert codes(mail("From: Nobody:;")) == []  # RFC 6854
@@ -152,6 +157,7 @@ def test_several_authors():
 def test_bcc():
     assert codes(mail("BCC: lee@example.com")) == ["bcc-leaked"]
     assert codes(mail("Bcc:\r\n")) == []
+    assert codes(mail("Bcc: undisclosed-recipients:;")) == codes(mail("Bcc: (x)")) == []
 
 
 # Fields that are missing or repeated.
@@ -276,6 +282,8 @@ def test_words_that_are_read(subject):
         "=?utf-8?q?a=b?=",
         "=?utf-8?b?Z3L!?=",
         "=?utf-8?b?Z=LDvG4?=",
+        "=?utf-8?b?A?=",
+        "=?utf-8?b?AAAAA===?=",
         "=?utf-88?q?a?=",
         "=?unknown-8bit?q?=FC?=",
         "=?utf-8-sig?q?a?=",

@@ -171,7 +171,8 @@ def test_mime_version():
     "charset",
     "utf-8 UTF-8 utf8 US-ASCII ascii ISO-8859-1 iso8859-1 latin1 windows-1252 cp1252 koi8-r gb2312"
     " GBK big5 shift_jis iso-2022-jp euc-kr ks_c_5601-1987 windows-874 iso-8859-8-i macintosh"
-    " x-unknown unknown-8bit utf-7 utf-16 iso-2022-cn viscii tis-620 ansi_x3.4-1968".split(),
+    " x-unknown unknown-8bit utf-7 utf-16 iso-2022-cn viscii tis-620 ansi_x3.4-1968"
+    " cp50220 jis_x0201 dec-mcs big5-eten iso-2022-jp-ms".split(),
 )
 @pytest.mark.parametrize("quotes", ["", '"'])
 def test_charsets_that_somebody_knows(charset, quotes):
@@ -386,6 +387,8 @@ def test_html_alone():
         "<!-- <img src='cid:other'> -->",
         "<!--[if gte mso 9]><v:image src='cid:other'/><![endif]-->",
         "<img src='https://example.com/?x=cid'>",
+        "<a href='https://example.com/?ref=cid:7'>",
+        "<code>src=cid:logo</code>",
     ],
 )
 def test_pictures_that_are_there(text):
@@ -399,11 +402,18 @@ def test_pictures_that_are_there(text):
         "<IMG\r\nSRC=cid:c>",
         "<p style='x: url( \"cid:c\")'>",
         "<img src=cid:a@b><img src=cid:c>",
+        "<img src='cid:%20'>",
     ],
 )
 def test_pictures_that_are_not(text):
     raw = many(PLAIN, html(text), PICTURE.format("a@b"))
     assert problems(raw) == [("cid-missing", "part 2 (text/html)")]
+
+
+def test_a_content_id_with_a_comment():
+    picture = PICTURE.format("a@b").replace("<a@b>", "<a@b> (second)")
+    assert picture != PICTURE.format("a@b")
+    assert codes(many(PLAIN, html("<img src='cid:a@b'>"), picture)) == []
 
 
 def test_pictures_in_encoded_html():

@@ -47,6 +47,8 @@ TAKEN = [
     "用户@例子.example",
     "a@bücher.example",
     "a@संगठन.example",
+    "a@l·l.example",
+    "a@テスト・x.example",
 ]
 
 REFUSED = [
