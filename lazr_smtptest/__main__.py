@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Blocks until so many messages have come, the time is up, or there is a
-    SIGINT, SIGTERM or SIGHUP; and then for as long as it takes to stop, 10
+    SIGINT, SIGTERM or SIGHUP; and then for as long as it takes to stop, 15
     seconds at most, and to hand on what is there, 10 seconds a message at most.
 
     :param arguments: The arguments; those of the process if None.

@@ -27,7 +27,7 @@ from typing import Any, TextIO
 from lazr_smtptest._parent.describe import problem_line, session_lines
 from lazr_smtptest._util import now
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import ServerDied, SMTPTestError, StartError
+from lazr_smtptest.errors import ServerDied, StartError
 from lazr_smtptest.message import Envelope, Message
 from lazr_smtptest.sessions import Session
 
@@ -45,6 +45,9 @@ _LONGEST_TIMER = 1e8
 
 #: Sessions that the report shows.
 _SESSIONS = 3
+
+#: Seconds that a server may take to say what clients did, before it is stopped.
+_SESSIONS_TIMEOUT = 3.0
 
 
 class OutputStuck(OSError):
@@ -156,8 +159,7 @@ class MailSink:
 
     def _stop(self) -> None:
         """Stop the server, and keep what clients did."""
-        with contextlib.suppress(SMTPTestError):  # it has been stopped, is stuck, or is gone
-            self._sessions = self._controller.sessions()
+        _, self._sessions = self._controller._diagnose(_SESSIONS_TIMEOUT)
         self._controller.stop()
 
     def _hand_on(self, message: Message) -> None:
