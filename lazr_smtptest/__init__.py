@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lazr_smtptest.controller import Controller, QueueController
     from lazr_smtptest.errors import (
         AlreadyRunning,
+        AttachmentNotFound,
         GateTimeout,
         HandlerError,
         MessageNotReceived,
@@ -45,6 +46,7 @@ __all__ = [
     "TLS",
     "AlreadyRunning",
     "Attachment",
+    "AttachmentNotFound",
     "Controller",
     "Envelope",
     "Fault",
@@ -76,8 +78,9 @@ __all__ = [
 _MODULES = {
     "checks": "Problem",
     "controller": "Controller QueueController",
-    "errors": "AlreadyRunning GateTimeout HandlerError MessageNotReceived NearMiss NotRunning "
-    "SMTPTestError ServerDied ServerStuck StartError StartTimeout UnexpectedMessage",
+    "errors": "AlreadyRunning AttachmentNotFound GateTimeout HandlerError MessageNotReceived "
+    "NearMiss NotRunning SMTPTestError ServerDied ServerStuck StartError StartTimeout "
+    "UnexpectedMessage",
     "faults": "Fault Gate",
     "inbox": "MessageQueue",
     "message": "Attachment Envelope Message",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "AlreadyRunning",
+    "AttachmentNotFound",
     "Difference",
     "GateTimeout",
     "HandlerError",
@@ -142,6 +143,10 @@ class HandlerError(SMTPTestError):
     """
 
     traceback: str = ""
+
+
+class AttachmentNotFound(SMTPTestError, LookupError):
+    """A message has no attachment of that name or Content-ID."""
 
 
 class GateTimeout(SMTPTestError, AssertionError, TimeoutError):

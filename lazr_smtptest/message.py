@@ -6,24 +6,22 @@ message parses it, so a message that nobody looks at costs no parsing.
 
 from __future__ import annotations
 
-import email
-import email.policy
 import os
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
-from email.errors import MessageDefect
 from email.message import EmailMessage
-from email.message import Message as AnyMessage
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lazr_smtptest._reading.parser import ParserFailed, parsed, parsed_header
 from lazr_smtptest._util import addresses, quoted
+from lazr_smtptest.errors import AttachmentNotFound
 
 if TYPE_CHECKING:
+    from lazr_smtptest._reading.structure import Mail, Part
     from lazr_smtptest.checks import Problem
 
 __all__ = ["Attachment", "Envelope", "Message", "ParserFailed", "Received", "parse"]
@@ -32,18 +30,12 @@ __all__ = ["Attachment", "Envelope", "Message", "ParserFailed", "Received", "par
 _X_PEER, _X_MAILFROM, _X_RCPTTO = "X-Peer", "X-MailFrom", "X-RcptTo"
 _OURS = frozenset(name.lower() for name in (_X_PEER, _X_MAILFROM, _X_RCPTTO))
 
-#: Changes nothing about a message but its line ends, which it has lost.
-_AS_SENT = email.policy.default.clone(refold_source="none", utf8=True, linesep="\r\n")
-#: All that `str.splitlines`, and so the parser of headers, takes for the end of a line.
-_LINE_BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
-
-#: A URL in running text, and what may follow it there without being part of it.
-_URL = re.compile(r"(?<![^\W_])https?://[^\s<>\"]{1,4000}", re.IGNORECASE)
-_PUNCTUATION = ".,;:!?'*_"
-_BRACKETS = {")": "(", "]": "[", "}": "{"}
-
-
-T = TypeVar("T")
+#: Fields that are lists of addresses (RFC 5322, 3.6).
+_ADDRESSES = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "resent-")
+    for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
+)
 
 
 class Envelope(NamedTuple):
@@ -169,11 +161,19 @@ class Attachment(NamedTuple):
     :ivar name: The file name, or None if the sender gave it none.
     :ivar type: The media type, such as ``"image/png"``, in lower case.
     :ivar data: The content, with its transfer encoding undone.
+    :ivar content_id: Its Content-ID, without angle brackets, or None; HTML shows it as
+        ``cid:`` and this (RFC 2392).
+    :ivar charset: The charset as it was declared, or None.
+    :ivar inline: Whether it is to be shown in the message, not beside it (RFC 2183, 2):
+        its disposition says so, or it has none and belongs to a ``multipart/related``.
     """
 
     name: str | None
     type: str
     data: bytes
+    content_id: str | None = None
+    charset: str | None = None
+    inline: bool = False
 
 
 class Message(EmailMessage):
@@ -182,8 +182,8 @@ class Message(EmailMessage):
     As in 2.x, the headers X-Peer, X-MailFrom and X-RcptTo are added at the
     end; any that the sender wrote itself are taken out first.
 
-    What this class adds to its base class raises nothing, however broken the
-    mail is.
+    What this class adds to its base class is read from ``raw``, or from the
+    header, and raises nothing, however broken the mail is.
 
     :ivar envelope: The `Envelope`.
     :ivar raw: The content as the client sent it, octet for octet, with
@@ -199,7 +199,9 @@ class Message(EmailMessage):
         return f"<Message {headline(self)}>"
 
     def header(self, name: str, default: str = "") -> str:
-        """Return a header field, unfolded and decoded (RFC 2047).
+        """Return a header field as a mail program shows it: in one line, decoded (RFC 2047).
+
+        In a list of addresses a name has quotes only if it needs them.
 
         :param name: The field's name, in any case.
         :param default: What to return if there is no such field.
@@ -208,49 +210,104 @@ class Message(EmailMessage):
         return next(iter(self.headers(name)), default)
 
     def headers(self, name: str) -> list[str]:
-        """Return all header fields of a name, unfolded and decoded (RFC 2047).
+        """Return all header fields of a name, each as by `header`.
 
         :param name: The fields' name, in any case.
         :return: The fields, in order.
         """
-        return [
-            _decoded(self, key, value)
-            for key, value in self.raw_items()
-            if key.lower() == name.lower()
-        ]
+        return [_shown(name, value) for value in self._values_of(name)]
 
     def header_items(self) -> list[tuple[str, str]]:
-        """Return all header fields that were sent, unfolded and decoded (RFC 2047).
+        """Return all header fields that were sent, each as by `header`.
 
         :return: The name and the value of each, in order.
         """
         return [
-            (key, _decoded(self, key, value))
+            (key, _shown(key, value))
             for key, value in self.raw_items()
             if key.lower() not in _OURS
         ]
 
+    def raw_header(self, name: str, default: str = "") -> str:
+        """Return a header field as it was sent: unfolded (RFC 5322, 2.2.3), and nothing else.
+
+        :param name: The field's name, in any case.
+        :param default: What to return if there is no such field.
+        :return: The first such field.  Octets that are not UTF-8 are surrogates in it, as
+            by the error handler ``surrogateescape``.
+        """
+        return next(iter(self.raw_headers(name)), default)
+
+    def raw_headers(self, name: str) -> list[str]:
+        """Return all header fields of a name, each as by `raw_header`.
+
+        :param name: The fields' name, in any case.
+        :return: The fields, in order.
+        """
+        from lazr_smtptest._reading.words import unfolded
+
+        return [
+            unfolded(value).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+            for value in self._values_of(name)
+        ]
+
+    def _values_of(self, name: str) -> list[str]:
+        name = name.lower()
+        return [value for key, value in self.raw_items() if key.lower() == name]
+
     @property
     def text(self) -> str:
-        """The plain text, decoded, with LF for line ends; empty if there is none.
+        """The plain text that a mail program shows; empty if there is none.
 
-        SMTP has an end for the last line, too.
+        It is decoded, with LF for line ends, and with each paragraph of ``format=flowed``
+        in one line (RFC 3676).  If there are several such parts, such as the footer of a
+        mailing list, this is all of them; of alternatives it is one.
         """
-        return _first_text(self, "text/plain")
+        return self._text("text/plain")
 
     @property
     def html(self) -> str:
-        """The HTML text, decoded, with LF for line ends; empty if there is none."""
-        return _first_text(self, "text/html")
+        """The HTML that a mail program shows; empty if there is none.
+
+        It is decoded, with LF for line ends.  If there are several such parts, this is all
+        of them, one behind the other; of alternatives it is one.
+        """
+        return self._text("text/html")
+
+    def _text(self, kind: str) -> str:
+        from lazr_smtptest._reading import texts  # not needed to receive mail
+
+        return texts.joined(map(texts.text_of, texts.texts(self._structure(), kind)))
 
     @property
     def attachments(self) -> list[Attachment]:
         """All parts but the texts, pictures that the HTML shows included."""
-        return [
-            Attachment(_name(part), _type(part), _octets(part))
-            for part in _leaves(self)
-            if not _is_text(part)
-        ]
+        from lazr_smtptest._reading.texts import attachments
+
+        return [_attachment(part) for part in attachments(self._structure())]
+
+    def attachment(self, name: str) -> Attachment:
+        """Return the attachment with a file name, or else with a Content-ID.
+
+        :param name: The name, or the Content-ID; of that, ``cid:`` and angle brackets may
+            be there.
+        :return: The first one.
+        :raises AttachmentNotFound: There is none.  The error says which there are.
+        """
+        found = self.attachments
+        content_id = name.removeprefix("cid:").strip("<>")
+        for one in found:
+            if one.name == name:
+                return one
+        for one in found:
+            if one.content_id == content_id:
+                return one
+        raise AttachmentNotFound(_no_attachment(name, found))
+
+    def _structure(self) -> Mail:
+        from lazr_smtptest._reading.structure import Mail
+
+        return Mail(self.raw)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -268,10 +325,10 @@ class Message(EmailMessage):
 
         :return: Each once, in the order in which they appear, HTML first.
         """
-        finder = _LinkFinder()
-        _read(lambda: finder.feed(self.html), None)
-        found = finder.links + [_without_punctuation(url) for url in _URL.findall(self.text)]
-        return list(dict.fromkeys(found))
+        from lazr_smtptest._reading.links import web_addresses
+        from lazr_smtptest._reading.markup import links
+
+        return list(dict.fromkeys([*links(self.html), *web_addresses(self.text)]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the message to a file, as it was sent; by custom, ``.eml``.
@@ -282,10 +339,6 @@ class Message(EmailMessage):
         Path(path).write_bytes(self.raw)
 
 
-class ParserFailed(MessageDefect):
-    """A defect: the standard library's parser raised an exception on a message."""
-
-
 def parse(envelope: Envelope, raw: bytes) -> Message:
     """Make a `Message` of what was received.  Never raises.
 
@@ -293,23 +346,27 @@ def parse(envelope: Envelope, raw: bytes) -> Message:
     :param raw: The content.
     :return: The message.  What is wrong with its MIME structure is in its
         ``defects``.  Content that breaks the parser of the standard library
-        gives a message without headers, with a `ParserFailed` among its
+        gives a message without parts, with a `ParserFailed` among its
         ``defects``.
     """
-    try:
-        parsed = email.message_from_bytes(raw, policy=email.policy.default)
-    except Exception as error:  # whatever the parser trips over, mail is mail
-        parsed = EmailMessage()
-        parsed.set_payload(raw.decode("ascii", "surrogateescape"))
-        parsed.defects.append(ParserFailed(f"{type(error).__name__}: {error}"))
+    message = _parsed(raw)
     # The parser's factory would be used for each part too, and a part has no
     # envelope; so the whole message alone changes its class, afterwards.
-    parsed.__class__ = Message
-    assert isinstance(parsed, Message)
-    parsed.envelope = envelope
-    parsed.raw = raw
-    _add_headers(parsed)
-    return parsed
+    message.__class__ = Message
+    assert isinstance(message, Message)
+    message.envelope = envelope
+    message.raw = raw
+    _add_headers(message)
+    return message
+
+
+def _parsed(raw: bytes) -> EmailMessage:
+    try:
+        return parsed(raw)
+    except Exception as error:  # whatever the parser trips over, mail is mail
+        message = parsed_header(raw)
+        message.defects.append(ParserFailed(f"{type(error).__name__}: {error}"))
+        return message
 
 
 def headline(item: Any) -> str:
@@ -382,107 +439,37 @@ def _add_headers(message: Message) -> None:
 
 def _safe(value: str) -> str:
     """Make a header's value of any text: one line, and octets as the parser has them."""
-    text = _LINE_BREAKS.sub(" ", value)
+    from lazr_smtptest._reading.words import LINE_BREAKS
+
+    text = LINE_BREAKS.sub(" ", value)
     return text.encode("utf-8", "surrogateescape").decode("ascii", "surrogateescape")
 
 
-# Reading what is, perhaps, broken.
+# What was sent, in words.
 
 
-def _read(read: Callable[[], T], otherwise: T) -> T:
-    """Read something that the standard library's parser may give up on."""
-    try:
-        return read()
-    except Exception:  # it raises whatever its code stumbles over
-        return otherwise
+def _shown(name: str, value: str) -> str:
+    from lazr_smtptest._reading.addresses import in_words
+    from lazr_smtptest._reading.words import decode_words, in_one_line
+
+    if name.lower() in _ADDRESSES:
+        return in_words(value)
+    return decode_words(in_one_line(value))
 
 
-def _decoded(message: EmailMessage, name: str, value: str) -> str:
-    plain = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return _read(
-        lambda: str(message.policy.header_fetch_parse(name, value)), _LINE_BREAKS.sub("", plain)
+def _attachment(part: Part) -> Attachment:
+    from lazr_smtptest._reading.texts import is_related
+
+    return Attachment(
+        name=part.name or None,
+        type=part.type,
+        data=part.octets,
+        content_id=part.content_id or None,
+        charset=part.charset or None,
+        inline=part.disposition == "inline" or (not part.disposition and is_related(part)),
     )
 
 
-def _leaves(message: AnyMessage) -> Iterator[AnyMessage]:
-    """Yield the parts that have no parts, in order.
-
-    A message that is attached to this one is a part, and its parts are not.
-    """
-    waiting = [message]
-    while waiting:
-        part = waiting.pop()
-        # Nobody asks for a payload that is a text: that would be decoded.
-        if part.is_multipart() and _type(part).startswith("multipart/"):
-            waiting += reversed(_inner(part))
-        else:
-            yield part
-
-
-def _type(part: AnyMessage) -> str:
-    return _read(part.get_content_type, "application/octet-stream")
-
-
-def _name(part: AnyMessage) -> str | None:
-    return _read(part.get_filename, None) or None
-
-
-def _is_text(part: AnyMessage) -> bool:
-    return (
-        _type(part) in ("text/plain", "text/html")
-        and _read(part.get_content_disposition, None) != "attachment"
-        and _name(part) is None
-    )
-
-
-def _octets(part: AnyMessage) -> bytes:
-    if part.is_multipart():  # a message, not to be looked into
-        return b"".join(_as_sent(inner) for inner in _inner(part))
-    payload: Any = _read(lambda: part.get_payload(decode=True), None)
-    return payload if isinstance(payload, bytes) else b""
-
-
-def _inner(part: AnyMessage) -> list[AnyMessage]:
-    payload: Any = part.get_payload()
-    return [inner for inner in payload if isinstance(inner, AnyMessage)]
-
-
-def _as_sent(message: AnyMessage) -> bytes:
-    return _read(lambda: message.as_bytes(policy=_AS_SENT), b"")
-
-
-def _first_text(message: AnyMessage, content_type: str) -> str:
-    for part in _leaves(message):
-        if _type(part) == content_type and _is_text(part):
-            return _text(part).replace("\r\n", "\n")
-    return ""
-
-
-def _text(part: AnyMessage) -> str:
-    octets = _octets(part)
-    charset = _read(lambda: part.get_content_charset("utf-8"), "utf-8")
-    # There may be no such charset.
-    return _read(lambda: octets.decode(charset, "replace"), octets.decode("utf-8", "replace"))
-
-
-class _LinkFinder(HTMLParser):
-    """Finds what can be clicked on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a link."""
-        if tag in ("a", "area"):
-            hrefs = [(value or "").strip() for name, value in attrs if name == "href"]
-            self.links += filter(None, hrefs)
-
-
-def _without_punctuation(url: str) -> str:
-    """Cut off what ends the sentence, or closes a bracket opened before."""
-    while url[-1] in _PUNCTUATION or url.count(url[-1]) > url.count(
-        _BRACKETS.get(url[-1], url[-1])
-    ):
-        url = url[:-1]
-    return url
+def _no_attachment(name: str, found: list[Attachment]) -> str:
+    known = ", ".join(quoted(one.name or one.content_id or f"({one.type})") for one in found)
+    return f"no attachment has the name or Content-ID {quoted(name)}; there is {known or 'none'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lazr_smtptest._reading.markup import words
 from lazr_smtptest._util import plain, quoted
 from lazr_smtptest.checks import Problem
 from lazr_smtptest.message import Message, headline
@@ -12,6 +13,7 @@ from lazr_smtptest.sessions import Session
 #: Lines of a message's text, and attachments, that a report shows.
 _LINES = 5
 _ATTACHMENTS = 10
+_DEFECTS = 5
 _PROBLEMS = 10
 
 #: Lines of a session's dialogue that it shows, the last.
@@ -28,6 +30,7 @@ def describe(item: Any, with_problems: bool = False) -> str:
     lines = [headline(item)]
     if isinstance(item, Message):
         lines += [f"  | {plain(line)}" for line in _first_lines(item)]
+        lines += [f"  defect: {plain(_defect(one))}" for one in item.defects[:_DEFECTS]]
         lines += [
             f"  attached: {quoted(found.name or '')} "
             f"({plain(found.type)}, {len(found.data)} bytes)"
@@ -38,8 +41,12 @@ def describe(item: Any, with_problems: bool = False) -> str:
     return "\n".join(lines)
 
 
+def _defect(defect: Any) -> str:
+    return f"{type(defect).__name__}: {defect}".removesuffix(": ")
+
+
 def _first_lines(message: Message) -> list[str]:
-    lines = (message.text or message.html).strip().splitlines()
+    lines = (message.text.strip() or words(message.html)).splitlines()
     return lines if len(lines) <= _LINES else [*lines[:_LINES], "..."]
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 from typing import Any, TypedDict
 
 from lazr_smtptest._parent.describe import describe
+from lazr_smtptest._reading.addresses import Mailbox, mailboxes
+from lazr_smtptest._reading.markup import words
 from lazr_smtptest._util import quoted
 from lazr_smtptest.errors import Difference, NearMiss
 from lazr_smtptest.message import Message, headline
@@ -29,7 +28,10 @@ class CriteriaArgs(TypedDict, total=False):
     rcpt: Matcher
     sender: Matcher
     to: Matcher
+    cc: Matcher
+    reply_to: Matcher
     subject: Matcher
+    text: Matcher
     where: Callable[[Any], object]
 
 
@@ -70,9 +72,8 @@ class Criteria:
         if name == "where":
             return Difference(name, f"{_name(self._where)} did not want it")
         wanted = self._fields[name]
-        # Where no address is found, show where there should be some.
-        texts = _texts(name, wanted, message) or _fields(name, message)
-        return Difference(name, _explain(name, wanted, texts))
+        texts = _texts(name, wanted, message)
+        return Difference(name, _explain(name, wanted, texts) + _as_it_came(name, message, texts))
 
     def report(
         self, found: Sequence[tuple[Any, list[str]]], count: int, elapsed: float, place: str = ""
@@ -133,70 +134,66 @@ def _how_many(count: int) -> str:
 # What is compared.
 
 
+#: An address in angle brackets, and perhaps a name before it.
+_NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<>])*<([^<>]*)>\s*', re.DOTALL)
+
+#: Header fields by the criterion that looks at them.
+_HEADERS = {"to": "To", "cc": "Cc", "reply_to": "Reply-To", "subject": "Subject"}
+#: Criteria that a str meets as a part; it is the whole of an address.
+_PARTS = frozenset({"subject", "text"})
+
+
+def _subject(message: Message) -> list[str]:
+    subject = message.header("Subject")
+    # Where it was folded, and by how much, is nothing that a reader sees.
+    return list(dict.fromkeys([subject, " ".join(subject.split())]))
+
+
+def _all_text(message: Message) -> list[str]:
+    html = message.html
+    found = [message.text, *([words(html), html] if html else [])]
+    return [text for text in found if text]
+
+
+def _addresses_in(header: str) -> Callable[[Message], list[str]]:
+    return lambda message: [one.address for one in _mailboxes(header, message)]
+
+
 _TEXTS: dict[str, Callable[[Message], list[str]]] = {
     "rcpt": lambda message: list(message.envelope.rcpt_tos),
     "sender": lambda message: [message.envelope.mail_from],
-    "to": lambda message: [address for _, address in _to(message)],
-    "subject": lambda message: [message.header("Subject")],
+    "to": _addresses_in("To"),
+    "cc": _addresses_in("Cc"),
+    "reply_to": _addresses_in("Reply-To"),
+    "subject": _subject,
+    "text": _all_text,
 }
 
 
-#: What a list of addresses is made of (RFC 5322, 3.4), well-formed or not: a comment, a
-#: quoted string, a bracketed address, a literal, a mark, or other text.  What is not
-#: closed goes to the end, so that no octet is looked at again and again.
-_TOKEN = re.compile(
-    r"""(?P<comment>\((?:[^()\\]|\\.)*(?:\)|\Z|(?=\()))|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\Z))"""
-    r"""|<(?P<bracketed>[^<>]*)>|(?P<literal>\[[^\[\]]*\])|(?P<mark>[,;:])|(?P<text>[^(",;:<\[]+|.)""",
-    re.DOTALL,
-)
-
-
-def _to(message: Message) -> list[tuple[str, str]]:
-    """Return the names and addresses in To, as any mail program would find them.
-
-    The standard library's parsers find none in a field with one mistake in it.  And
-    they are read before encoded words are decoded, which an address may not have.
-    """
-    fields = [str(value) for name, value in message.raw_items() if name.lower() == "to"]
-    text = re.sub(r"[\r\n]+", "", ",".join(fields))
-    return list(_mailboxes(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")))
-
-
-def _mailboxes(field: str) -> Iterator[tuple[str, str]]:
-    words, bracketed = "", None
-    for token in _TOKEN.finditer(f"{field},"):
-        if token["mark"] == ":":  # what was before it is a group's name
-            words, bracketed = "", None
-        elif token["mark"]:
-            address = words if bracketed is None else bracketed
-            if "@" in address:
-                yield words.strip() if bracketed else "", "".join(address.split())
-            words, bracketed = "", None
-        elif token["bracketed"] is not None:
-            bracketed = token["bracketed"]
-        elif not token["comment"]:
-            words += token[0]
+def _mailboxes(header: str, message: Message) -> list[Mailbox]:
+    fields = [value for name, value in message.raw_items() if name.lower() == header.lower()]
+    return list(mailboxes(",".join(fields)))
 
 
 def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:
     if not isinstance(message, Message):
         return []
     texts = _TEXTS[field](message)
-    if field == "to" and isinstance(wanted, re.Pattern):
+    if field not in _PARTS and field in _HEADERS and isinstance(wanted, re.Pattern):
         # A pattern may be after the name; what is compared is the address.
-        texts += [f"{_decoded(name)} <{address}>" for name, address in _to(message) if name]
+        named = [one for one in _mailboxes(_HEADERS[field], message) if one.name]
+        texts += [f"{one.name} <{one.address}>" for one in named]
     return texts
 
 
-def _decoded(name: str) -> str:
-    try:
-        return str(make_header(decode_header(name.replace('"', ""))))
-    except (LookupError, ValueError, HeaderParseError):  # it is not encoded as it should be
-        return name
-
-
-def _fields(name: str, message: Any) -> list[str]:
-    return message.headers("To") if name == "to" and isinstance(message, Message) else []
+def _as_it_came(name: str, message: Any, texts: list[str]) -> str:
+    """Quote a header field that a criterion looked at, unless what was read in it is all."""
+    if name not in _HEADERS or not isinstance(message, Message):
+        return ""
+    fields = message.raw_headers(_HEADERS[name])
+    if not fields or ", ".join(fields) in (", ".join(texts), *texts[:1]):
+        return ""
+    return f"; the header is {quoted(', '.join(fields))}"
 
 
 def _meets(name: str, wanted: Matcher, text: str) -> bool:
@@ -204,7 +201,7 @@ def _meets(name: str, wanted: Matcher, text: str) -> bool:
         return wanted.search(text) is not None
     if not isinstance(wanted, str):
         return bool(wanted(text))
-    if name == "subject":
+    if name in _PARTS:
         return wanted in text
     return _canonical(wanted) == _canonical(text)
 
@@ -216,7 +213,8 @@ def _canonical(text: str) -> tuple[str, str]:
     or in ASCII (RFC 5890), and a local part may be quoted though it need not be
     (RFC 5321, 4.1.2).
     """
-    address = email.utils.parseaddr(text)[1] or text.strip("<> ")
+    named = _NAMED.fullmatch(text)
+    address = named[1] if named else text.strip()
     local, at, domain = address.rpartition("@")
     if not at:
         return address, ""
@@ -241,7 +239,7 @@ def _in_words(name: str, wanted: Matcher) -> str:
         return f"matching {quoted(wanted.pattern)}"
     if not isinstance(wanted, str):
         return f"that {_name(wanted)} wants"
-    return f"containing {quoted(wanted)}" if name == "subject" else quoted(wanted)
+    return f"containing {quoted(wanted)}" if name in _PARTS else quoted(wanted)
 
 
 def _explain(name: str, wanted: Matcher, texts: Iterable[str]) -> str:
@@ -264,7 +262,7 @@ def _hint(name: str, wanted: str, texts: list[str]) -> str:
     if not wanted.strip():
         return ""
     if any(wanted.casefold() in text.casefold() for text in texts):
-        if name == "subject":
+        if name in _PARTS:
             return ", which differs in case"
         if any(wanted.casefold() == text.casefold() for text in texts):
             return ", which differs in the case of the local part"

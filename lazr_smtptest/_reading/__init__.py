@@ -1,0 +1,1 @@
+"""A message as its reader sees it: charsets, encodings, headers, parts, texts, links."""

@@ -1,0 +1,87 @@
+"""Lists of addresses, as any mail program reads them, well-formed or not (RFC 5322, 3.4).
+
+The standard library's parsers find none in a field with one mistake in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lazr_smtptest._reading.parameters import QUOTED, unquoted
+from lazr_smtptest._reading.words import decode_words, in_one_line
+
+#: What a list is made of: a comment, a quoted string, a bracketed address, a literal, a
+#: mark, or other text.  What is not closed goes to the end, so that no octet is looked
+#: at again and again.
+_TOKEN = re.compile(
+    r"""(?P<comment>\((?:[^()\\]|\\.)*(?:\)|\Z|(?=\()))|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\Z))"""
+    r"""|<(?P<bracketed>[^<>]*)>|(?P<literal>\[[^\[\]]*\])|(?P<mark>[,;:])|(?P<text>[^(",;:<\[]+|.)""",
+    re.DOTALL,
+)
+#: What a name has only in quotes (RFC 5322, 3.2.3), or encoded.
+_SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
+_BLANKS = re.compile(rf"({QUOTED})|\s+", re.DOTALL)
+
+
+class Mailbox(NamedTuple):
+    """A name, decoded, and the address as it was written; what is left out is empty."""
+
+    name: str
+    address: str
+
+
+def mailboxes(field: str) -> Iterator[Mailbox]:
+    """Yield those with an address, in order.
+
+    Encoded words are decoded afterwards: nobody decodes them in an address.
+    """
+    words: list[str] = []
+    bracketed = None
+    for token in _TOKEN.finditer(f"{in_one_line(field)},"):
+        if token["mark"] == ":":  # what was before it is a group's name
+            words, bracketed = [], None
+        elif token["mark"]:
+            address = "".join(words) if bracketed is None else bracketed
+            if "@" in address:
+                name = "" if bracketed is None else _name(words)
+                yield Mailbox(name, _without_blanks(address))
+            words, bracketed = [], None
+        elif token["bracketed"] is not None:
+            bracketed = token["bracketed"]
+        elif not token["comment"]:
+            words.append(token[0])
+
+
+def in_words(field: str) -> str:
+    """Return a list as its reader sees it: in one line, decoded, with quotes where needed."""
+    pieces: list[str] = []
+    words: list[str] = []
+    for token in _TOKEN.finditer(in_one_line(field)):
+        if token["bracketed"] is not None:
+            name, address = _shown_name(words), token["bracketed"]
+            pieces.append(" " if words and words[0][:1].isspace() else "")
+            pieces.append(f"{name} <{address}>" if name else address)
+        elif token["mark"] or token["comment"]:
+            pieces.append(decode_words("".join(words) + token[0]))
+        else:
+            words.append(token[0])
+            continue
+        words = []
+    return "".join([*pieces, decode_words("".join(words))])
+
+
+def _name(words: list[str]) -> str:
+    return decode_words("".join(map(unquoted, words))).strip()
+
+
+def _shown_name(words: list[str]) -> str:
+    name = _name(words)
+    if not _SPECIAL.search(name) or name == "".join(words).strip():
+        return name
+    return '"' + re.sub(r'([\\"])', r"\\\1", name) + '"'
+
+
+def _without_blanks(address: str) -> str:
+    return _BLANKS.sub(lambda found: found[1] or "", address)

@@ -1,0 +1,153 @@
+"""Charsets of mail: what their names mean to its readers, and what is certainly not in one.
+
+A name means what the WHATWG's Encoding Standard says, as in browsers and mail programs:
+senders write gb2312 and mean GBK.  Other names mean what Python says.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from contextlib import suppress
+
+#: Names that Python knows, and that are no charsets of mail.
+_NO_CHARSETS = frozenset(
+    "base64 bz2 charmap hex idna mbcs oem palmos punycode quopri raw-unicode-escape rot13"
+    " undefined unicode-escape utf-8-sig uu zlib".split()
+)
+#: Charsets that others know: registered, in use, or private (RFC 2046, 4.1.2).
+_ELSEWHERE = re.compile(
+    r"x-.+|cs.+|(?:iso-ir|iso-10646|iso-2022-cn|iso-8859-[689])-?.*|(?:windows|ibm|dos)-?\d.*"
+    r"|gb_?2312.*|ks_?c_?5601.*|cn-big5|iso8859\d+|visual|logical|viscii.*|tscii|koi8?.*|euc-tw"
+    r"|armscii-8|scsu|bocu-1|cesu-8|ucs-[24]|unicode|mac|iso[-_].+:\d{4}|unknown-8bit|cp\d+"
+    r"|(?:jis|nats|inis|extended_unix|amiga|dec|asmo|ventura|adobe|iso-2022-jp|big5)[-_].+|inis|brf"
+)
+
+#: The superset that is meant, by Python's name of the charset that is named.
+_MEANT = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "euc_kr": "cp949",
+    "shift_jis": "cp932",
+    "big5": "big5hkscs",
+    "utf-16": "utf-16-le",
+}
+#: Names of the Encoding Standard that Python does not know, all of them or some.
+_NAMES = {
+    "cp1250": "x-cp1250",
+    "cp1251": "x-cp1251",
+    "cp1252": "x-cp1252",
+    "cp1253": "x-cp1253",
+    "cp1254": "x-cp1254",
+    "cp1255": "x-cp1255",
+    "cp1256": "x-cp1256",
+    "cp1257": "x-cp1257",
+    "cp1258": "x-cp1258",
+    "cp874": "windows-874 dos-874",
+    "cp932": "x-sjis windows-31j",
+    "cp949": "windows-949 csksc56011987 ks_c_5601-1989 ksc_5601 cseuckr iso-ir-149",
+    "big5hkscs": "cn-big5 x-x-big5",
+    "euc_jp": "x-euc-jp cseucpkdfmtjapanese",
+    "gb18030": "x-gbk csgb2312 gb_2312 gb_2312-80",
+    "iso8859-6": "iso-8859-6-e iso-8859-6-i csiso88596e csiso88596i",
+    "iso8859-7": "sun_eu_greek",
+    "iso8859-8": "iso-8859-8-e iso-8859-8-i csiso88598e csiso88598i logical visual",
+    "iso8859-15": "csisolatin9",
+    "koi8-r": "koi koi8",
+    "koi8-u": "koi8-ru",
+    "mac-cyrillic": "x-mac-cyrillic x-mac-ukrainian",
+    "mac-roman": "mac csmacintosh x-mac-roman",
+    "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8 utf8mb4",
+    "utf-16-be": "unicodefffe",
+    "utf-16-le": "unicode csunicode iso-10646-ucs-2 ucs-2 unicodefeff",
+}
+_CODECS = {label: codec for codec, labels in _NAMES.items() for label in labels.split()}
+
+#: A mark at the beginning of a text outweighs what its header says.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+#: Two octets of JIS X 0208, and the other sets that ISO-2022-JP switches between.
+_JIS = re.compile(rb"\x1b(\$[@B]|\([BJI])([^\x1b]*)")
+
+
+def codec_of(charset: str) -> str | None:
+    """Return Python's name of a charset; "" if only others know it; None if there is none."""
+    with suppress(LookupError, ValueError):
+        name = codecs.lookup(charset[:80]).name
+        return None if name in _NO_CHARSETS else name
+    return "" if _ELSEWHERE.fullmatch(charset.lower()) else None
+
+
+def may_be_in(octets: bytes, codec: str) -> bool:
+    # Only what is certain: many another charset is declared where a superset is meant.
+    if codec != "utf-8":
+        return octets.isascii() or not codec.startswith(("ascii", "iso2022", "hz", "utf-7"))
+    with suppress(UnicodeDecodeError):
+        return bool(octets.decode("utf-8") or True)
+    return False
+
+
+def decoded(octets: bytes, charset: str = "") -> str:
+    """Return a text as its reader sees it.
+
+    Without a charset that anybody knows it is UTF-8 if it can be, else windows-1252.
+    """
+    for mark, codec in _MARKS:
+        if octets.startswith(mark):
+            return octets[len(mark) :].decode(codec, "replace")
+    codec = _meant(charset)
+    if not codec:
+        codec = "utf-8" if may_be_in(octets, "utf-8") else "cp1252"
+    if codec.startswith("iso2022_jp"):
+        return _from_iso2022_jp(octets, codec)
+    # The standard has control characters where windows-125x have none.
+    return octets.decode(codec, _C1 if codec.startswith("cp125") else "replace")
+
+
+def _meant(charset: str) -> str:
+    label = re.sub(r"^iso8859(?=\d)", "iso8859-", charset.strip(" \t\r\n\"'").lower())
+    known = _CODECS.get(label) or codec_of(label) or ""
+    return _MEANT.get(known, known)
+
+
+def _from_iso2022_jp(octets: bytes, codec: str) -> str:
+    with suppress(UnicodeDecodeError):
+        return octets.decode(codec)
+    # Programs write all characters of windows-31j so: Shift_JIS has them in the same order.
+    return b"\x1b(B".join(octets.partition(b"\x1b")[:1]).decode("cp932", "replace") + "".join(
+        _jis_set(kind, text) for kind, text in _JIS.findall(octets)
+    )
+
+
+def _jis_set(kind: bytes, text: bytes) -> str:
+    if kind == b"(I":  # half-width katakana
+        text = bytes(octet | 0x80 for octet in text)
+    elif kind[:1] == b"$":
+        pairs = zip(text[::2], text[1::2], strict=False)
+        text = b"".join(_shifted(row, cell) for row, cell in pairs)
+    return text.decode("cp932", "replace")
+
+
+def _shifted(row: int, cell: int) -> bytes:
+    if not (0x21 <= row <= 0x7E and 0x21 <= cell <= 0x7E):
+        return bytes((row & 0x7F, cell & 0x7F))
+    lead = (row + 1) // 2 + (0x70 if row < 0x5F else 0xB0)
+    trail = cell + (0x7E if row % 2 == 0 else 0x1F + (cell >= 0x60))
+    return bytes((lead, trail))
+
+
+def _control_character(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+_C1 = "lazr_smtptest.c1"
+codecs.register_error(_C1, _control_character)

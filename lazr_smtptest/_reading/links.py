@@ -1,0 +1,66 @@
+"""Web addresses in running text."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+
+#: What begins one, and what it may have; the rest is seen to below.
+_URL = re.compile(r"(?<![^\W_])https?://[^\s<>\"`\x00-\x1f\x7f]+", re.IGNORECASE)
+#: A host in a script of its own, label by label.
+_LABEL = r"(?:[^\W\x00-\x7f]+|[a-z0-9-]+)"
+_WIDE_HOST = re.compile(rf"https?://{_LABEL}(?:\.{_LABEL})+", re.IGNORECASE)
+
+#: What ends a sentence rather than a URL.
+_PUNCTUATION = ".,;:!?'"
+#: What is part of a URL, unless it stands before it as well, as emphasis or a rule does.
+_MARKS = "_*-=~|"
+_BRACKETS = {")": "(", "]": "[", "}": "{"}
+#: Marks before a URL; behind a word they are no emphasis, as in "next=https://example.com".
+_OPENING = re.compile(r"(?<![^\W_])[_*=~|'\"(\[{<-]+$")
+
+
+def web_addresses(text: str) -> Iterator[str]:
+    """Yield the web addresses, in order, without what only stands beside them."""
+    for found in _URL.finditer(text):
+        opening = _OPENING.search(text[max(found.start() - 8, 0) : found.start()])
+        url = _without_what_follows(_in_its_script(found[0]), opening[0] if opening else "")
+        if url[-3:] != "://":
+            yield url
+
+
+def _in_its_script(url: str) -> str:
+    """End it where text in a script without blanks begins, or punctuation of another script."""
+    if url.isascii():
+        return url
+    host = _WIDE_HOST.match(url)
+    start = host.end() if host and _is_wide(url[url.index("//") + 2]) else 0
+    ends = (at for at in range(start, len(url)) if _ends(url[at]))
+    return url[: next(ends, len(url))]
+
+
+def _ends(character: str) -> bool:
+    return not character.isascii() and (
+        unicodedata.category(character)[0] in "PZC" or _is_wide(character)
+    )
+
+
+def _is_wide(character: str) -> bool:
+    # Chinese, Japanese and Korean (Unicode Standard Annex 11); an emoji is wide, too.
+    return unicodedata.east_asian_width(character) in "WFH"
+
+
+def _without_what_follows(url: str, opening: str) -> str:
+    """Cut off what ends the sentence, closes a bracket opened before, or is emphasis."""
+    marks, counts = Counter(opening), Counter(url)
+    end = len(url)
+    while True:
+        last = url[end - 1]
+        if last in _MARKS and marks[last]:
+            marks[last] -= 1
+        elif last not in _PUNCTUATION and counts[last] <= counts[_BRACKETS.get(last, last)]:
+            return url[:end]
+        counts[last] -= 1
+        end -= 1

@@ -1,0 +1,95 @@
+"""Octets to an `email.message.EmailMessage`, however broken they are, in linear time.
+
+`email.policy.default` reads Content-Type and the like while it parses.  That takes
+quadratic time, and one parameter that it cannot read is an exception and no message.  So
+the parser gets a policy and a class that read only what parsing needs.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from email.errors import MessageDefect
+from email.feedparser import BytesFeedParser
+from email.message import EmailMessage
+from email.parser import BytesHeaderParser
+from email.policy import EmailPolicy, compat32
+from typing import Any
+
+from lazr_smtptest._reading.parameters import boundary, media_type, without_comments
+
+#: Parts within parts that are read; the parser calls itself for each.
+_DEEPEST = 100
+
+
+class ParserFailed(MessageDefect):
+    """A defect: the standard library's parser cannot read a message, or not all of it."""
+
+
+class ReadPolicy(EmailPolicy):
+    """`email.policy.default`, where a header field that breaks it is a str, as it came."""
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        """Return a field, parsed if that can be done."""
+        with suppress(Exception):  # it raises whatever its code stumbles over
+            return super().header_fetch_parse(name, value)
+        if name.lower() == "content-disposition":
+            # `EmailMessage.is_attachment` asks for what a str has not.
+            with suppress(Exception):
+                return super().header_fetch_parse(name, _without_parameters(value))
+        return compat32.header_fetch_parse(name, value)
+
+
+def _without_parameters(value: str) -> str:
+    return without_comments(value).partition(";")[0].strip()
+
+
+class _ParsePolicy(EmailPolicy):
+    def header_fetch_parse(self, name: str, value: str) -> Any:  # noqa: ARG002
+        return value
+
+
+class _Part(EmailMessage):
+    """What the parser makes, until it is done."""
+
+    depth = 0
+
+    def attach(self, payload: Any) -> None:
+        super().attach(payload)
+        payload.depth = self.depth + 1
+
+    def get_content_type(self) -> str:
+        found = media_type(self.get("content-type", "")) or self.get_default_type()
+        if self.depth < _DEEPEST or not found.startswith(("message/", "multipart/")):
+            return found
+        self.defects[:] = [ParserFailed(f"there are parts within {_DEEPEST} others")]
+        return "application/octet-stream"
+
+    def get_boundary(self, failobj: Any = None) -> Any:
+        return boundary(self.get("content-type", "")) or failobj
+
+
+_PARSE = _ParsePolicy()
+_READ = ReadPolicy()
+
+
+def parsed(raw: bytes) -> EmailMessage:
+    """Return the message that octets are."""
+    parser = BytesFeedParser(_Part, policy=_PARSE)
+    parser.feed(raw)
+    message = parser.close()
+    assert isinstance(message, EmailMessage)
+    waiting: list[Any] = [message]
+    while waiting:
+        part = waiting.pop()
+        part.__class__ = EmailMessage
+        part.policy = _READ
+        part.__dict__.pop("depth", None)
+        waiting += part.get_payload() if part.is_multipart() else ()
+    return message
+
+
+def parsed_header(raw: bytes) -> EmailMessage:
+    """Return a message whose parts are not looked for."""
+    message = BytesHeaderParser(EmailMessage, policy=_READ).parsebytes(raw)
+    assert isinstance(message, EmailMessage)
+    return message

@@ -1,0 +1,110 @@
+"""Which parts a mail program shows as text, and what it shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from lazr_smtptest._reading.charsets import decoded
+from lazr_smtptest._reading.markup import declared_charset
+from lazr_smtptest._reading.structure import Mail, Part
+
+PLAIN, HTML = "text/plain", "text/html"
+
+
+def texts(mail: Mail, kind: str) -> list[Part]:
+    """Return the parts that are shown as text of a kind, in order.
+
+    Of alternatives that is the last one that has such a text, since it is the
+    richest (RFC 2046, 5.1.4).
+    """
+    found = [part for part in _shown(mail) if part.type == kind]
+    # Which part of each alternative is shown: the last that has such a text.
+    chosen = {around: inner for part in found for around, inner in _alternatives_around(part)}
+    return [
+        part
+        for part in found
+        if all(chosen[one] is inner for one, inner in _alternatives_around(part))
+    ]
+
+
+def attachments(mail: Mail) -> list[Part]:
+    """Return all other parts without parts, in order."""
+    shown = set(_shown(mail))
+    return [part for part in mail.parts if not _has_parts(part) and part not in shown]
+
+
+def _has_parts(part: Part) -> bool:
+    return part.is_multipart and bool(part.parts or part.is_closed)
+
+
+def _shown(mail: Mail) -> list[Part]:
+    """Return the texts that are no files.
+
+    Some programs name all texts, so one with a name is a file only beside one without.
+    """
+    found = [part for part in mail.parts if part.type in (PLAIN, HTML) and _is_inline(part)]
+    unnamed = {part.type for part in found if not part.name}
+    return [part for part in found if not part.name or part.type not in unnamed]
+
+
+def _is_inline(part: Part) -> bool:
+    return part.disposition != "attachment" and not _is_resource(part)
+
+
+def is_related(part: Part) -> bool:
+    """Return whether it belongs to another part, which shows it (RFC 2387)."""
+    around = part.parent
+    return around is not None and around.type == "multipart/related" and part.number > 1
+
+
+def _is_resource(part: Part) -> bool:
+    has_name = bool(part.content_id) or "content-location" in part.fields
+    return has_name and is_related(part)
+
+
+def _alternatives_around(part: Part) -> Iterator[tuple[Part, Part]]:
+    """Yield each alternative that a part is in, and which part of it has it."""
+    while part.parent:
+        if part.parent.type == "multipart/alternative":
+            yield part.parent, part
+        part = part.parent
+
+
+def text_of(part: Part) -> str:
+    """Return a text, decoded, with LF for line ends, and paragraphs in one line each."""
+    octets = part.octets
+    charset = part.charset
+    if part.type == HTML:
+        charset = charset or declared_charset(octets)
+    text = decoded(octets, charset).replace("\r\n", "\n")
+    if part.type == PLAIN and part.parameters.get("format", "").lower() == "flowed":
+        return unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
+    return text
+
+
+def joined(found: Iterable[str]) -> str:
+    """Return texts behind each other, each beginning with a line of its own."""
+    whole = ""
+    for text in found:
+        whole += "\n" if whole and not whole.endswith("\n") else ""
+        whole += text
+    return whole
+
+
+def unflowed(text: str, delsp: bool) -> str:
+    """Return a text of format=flowed with each paragraph in one line (RFC 3676, 4)."""
+    lines: list[str] = []
+    open_depth = -1  # of the paragraph that goes on
+    for line in text.split("\n"):
+        content = line.lstrip(">")
+        depth = len(line) - len(content)
+        content = content.removeprefix(" ")  # space-stuffing
+        if depth == open_depth and content != "-- ":
+            lines[-1] += content
+        else:
+            lines.append(f"{'>' * depth} {content}" if depth else content)
+        is_flowed = content.endswith(" ") and content != "-- "
+        open_depth = depth if is_flowed else -1
+        if is_flowed and delsp:
+            lines[-1] = lines[-1][:-1]
+    return "\n".join(lines)
