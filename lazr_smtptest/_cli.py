@@ -430,4 +430,6 @@ def _delivered(message: Message) -> bytes:
     lines = [f"Return-Path: <{envelope.mail_from}>"]
     lines += [f"Delivered-To: {address}" for address in envelope.rcpt_tos]
     head = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-    return head + message.raw.replace(b"\r\n", b"\n")
+    # A mailbox's own first line would end the header here; Gnus keeps it so.
+    content = re.sub(rb"\A>?From ", b"X-From-Line: ", message.raw)
+    return head + content.replace(b"\r\n", b"\n")

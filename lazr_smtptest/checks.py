@@ -18,8 +18,10 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from lazr_smtptest._reading.charsets import codec_of, may_be_in
+from lazr_smtptest._reading.markup import not_closed
 from lazr_smtptest._reading.parameters import COMMENT, QUOTED, parameters, without_comments
 from lazr_smtptest._reading.structure import Field, Mail, Part, comparable_id
+from lazr_smtptest._reading.texts import text_of
 from lazr_smtptest._util import plain, quoted
 
 __all__ = ["CODES", "Problem"]
@@ -59,7 +61,8 @@ CODES: dict[str, tuple[str, str, str]] = {
     "alternative-order": ("advice", "plain text behind its HTML", "RFC 2046 5.1.4"),
     "html-only": ("advice", "HTML without a plain text beside it", "RFC 2046 5.1.4"),
     "cid-missing": ("error", "HTML that shows a part that is not there", "RFC 2392 2"),
-    "parser-failed": ("error", "Python's parser raises an exception", "email.parser"),
+    "html-not-closed": ("error", "HTML of which something has no end", "HTML Standard 13.2.5"),
+    "parser-failed": ("error", "Python's parser cannot read all of it", "email.parser"),
     "parser-*": ("advice", "another defect that Python's parser finds", "email.errors"),
 }
 
@@ -378,6 +381,11 @@ def _missing_cid(part: Part) -> str:
     return f"No part has the Content-ID <{plain(missing[0])}>; attach it." if missing else ""
 
 
+def _html_not_closed(part: Part) -> str:
+    found = not_closed(text_of(part)) if part.type == "text/html" and _is_shown(part) else ""
+    return found and f"In browsers {found} hides all that follows, for it has no end; close it."
+
+
 # The whole.
 
 _LONG = re.compile(rb"^[^\n]{998}(?!\r?$)[^\n]*", re.MULTILINE)
@@ -472,6 +480,7 @@ _OF_PARTS = (
     ("alternative-order", _wrong_order),
     ("html-only", _html_alone),
     ("cid-missing", _missing_cid),
+    ("html-not-closed", _html_not_closed),
 )
 
 

@@ -146,7 +146,7 @@ class HandlerError(SMTPTestError):
 
 
 class AttachmentNotFound(SMTPTestError, LookupError):
-    """A message has no attachment of that name or Content-ID."""
+    """Raised by `Message.attachment`: it has none of that name or Content-ID."""
 
 
 class GateTimeout(SMTPTestError, AssertionError, TimeoutError):

@@ -8,7 +8,7 @@ from lazr_smtptest._reading.markup import words
 from lazr_smtptest._util import plain, quoted
 from lazr_smtptest.checks import Problem
 from lazr_smtptest.message import Message, headline
-from lazr_smtptest.sessions import Session
+from lazr_smtptest.sessions import Line, Session
 
 #: Lines of a message's text, and attachments, that a report shows.
 _LINES = 5
@@ -55,4 +55,10 @@ def session_lines(session: Session) -> list[str]:
     lines = [f"- {session.peer[0]} port {session.peer[1]}{helo}: {session.ended}"]
     if len(session.dialogue) > _DIALOGUE:
         lines.append("  ...")
-    return lines + [f"  {plain(str(line))}" for line in session.dialogue[-_DIALOGUE:]]
+    return lines + [f"  {_spoken(line)}" for line in session.dialogue[-_DIALOGUE:]]
+
+
+def _spoken(line: Line) -> str:
+    # A remark is the server's own, and short enough.
+    text = str(line)
+    return text if line.speaker == "*" and text.isprintable() else plain(text)

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from lazr_smtptest._parent.describe import describe
 from lazr_smtptest._reading.addresses import Mailbox, mailboxes
 from lazr_smtptest._reading.markup import words
+from lazr_smtptest._reading.words import decode_words, in_one_line
 from lazr_smtptest._util import quoted
 from lazr_smtptest.errors import Difference, NearMiss
 from lazr_smtptest.message import Message, headline
@@ -144,9 +145,9 @@ _PARTS = frozenset({"subject", "text"})
 
 
 def _subject(message: Message) -> list[str]:
-    subject = message.header("Subject")
-    # Where it was folded, and by how much, is nothing that a reader sees.
-    return list(dict.fromkeys([subject, " ".join(subject.split())]))
+    value = next((value for name, value in message.raw_items() if name.lower() == "subject"), "")
+    once = decode_words(in_one_line(value, always_one_blank=True))
+    return list(dict.fromkeys([message.header("Subject"), once]))
 
 
 def _all_text(message: Message) -> list[str]:
@@ -220,6 +221,8 @@ def _canonical(text: str) -> tuple[str, str]:
         return address, ""
     if len(local) > 1 and local[0] == local[-1] == '"':
         local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    if domain.isascii():
+        return local, domain.lower()
     try:
         domain = domain.encode("idna").decode("ascii")
     except UnicodeError:  # an address literal, or no domain at all

@@ -16,8 +16,10 @@ from lazr_smtptest._reading.words import decode_words, in_one_line
 #: mark, or other text.  What is not closed goes to the end, so that no octet is looked
 #: at again and again.
 _TOKEN = re.compile(
-    r"""(?P<comment>\((?:[^()\\]|\\.)*(?:\)|\Z|(?=\()))|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\Z))"""
-    r"""|<(?P<bracketed>[^<>]*)>|(?P<literal>\[[^\[\]]*\])|(?P<mark>[,;:])|(?P<text>[^(",;:<\[]+|.)""",
+    r"""(?P<comment>\((?:[^()\\]|\\.)*(?:\)|\\?\Z|(?=\()))"""
+    r"""|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\\?\Z))"""
+    r"""|<(?P<bracketed>[^<>]*)>|<(?P<open>[^<>,;]*)|(?P<literal>\[[^\[\]]*\])"""
+    r"""|(?P<mark>[,;:])|(?P<text>[^(",;:<\[]+|.)""",
     re.DOTALL,
 )
 #: What a name has only in quotes (RFC 5322, 3.2.3), or encoded.
@@ -50,6 +52,8 @@ def mailboxes(field: str) -> Iterator[Mailbox]:
             words, bracketed = [], None
         elif token["bracketed"] is not None:
             bracketed = token["bracketed"]
+        elif token["open"] is not None:
+            bracketed = token["open"]
         elif not token["comment"]:
             words.append(token[0])
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 #: What begins one, and what it may have; the rest is seen to below.
-_URL = re.compile(r"(?<![^\W_])https?://[^\s<>\"`\x00-\x1f\x7f]+", re.IGNORECASE)
+_URL = re.compile(r"(?<![a-z0-9])https?://[^\s<>\"`\x00-\x1f\x7f]+", re.IGNORECASE)
 #: A host in a script of its own, label by label.
 _LABEL = r"(?:[^\W\x00-\x7f]+|[a-z0-9-]+)"
 _WIDE_HOST = re.compile(rf"https?://{_LABEL}(?:\.{_LABEL})+", re.IGNORECASE)

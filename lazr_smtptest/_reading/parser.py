@@ -12,10 +12,11 @@ from email.errors import MessageDefect
 from email.feedparser import BytesFeedParser
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
-from email.policy import EmailPolicy, compat32
+from email.policy import EmailPolicy
 from typing import Any
 
 from lazr_smtptest._reading.parameters import boundary, media_type, without_comments
+from lazr_smtptest._reading.words import as_text, unfolded
 
 #: Parts within parts that are read; the parser calls itself for each.
 _DEEPEST = 100
@@ -36,7 +37,7 @@ class ReadPolicy(EmailPolicy):
             # `EmailMessage.is_attachment` asks for what a str has not.
             with suppress(Exception):
                 return super().header_fetch_parse(name, _without_parameters(value))
-        return compat32.header_fetch_parse(name, value)
+        return unfolded(as_text(value))
 
 
 def _without_parameters(value: str) -> str:
@@ -51,7 +52,9 @@ class _ParsePolicy(EmailPolicy):
 class _Part(EmailMessage):
     """What the parser makes, until it is done."""
 
-    depth = 0
+    def __init__(self, policy: Any = None) -> None:
+        super().__init__(policy)
+        self.depth = 0
 
     def attach(self, payload: Any) -> None:
         super().attach(payload)
@@ -83,7 +86,9 @@ def parsed(raw: bytes) -> EmailMessage:
         part = waiting.pop()
         part.__class__ = EmailMessage
         part.policy = _READ
-        part.__dict__.pop("depth", None)
+        del part.depth
+        if part.defects and type(part.defects[0]) is ParserFailed:
+            message.defects.append(part.defects.pop())
         waiting += part.get_payload() if part.is_multipart() else ()
     return message
 

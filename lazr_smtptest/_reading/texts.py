@@ -30,11 +30,7 @@ def texts(mail: Mail, kind: str) -> list[Part]:
 def attachments(mail: Mail) -> list[Part]:
     """Return all other parts without parts, in order."""
     shown = set(_shown(mail))
-    return [part for part in mail.parts if not _has_parts(part) and part not in shown]
-
-
-def _has_parts(part: Part) -> bool:
-    return part.is_multipart and bool(part.parts or part.is_closed)
+    return [part for part in mail.parts if not part.parts and part not in shown]
 
 
 def _shown(mail: Mail) -> list[Part]:

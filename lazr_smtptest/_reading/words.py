@@ -29,16 +29,17 @@ def unfolded(value: str) -> str:
     return value.replace("\r", "").replace("\n", "") if "\n" in value or "\r" in value else value
 
 
-def in_one_line(value: str) -> str:
+def in_one_line(value: str, always_one_blank: bool = False) -> str:
     """Return a field's value as one line, not decoded.
 
     Where a line is folded, a tab stands for a blank, since nobody writes one himself.
+    All white space there can be one blank, since no reader sees how much there is.
     """
     first, *others = _LINE_END.split(as_text(value).lstrip(" \t\r\n"))
     pieces = [first]
     for line in others:
         text = line.lstrip(" \t")
-        if "\t" in line[: len(line) - len(text)]:
+        if always_one_blank or "\t" in line[: len(line) - len(text)]:
             pieces[-1] = pieces[-1].rstrip(" \t")
             line = f" {text}"
         pieces.append(line)

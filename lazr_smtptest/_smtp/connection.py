@@ -463,6 +463,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         if self.transport is None:  # it has ended already
             return
+        self._transcript.note_unread(self.loop.time(), bytes(self._stream._buffer[:2000]))
         self._note_end("dropped by the client")
         self._context.transcripts.close(self._transcript)
         if self._finishing is not None:

@@ -6,6 +6,7 @@ and all, and made readable when a test asks for it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,6 +23,15 @@ _SESSIONS = 100
 #: Octets that are kept of what came together, and of one line.
 _OCTETS = 4000
 _LINE = 1000
+
+#: The first octets of TLS (RFC 8446, 5.1): a handshake, and a version that is 3.x for ever.
+_CLIENT_HELLO = re.compile(rb"\x16\x03[\x00-\x04]")
+_TLS = (
+    "TLS ClientHello: the client speaks TLS at once, "
+    "and this server was not made with tls='implicit'"
+)
+_HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
+_CONTROLS = bytes(set(range(32)) - {9}) + b"\x7f"
 
 #: When, what the client sent, and what it was told; a number stands for so
 #: many octets of content, a str for a remark.
@@ -54,6 +64,11 @@ class Transcript:
             told = told[:_OCTETS] + b"..."
         self.exchanges.append((now, said, told))
 
+    def note_unread(self, now: float, octets: bytes) -> None:
+        """Keep what no line end came for, if it is binary: a text may be a secret."""
+        if _CLIENT_HELLO.match(octets) or (octets and _is_binary(octets)):
+            self.note(now, octets, None)
+
     def export(self) -> Session:
         return Session(
             peer=self.peer,
@@ -74,7 +89,7 @@ class Transcript:
         at = round(now - self.began, 6)
         lines = []
         if isinstance(said, bytes):
-            lines += [Line(at, "C", text) for text in _texts(said)]
+            lines += [Line(at, *one) for one in _said(said)]
         elif isinstance(said, int):
             lines.append(Line(at, "*", f"{said} octets of content"))
         elif said is not None:
@@ -116,5 +131,35 @@ class Transcripts:
 
 
 def _texts(octets: bytes) -> list[str]:
-    lines = octets.rstrip(b"\r\n").split(b"\n")
-    return [line.rstrip(b"\r")[:_LINE].decode("utf-8", "backslashreplace") for line in lines]
+    return [_text(line) for line in _lines_of(octets)]
+
+
+def _text(line: bytes) -> str:
+    return line[:_LINE].decode("utf-8", "backslashreplace")
+
+
+def _lines_of(octets: bytes) -> list[bytes]:
+    return [line.rstrip(b"\r") for line in octets.rstrip(b"\r\n").split(b"\n")]
+
+
+def _said(octets: bytes) -> list[tuple[str, str]]:
+    """Return the lines of a client, and in place of what is no text what it is."""
+    if _CLIENT_HELLO.match(octets):
+        return [("*", _TLS)]
+    lines = []
+    for line in _lines_of(octets):
+        lines.append(("*", _as_binary(line)) if _is_binary(line) else ("C", _text(line)))
+        if _HTTP.match(line):
+            lines.append(("*", "an HTTP request: the client takes this for a web server"))
+    return lines
+
+
+def _is_binary(line: bytes) -> bool:
+    # Other texts have octets of 8 bits, too.
+    return len(line.translate(None, _CONTROLS)) < len(line) * 0.8
+
+
+def _as_binary(line: bytes) -> str:
+    zeros = line.count(0)
+    of_them = f", {'all' if zeros == len(line) else zeros} of them NUL" if zeros else ""
+    return f"octets that are no text: {len(line)}{of_them}"

@@ -17,6 +17,7 @@ from helpers import EVENT_LOOPS, LOGIN, connected, fresh, loop_name, send, send_
 from raw_client import CONTENT, MESSAGE, Wire, greeted
 
 from lazr_smtptest import Controller, NotRunning, QueueController, Server
+from lazr_smtptest._parent.describe import session_lines
 from lazr_smtptest.sessions import Line, Session
 
 USER, PASSWORD = LOGIN
@@ -321,6 +322,62 @@ def test_connections_that_are_closed_at_once(server):
     assert {s.ended for s in server.sessions() if not s.helo and len(s.dialogue) < 3} == {
         "dropped by the client"
     }
+
+
+# What is no text.
+
+
+CLIENT_HELLO = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(range(40, 120))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_client_that_speaks_tls_at_once(server, end):
+    with socket.create_connection((server.host, server.port), 10) as sock:
+        sock.recv(1000)
+        sock.sendall(CLIENT_HELLO + end)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(1000):
+            pass
+    (session,) = ended(server)
+    (remark,) = [line.text for line in session.dialogue if line.speaker == "*"]
+    assert remark == (
+        "TLS ClientHello: the client speaks TLS at once, "
+        "and this server was not made with tls='implicit'"
+    )
+    assert not any(line.speaker == "C" for line in session.dialogue)
+    assert any(line.endswith(f"* {remark}") for line in session_lines(session))
+
+
+@pytest.mark.parametrize(
+    ("octets", "lines"),
+    [
+        (b"\0\0\0\0", [("*", "octets that are no text: 4, all of them NUL")]),
+        (b"\0" * 3000 + b"abc", [("*", "octets that are no text: 3003, 3000 of them NUL")]),
+        (b"\x01\x02\x03\x04ab", [("*", "octets that are no text: 6")]),
+        (
+            b"GET / HTTP/1.1",
+            [
+                ("C", "GET / HTTP/1.1"),
+                ("*", "an HTTP request: the client takes this for a web server"),
+            ],
+        ),
+        (b"NOOP gr\xc3\xbcn", [("C", "NOOP grün")]),
+        (b"NOOP \0", [("C", "NOOP \0")]),
+    ],
+)
+def test_binary_is_named(server, octets, lines):
+    with greeted(server) as wire:
+        wire.say(octets)
+        said = [(line.speaker, line.text) for line in only(server).dialogue if line.speaker != "S"]
+    assert said[1:] == lines
+
+
+def test_the_beginning_of_a_secret_is_not_shown(server):
+    with greeted(server) as wire:
+        wire.sock.sendall(b"AUTH PLAIN AGtpbQBzM2NyZXQ")
+        wire.sock.shutdown(socket.SHUT_WR)
+        assert wire.reply() == b""
+    assert "AGtpb" not in str(ended(server)[0])
 
 
 # How much is kept.

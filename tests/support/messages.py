@@ -97,7 +97,8 @@ def multipart(*parts: bytes | str, kind: str = "mixed", boundary: str = "x") -> 
 #: A message that differs from its envelope.
 MAIL = make(
     b"From: Kim <kim@example.com>\r\nTo: Lee <lee@example.com>, max@example.org\r\n"
-    b"Cc: cc@example.com\r\nSubject: Lunch at noon\r\n\r\nBring a spoon.\r\n",
+    b"Cc: cc@example.com\r\nReply-To: Front Desk <desk@example.com>\r\n"
+    b"Subject: Lunch at noon\r\n\r\nBring a spoon.\r\n",
     mail_from="bounces+7@example.net",
     rcpt_tos=("lee@example.com", "blind@example.com"),
 )

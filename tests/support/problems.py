@@ -267,6 +267,12 @@ PARTS = [
         many(PLAIN, html('<img src="cid:a">'), PICTURE.format("a"), kind="related"),
     ),
     Case(
+        "html-not-closed",
+        "part 2 (text/html)",
+        many(PLAIN, html("<p>a<!-- b <p>c")),
+        many(PLAIN, html("<p>a<!-- b --><p>c")),
+    ),
+    Case(
         "parser-failed",
         "",
         mail("Content-Type: message/rfc822", body=TOO_DEEP),

@@ -26,18 +26,21 @@ import time as time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.message import EmailMessage
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest.mock import Mock
 
 import helpers
+import messages
 import pytest
 from helpers import awaited, connected, send, state, until
 
 import lazr_smtptest
 from lazr_smtptest import Controller, QueueController, QueueServer, Server, SMTPTestError
 from lazr_smtptest._fixtures import WorkerServers as WorkerServers
+from lazr_smtptest.message import parse
 
 #: Seconds that a server has for what it will not do.
 SOON = 0.2
@@ -287,6 +290,15 @@ def killed(server: Any, number: int = signal.SIGKILL) -> Any:
     os.kill(server.pid, number)
     until(lambda: not server.is_running)
     return server
+
+
+def attached(*names: str | None) -> Any:
+    """Return a message with attachments."""
+    letter = EmailMessage()
+    letter.set_content("Hello.")
+    for name in names:
+        letter.add_attachment(b"", maintype="image", subtype="png", filename=name)
+    return parse(messages.ENVELOPE, letter.as_bytes())
 
 
 def close_pipes() -> None:

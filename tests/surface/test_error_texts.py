@@ -283,6 +283,11 @@ SITUATIONS = {
     "stopped(own()).wait()":
         "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
         "No server is running, so none can come: call start() first",
+    "attached('leaf.png', None).attachment('cid:root')":
+        "AttachmentNotFound: no attachment has the name or Content-ID 'cid:root'; there is "
+        "'leaf.png', '(image/png)'",
+    "attached().attachment('leaf.png')":
+        "AttachmentNotFound: no attachment has the name or Content-ID 'leaf.png'; there is none",
     "MessageQueue().wait()":
         "MessageNotReceived: no message came within N seconds\n"
         "No server is running, so none can come: call start() first",

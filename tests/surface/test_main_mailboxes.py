@@ -45,6 +45,19 @@ def test_mbox_grows(tmp_path):
                 assert message.get_all("Delivered-To") == ["lee@example.com", "max@example.com"]
 
 
+def test_mail_that_begins_as_an_mbox_file_does_keeps_its_header(tmp_path):
+    path = tmp_path / "mbox"
+    sent = b"From kim@example.com Thu Feb 29 12:00:00 2024\r\nSubject: trees\r\n\r\nOaks.\r\n"
+    with running("--count", "1", "--mbox", str(path)) as (process, port):
+        send_octets(port, sent)
+        assert finish(process)[0] == 0
+    with contextlib.closing(mailbox.mbox(path)) as box:
+        (message,) = box
+        assert message["Subject"] == "trees"
+        assert message["X-From-Line"] == "kim@example.com Thu Feb 29 12:00:00 2024"
+        assert message.get_payload() == "Oaks.\n"
+
+
 def test_the_null_reverse_path_in_an_mbox(tmp_path):
     path = tmp_path / "mbox"
     with running("--count", "1", "--mbox", str(path)) as (process, port):

@@ -12,6 +12,7 @@ from problems import MIME, html, mail, many, one
 from properties import tries
 
 from lazr_smtptest import checks
+from lazr_smtptest._reading.structure import Mail
 from lazr_smtptest.checks import CODES, Problem, message_problems
 from lazr_smtptest.message import Message
 
@@ -22,7 +23,7 @@ bodies = st.sampled_from(["7BIT", "8BITMIME", "BINARYMIME", ""])
 def judge(raw: bytes, body: str = "7BIT", smtp_utf8: bool = False) -> None:
     """Run each check with nothing to catch what it raises, and look at its problems."""
     message = make(raw)
-    each = checks._checks(checks._Mail(message, raw, body, smtp_utf8))
+    each = checks._checks(Mail(raw, smtp_utf8), message, body.upper() == "7BIT")
     found = [problem for check in each for problem in check]
     for problem in found:
         assert isinstance(problem, Problem)
@@ -158,13 +159,13 @@ def test_a_check_that_fails_leaves_the_others(monkeypatch):
     monkeypatch.setattr(checks, "_OF_PARTS", rows)
     raw = mail("Content-Transfer-Encoding: x", without="From")
     assert [problem.code for problem in make(raw).problems] == ["from-missing"]
-    monkeypatch.setattr(checks, "_Mail", fail)
+    monkeypatch.setattr(checks, "Mail", fail)
     assert make(raw).problems == ()
 
 
 def test_a_check_that_fails_leaves_the_other_fields(monkeypatch):
     """Each field is asked by itself."""
-    good = checks._Field.broken_word
+    good = checks._broken_word
 
     def fails_for_one(field):
         return 1 / 0 if field.name == "Subject" else good(field)

@@ -54,7 +54,7 @@ def test_each_code_has_a_case():
 def test_levels_and_sources():
     for level, summary, source in CODES.values():
         assert level in ("error", "advice")
-        assert re.fullmatch(r"RFC \d{4} [\d.]+|email\.\w+", source)
+        assert re.fullmatch(r"RFC \d{4} [\d.]+|HTML Standard [\d.]+|email\.\w+", source)
         assert summary[0] != summary[0].upper() or summary.startswith(
             ("HTML", "MIME", "Python", "8")
         )

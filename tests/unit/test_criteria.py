@@ -49,6 +49,13 @@ def explanation(message: Any, **wanted: Any) -> str:
         ("to", re.compile("org$")),
         ("to", re.compile("^Lee <lee@")),
         ("to", lambda address: address.endswith("@example.org")),
+        ("cc", "cc@example.com"),
+        ("cc", re.compile("^cc@")),
+        ("reply_to", "desk@example.com"),
+        ("reply_to", re.compile("^Front Desk <desk@")),
+        ("text", "spoon"),
+        ("text", re.compile("sp..n")),
+        ("text", lambda text: "spoon" in text),
         ("subject", "Lunch"),
         ("subject", "at noon"),
         ("subject", "Lunch at noon"),
@@ -82,6 +89,10 @@ def test_a_criterion_that_is_met(name, wanted):
         ("to", "Lee"),
         ("to", re.compile("blind")),
         ("to", lambda address: 0),
+        ("cc", "lee@example.com"),
+        ("reply_to", "cc@example.com"),
+        ("text", "fork"),
+        ("text", "Spoon"),
         ("subject", "lunch"),
         ("subject", "Lunch  at"),
         ("subject", "spoon"),
@@ -344,6 +355,46 @@ def test_a_pattern_sees_decoded_names():
     assert not meets(message, to=re.compile("Ann.*Bob"))
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("[Sales] Kim <kim@example.com>", "kim@example.com"),
+        ("kim@work <kim@example.com>", "kim@example.com"),
+        ("lee@example.com; kim@example.com", "kim@example.com"),
+        ("kim@[127.0.0.1]", "kim@[127.0.0.1]"),
+        ("Kim <kim@[IPv6:2001:db8::1]>", "kim@[IPv6:2001:db8::1]"),
+        ("Team: kim@example.com; Rest: lee@example.com;", "lee@example.com"),
+        ('"kim b"@example.com', '"kim b"@example.com'),
+        ("Kim (at work) <kim@example.com> (or so)", "kim@example.com"),
+        ("Kim <kim@example.com", "kim@example.com"),
+    ],
+)
+@pytest.mark.parametrize(("field", "name"), [("To", "to"), ("Cc", "cc"), ("Reply-To", "reply_to")])
+def test_addresses_as_any_mail_program_finds_them(value, wanted, field, name):
+    message = make(f"{field}: {value}\r\n\r\n")
+    assert meets(message, **{name: wanted})
+    assert not meets(message, **{name: f"x{wanted}"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["=?utf-8?q?kim=40example=2Ecom?=", "=?utf-8?q?kim?=@example.com", "kim at example.com"],
+)
+def test_what_only_decoding_would_make_an_address_is_none(value):
+    assert not meets(to(value), to="kim@example.com")
+
+
+def test_text_is_what_is_read_in_html_too():
+    message = make("Content-Type: text/html\r\n\r\n<p>Order <b>17</b>\r\nis <i>here</i>")
+    assert meets(message, text="Order 17 is here")
+    assert meets(message, text="<b>17</b>")
+    assert meets(message, text=re.compile("^Order 17"))
+    assert not meets(message, text="Order 18")
+    assert explanation(message, text="18") == (
+        "wanted containing '18', got 'Order 17 is here', '<p>Order <b>17</b>\\nis <i>here</i>'"
+    )
+
+
 # Subjects.
 
 
@@ -357,7 +408,9 @@ def test_a_pattern_sees_decoded_names():
         ("=?utf-8?q?Gr=C3=BC?= =?utf-8?q?=C3=9Fe?=", "Grüße"),
         ("=?utf-8?q?Gr=C3=BC?=\r\n =?utf-8?q?=C3=9Fe?=", "Grüße"),
         ("a subject that\r\n goes on", "a subject that goes on"),
-        ("a subject that\r\n\tgoes on", "a subject that\tgoes on"),
+        ("a subject that\r\n\tgoes on", "a subject that goes on"),
+        ("a subject that \r\n \t goes on", "a subject that goes on"),
+        ("\r\n a subject", "a subject"),
         ("Grüße", "Grüße"),
         (b"Gr\xfc\xdfe", "Gr\ufffd\ufffde"),
         ("a=b =? c ?=", "a=b =? c ?="),
@@ -421,7 +474,13 @@ def test_the_first_of_several_subjects_counts():
          "wanted matching 'LEE', got 'lee@example.com'"),
         (make(), {"to": "lee@example.com"}, "wanted 'lee@example.com', got none"),
         (to("Ann <ann@example.com>"), {"to": "bob@example.com"},
-         "wanted 'bob@example.com', got 'ann@example.com'"),
+         "wanted 'bob@example.com', got 'ann@example.com'; "
+         "the header is 'Ann <ann@example.com>'"),
+        (to("Ann, Bob"), {"to": "bob@example.com"},
+         "wanted 'bob@example.com', got none; the header is 'Ann, Bob'"),
+        (about("=?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n  an alle"), {"subject": "Lunch"},
+         "wanted containing 'Lunch', got 'Grüße  an alle', 'Grüße an alle'; "
+         "the header is '=?utf-8?q?Gr=C3=BC=C3=9Fe?=  an alle'"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_a_difference(message, wanted, text):

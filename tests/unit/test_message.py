@@ -6,13 +6,13 @@ import copy
 import email
 import email.policy
 import pickle
-import sys
 from datetime import timezone
 from email.errors import (
     MissingHeaderBodySeparatorDefect,
     MultipartInvariantViolationDefect,
     StartBoundaryNotFoundDefect,
 )
+from email.feedparser import BytesFeedParser
 from email.message import EmailMessage
 
 import pytest
@@ -160,39 +160,30 @@ def test_defects_are_told(raw: bytes, defect: type[Exception]) -> None:
     assert message["X-MailFrom"] == "kim@example.com"
 
 
-def breaks_the_parser(raw: bytes) -> bool:
-    try:
-        email.message_from_bytes(raw, policy=email.policy.default)
-    except Exception:
-        return True
-    return False
-
-
-@pytest.mark.parametrize(
-    ("raw", "name"),
-    [(LONE_STAR, "IndexError"), (TOO_DEEP, "RecursionError")],
-    ids=["a lone star", "too deep"],
-)
-def test_what_breaks_the_parser_is_a_message_all_the_same(raw: bytes, name: str) -> None:
-    if not breaks_the_parser(raw):
-        pytest.skip(f"the email package of Python {sys.version.split()[0]} can parse this")
+@pytest.mark.parametrize("raw", [LONE_STAR, TOO_DEEP], ids=["a lone star", "too deep"])
+def test_what_breaks_the_parser_is_a_message_all_the_same(raw: bytes) -> None:
     message = parse(ENVELOPE, raw)
     assert type(message) is Message
     assert message.raw == raw
     assert message.envelope is ENVELOPE
-    assert message.keys() == ["X-Peer", "X-MailFrom", "X-RcptTo"]
-    assert message.get_payload(decode=True) == raw
-    (defect,) = message.defects
-    assert isinstance(defect, ParserFailed)
-    assert name in str(defect)
+    assert message.keys()[-3:] == ["X-Peer", "X-MailFrom", "X-RcptTo"]
+    assert all(type(part) is EmailMessage for part in list(message.walk())[1:])
     again = pickle.loads(pickle.dumps(message))
     assert again.raw == raw
-    assert isinstance(again.defects[0], ParserFailed)
+    assert list(map(str, again.defects)) == list(map(str, message.defects))
 
 
-def test_there_is_something_that_breaks_the_parser() -> None:
-    """Without it, nothing would test what `parse` does then."""
-    assert breaks_the_parser(LONE_STAR) or breaks_the_parser(TOO_DEEP)
+def test_a_parser_that_raises_leaves_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug of its own")
+
+    monkeypatch.setattr(BytesFeedParser, "feed", fail)
+    message = parse(ENVELOPE, ATTACHED)
+    assert message["Subject"] == "grüße"
+    assert message.text == "grüße"
+    (defect,) = message.defects
+    assert isinstance(defect, ParserFailed)
+    assert str(defect) == "RuntimeError: a bug of its own"
 
 
 header_words = st.lists(

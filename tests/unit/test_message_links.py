@@ -47,7 +47,7 @@ def test_links_in_order_and_once_each():
         ('<a href=" ">x</a>', []),
         ('<link href="/a.css"><img src="/b.png"><base href="/c">', []),
         ('<!-- <a href="/a">x</a> --><script>"<a href=/b>"</script>', []),
-        ('<!-- never ends <a href="/a">x</a>', None),
+        ('<!-- never ends <b><a href="/a">x</a>', ["/a"]),
         ("https://example.com/in-the-text", []),
         ('<p <a href="/a">x', None),
         ('<a href="/a">x</a><![', ["/a"]),
@@ -58,6 +58,26 @@ def test_links_in_order_and_once_each():
         ('<a href="/a">x</a><![>', None),
         ('<a href="/a">x</a><?php <a href="/b">', None),
         ('<a href="/a">x</a></', ["/a"]),
+        ('<!--[if mso]><table><!-- x --><![endif]--><a href="/a">x</a>', ["/a"]),
+        ('<!--[if !mso]><!--><a href="/a">x</a><!--<![endif]-->', ["/a"]),
+        ('<!--[if mso]><a href="/no">x</a><![endif]--><a href="/a">x</a>', ["/a"]),
+        ('<!--><a href="/a">x</a><!---><a href="/b">', ["/a", "/b"]),
+        ('<!-- x --!><a href="/a">x</a>', ["/a"]),
+        ('<!- x -><a href="/a">x</a><?xml x><a href="/b">', ["/a", "/b"]),
+        ('<a href="/?a=1&copy=2&times=3&not=4&amp=5">x</a>', ["/?a=1&copy=2&times=3&not=4&amp=5"]),
+        ('<a href="/?a=1&timestamp=2&copyright=3">', ["/?a=1&timestamp=2&copyright=3"]),
+        ('<a href="/?a&copy;&amp;&#x41;&#66;&notit;&eacute">', ["/?a©&AB&notit;é"]),
+        ('<a href="/a" href="/b">x</a>', ["/a"]),
+        ('<a href="/a\r\n b">x</a>', ["/a b"]),
+        ("<a title='1>0' href='/a'>x</a>", ["/a"]),
+        ('<p title="no end><a href="/a">x</a><p>"<a href="/b">', ["/b"]),
+        ('<img alt="5" wide"><a href="/a">x</a>', ["/a"]),
+        ('<p title="no end><a href=/a>x</a>', ["/a"]),
+        ("<style>a { <a href=/no> }</style><a href=/a>", ["/a"]),
+        ("<style>a { never ends <a href=/a>", ["/a"]),
+        ("<title><a href=/no></title><noscript><a href=/a></noscript>", ["/a"]),
+        ("1 < 2 <3 <a href=/a>", ["/a"]),
+        ("<svg><a xlink:href=/no href=/a>", ["/a"]),
     ],
 )  # fmt: skip
 def test_links_in_html(html, expected):
@@ -79,6 +99,25 @@ def test_a_link_before_broken_html_is_found():
         ("https://example.com/a?", ["https://example.com/a"]),
         ("https://example.com/a?b=c&d=e;f#g", ["https://example.com/a?b=c&d=e;f#g"]),
         ("https://example.com/a?!...", ["https://example.com/a"]),
+        ("https://example.com/a_ next", ["https://example.com/a_"]),
+        ("https://example.com/a-", ["https://example.com/a-"]),
+        ("https://example.com/a*.", ["https://example.com/a*"]),
+        ("https://example.com/?t=YQ==", ["https://example.com/?t=YQ=="]),
+        ("next=https://example.com/?t=YQ==", ["https://example.com/?t=YQ=="]),
+        ("=https://example.com/=", ["https://example.com/"]),
+        ("**https://example.com/a_*** and", ["https://example.com/a_*"]),
+        ("*(https://example.com/a)*", ["https://example.com/a"]),
+        ("-- https://example.com/a-", ["https://example.com/a-"]),
+        ("`https://example.com/a`", ["https://example.com/a"]),
+        ("请打开https://example.com/a。谢谢", ["https://example.com/a"]),
+        ("https://example.com/aをご覧ください", ["https://example.com/a"]),
+        ("https://example.com/a에서", ["https://example.com/a"]),
+        ("（https://example.com/a）", ["https://example.com/a"]),
+        ("“https://example.com/a” «https://example.com/b»", ["https://example.com/a", "https://example.com/b"]),
+        ("https://example.com/a؟ https://example.com/b…", ["https://example.com/a", "https://example.com/b"]),
+        ("https://例え.jp/a", ["https://例え.jp/a"]),
+        ("https://例え.jpを", ["https://例え.jp"]),
+        ("https://example.com/\u200bx", ["https://example.com/"]),
         ("<https://example.com/a>", ["https://example.com/a"]),
         ('"https://example.com/a"', ["https://example.com/a"]),
         ("'https://example.com/a'", ["https://example.com/a"]),
@@ -108,11 +147,18 @@ def test_links_in_text(text, expected):
     assert links(text=text) == expected
 
 
+def test_a_link_has_any_length():
+    url = f"https://example.com/?token={'x' * 100_000}"
+    assert links(text=f"{url} ") == [url]
+    assert links(html=f"<a href='{url}'>") == [url]
+
+
 def test_links_in_attachments_are_none_of_the_messages():
     message = make(
         multipart(
             "\r\nhttps://example.com/a",
-            "Content-Type: text/html; name=b.html\r\n\r\n<a href=/b>",
+            "Content-Type: text/html; name=b.html\r\nContent-Disposition: attachment\r\n\r\n"
+            "<a href=/b>",
             "Content-Type: text/plain\r\nContent-Disposition: attachment\r\n\r\nhttps://c.example",
         )
     )

@@ -182,8 +182,24 @@ def test_the_report_of_a_surprise_of_any_kind():
 
 
 def test_html_is_shown_where_there_is_no_text():
-    message = make(b"Content-Type: text/html\r\n\r\n<p>Hello\r\n")
-    assert describe(message).splitlines()[1:] == ["  | <p>Hello"]
+    html = (
+        "<!DOCTYPE html>\r\n<html><head><title>Shop</title>\r\n<style>p { margin: 0 }</style>"
+        "<script>no()</script></head>\r\n<body><p>Your order\r\n <b>17</b> has shipped."
+        "<br>It is <i>small</i>.<!-- no --></p><table><tr><td>1</td><td>2</td></table>\r\n"
+    )
+    message = make(f"Content-Type: text/html\r\n\r\n{html}")
+    assert describe(message).splitlines()[1:] == [
+        "  | Your order 17 has shipped.",
+        "  | It is small.",
+        "  | 1 2",
+    ]
+
+
+def test_defects_are_shown():
+    message = make(b"Content-Type: multipart/mixed; boundary=B\r\n\r\nno parts\r\n")
+    lines = describe(message).splitlines()
+    assert "  defect: StartBoundaryNotFoundDefect" in lines
+    assert "  defect: MultipartInvariantViolationDefect" in lines
 
 
 def test_the_report_of_a_surprise_that_is_no_message():
@@ -240,10 +256,11 @@ def test_header_addresses_are_harmless(nasty):
 
 
 @pytest.mark.parametrize("nasty", NASTY, ids=ascii)
-@pytest.mark.parametrize("kind", ["plain", "html"])
-def test_a_body_is_harmless(nasty, kind):
+@pytest.mark.parametrize(("kind", "line_end"), [("plain", "\r\n"), ("html", "<br>")])
+def test_a_body_is_harmless(nasty, kind, line_end):
     message = make(
-        f"Content-Type: text/{kind}; charset=utf-8\r\n\r\nHello\r\n{nasty}x{nasty}x\r\n"
+        f"Content-Type: text/{kind}; charset=utf-8\r\n\r\n"
+        f"Hello{line_end}{nasty}x{nasty}x{line_end}"
     )
     text = describe(message)
     assert_harmless(text, len(text.split("\n")))
