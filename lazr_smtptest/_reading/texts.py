@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from lazr_smtptest._reading.charsets import decoded
 from lazr_smtptest._reading.markup import declared_charset
@@ -17,14 +17,21 @@ def texts(mail: Mail, kind: str) -> list[Part]:
     Of alternatives that is the last one that has such a text, since it is the
     richest (RFC 2046, 5.1.4).
     """
-    found = [part for part in _shown(mail) if part.type == kind]
-    # Which part of each alternative is shown: the last that has such a text.
-    chosen = {around: inner for part in found for around, inner in _alternatives_around(part)}
-    return [
-        part
-        for part in found
-        if all(chosen[one] is inner for one, inner in _alternatives_around(part))
-    ]
+    wanted = {part for part in _shown(mail) if part.type == kind}
+    having = set(wanted)
+    for part in reversed(mail.parts):  # each is behind what it is in
+        if part in having and part.parent:
+            having.add(part.parent)
+    last: dict[Part | None, Part] = {
+        part.parent: part
+        for part in mail.parts
+        if part in having and part.parent and part.parent.type == "multipart/alternative"
+    }
+    shown: set[Part | None] = {None}
+    for part in mail.parts:
+        if part.parent in shown and last.get(part.parent, part) is part:
+            shown.add(part)
+    return [part for part in mail.parts if part in wanted and part in shown]
 
 
 def attachments(mail: Mail) -> list[Part]:
@@ -58,14 +65,6 @@ def _is_resource(part: Part) -> bool:
     return has_name and is_related(part)
 
 
-def _alternatives_around(part: Part) -> Iterator[tuple[Part, Part]]:
-    """Yield each alternative that a part is in, and which part of it has it."""
-    while part.parent:
-        if part.parent.type == "multipart/alternative":
-            yield part.parent, part
-        part = part.parent
-
-
 def text_of(part: Part) -> str:
     """Return a text, decoded, with LF for line ends, and paragraphs in one line each."""
     octets = part.octets
@@ -89,18 +88,15 @@ def joined(found: Iterable[str]) -> str:
 
 def unflowed(text: str, delsp: bool) -> str:
     """Return a text of format=flowed with each paragraph in one line (RFC 3676, 4)."""
-    lines: list[str] = []
+    lines: list[list[str]] = []
     open_depth = -1  # of the paragraph that goes on
     for line in text.split("\n"):
         content = line.lstrip(">")
         depth = len(line) - len(content)
         content = content.removeprefix(" ")  # space-stuffing
-        if depth == open_depth and content != "-- ":
-            lines[-1] += content
-        else:
-            lines.append(f"{'>' * depth} {content}" if depth else content)
         is_flowed = content.endswith(" ") and content != "-- "
+        if depth != open_depth or content == "-- ":
+            lines.append([f"{'>' * depth} "] if depth else [])
+        lines[-1].append(content[:-1] if is_flowed and delsp else content)
         open_depth = depth if is_flowed else -1
-        if is_flowed and delsp:
-            lines[-1] = lines[-1][:-1]
-    return "\n".join(lines)
+    return "\n".join(map("".join, lines))
