@@ -12,7 +12,7 @@ from contextlib import suppress
 
 #: Names that Python knows, and that are no charsets of mail.
 _NO_CHARSETS = frozenset(
-    "base64 bz2 charmap hex idna mbcs oem palmos punycode quopri raw-unicode-escape rot13"
+    "base64 bz2 charmap hex idna mbcs oem palmos punycode quopri raw-unicode-escape rot-13"
     " undefined unicode-escape utf-8-sig uu zlib".split()
 )
 #: Charsets that others know: registered, in use, or private (RFC 2046, 4.1.2).
