@@ -55,7 +55,8 @@ def values(text: str) -> dict[str, str]:
         else:
             plain.setdefault(name.lower(), decode_words(unquoted(value)))
     joined = {name: _joined(found) for name, found in pieces.items() if 0 in found}
-    return {**plain, **joined}
+    # One that is left empty, as in "filename*=", must not hide the plain one.
+    return {**plain, **{name: value for name, value in joined.items() if value}}
 
 
 def unquoted(value: str) -> str:
