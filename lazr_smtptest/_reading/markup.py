@@ -89,7 +89,8 @@ def words(html: str) -> str:
 def tokens(html: str) -> Iterator[str | Tag]:
     """Yield text and tags, in order; comments and the like are left out.
 
-    What is not closed ends at its first ``>``, so that nothing after it is lost.
+    What is not closed ends at its first ``>``, a comment at a ``<`` before that, so that
+    nothing after it is lost.
     """
     return _Scanner(html).tokens()
 
@@ -172,7 +173,10 @@ class _Scanner:
             if end:
                 return end.end()
             self.missing.add(_COMMENT)
-        return self._first_end(begin)
+        # A tag that comes before the first ">" is none of the comment's.
+        next_tag = self._html.find("<", begin + 1)
+        limit = next_tag if next_tag >= 0 else len(self._html)
+        return self._html.find(">", begin, limit) + 1 or limit
 
     def _end_of_raw(self, name: str, at: int) -> int:
         """Return where an element ends whose content is no markup."""
