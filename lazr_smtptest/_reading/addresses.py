@@ -39,23 +39,27 @@ def mailboxes(field: str) -> Iterator[Mailbox]:
 
     Encoded words are decoded afterwards: nobody decodes them in an address.
     """
+    before: list[str] = []
     words: list[str] = []
-    bracketed = None
+    bracketed: str | None = None
     for token in _TOKEN.finditer(f"{in_one_line(field)},"):
-        if token["mark"] == ":":  # what was before it is a group's name
-            words, bracketed = [], None
+        opened = token["open"] if token["bracketed"] is None else token["bracketed"]
+        if opened is not None:
+            if bracketed is not None:  # a comma is missing
+                yield from _mailbox(before, bracketed)
+            before, words, bracketed = words, [], opened
         elif token["mark"]:
-            address = "".join(words) if bracketed is None else bracketed
-            if "@" in address:
-                name = "" if bracketed is None else _name(words)
-                yield Mailbox(name, _without_blanks(address))
-            words, bracketed = [], None
-        elif token["bracketed"] is not None:
-            bracketed = token["bracketed"]
-        elif token["open"] is not None:
-            bracketed = token["open"]
+            if token["mark"] != ":":  # else what was before it is a group's name
+                yield from _mailbox(before + words, bracketed)
+            before, words, bracketed = [], [], None
         elif not token["comment"]:
             words.append(token[0])
+
+
+def _mailbox(words: list[str], bracketed: str | None) -> Iterator[Mailbox]:
+    address = "".join(words) if bracketed is None else bracketed
+    if "@" in address:
+        yield Mailbox("" if bracketed is None else _name(words), _without_blanks(address))
 
 
 def in_words(field: str) -> str:
