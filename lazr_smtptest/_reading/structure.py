@@ -94,20 +94,20 @@ class Part:
         found = _TOKEN.match(self.declared_encoding)
         return found[0] if found else ""
 
-    @property
+    @cached_property
     def disposition(self) -> str:
         """What Content-Disposition says, in lower case, without its parameters (RFC 2183)."""
         text = self.text("content-disposition").lower()
         found = _TOKEN.match(without_comments(text).strip()) if text else None
         return found[0] if found else ""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The file name; empty if there is none."""
         filename = values(self.text("content-disposition")).get("filename")
         return (filename or self.parameters.get("name") or "").strip()
 
-    @property
+    @cached_property
     def content_id(self) -> str:
         return without_comments(self.text("content-id")).strip().strip("<>").strip()
 
