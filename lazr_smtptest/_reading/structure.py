@@ -95,16 +95,19 @@ class Part:
         return found[0] if found else ""
 
     @cached_property
+    def _disposition(self) -> str:
+        return without_comments(self.text("content-disposition")).strip()
+
+    @cached_property
     def disposition(self) -> str:
         """What Content-Disposition says, in lower case, without its parameters (RFC 2183)."""
-        text = self.text("content-disposition").lower()
-        found = _TOKEN.match(without_comments(text).strip()) if text else None
+        found = _TOKEN.match(self._disposition.lower())
         return found[0] if found else ""
 
     @cached_property
     def name(self) -> str:
         """The file name; empty if there is none."""
-        filename = values(self.text("content-disposition")).get("filename")
+        filename = values(self._disposition).get("filename")
         return (filename or self.parameters.get("name") or "").strip()
 
     @cached_property
