@@ -172,6 +172,19 @@ ADDRESSES = [
         "Lee, Kim <kim@example.com>",
         problems=("address-invalid",),
     ),
+    to(
+        "comma-missing-between-addresses",
+        "Kim <kim@example.com> Lee <lee@example.com>",
+        "Kim <kim@example.com> Lee <lee@example.com>",
+        ("kim@example.com", "lee@example.com"),
+        problems=("address-invalid",),
+    ),
+    to(
+        "comma-as-an-encoded-word",  # as Python's library folds some lists
+        "=?utf-8?q?J=C3=B6rg?= <kim@example.com>\n =?utf-8?q?=2C?= Lee <lee@example.com>",
+        'Jörg <kim@example.com> ", Lee" <lee@example.com>',
+        ("kim@example.com", "lee@example.com"),
+    ),
     to("comma-too-many", ", kim@example.com,,", ", kim@example.com,,"),
     to("address-literal", "kim@[192.0.2.7]", "kim@[192.0.2.7]", ("kim@[192.0.2.7]",)),
     to(
