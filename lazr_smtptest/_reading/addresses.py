@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lazr_smtptest._reading.parameters import QUOTED, unquoted
+from lazr_smtptest._reading.parameters import COMMENT, QUOTED, unquoted
 from lazr_smtptest._reading.words import decode_words, in_one_line
 
 #: What a list is made of: a comment, a quoted string, a bracketed address, a literal, a
 #: mark, or other text.  What is not closed goes to the end, so that no octet is looked
 #: at again and again.
 _TOKEN = re.compile(
-    r"""(?P<comment>\((?:[^()\\]|\\.)*(?:\)|\\?\Z|(?=\()))"""
+    rf"""(?P<comment>{COMMENT})"""
     r"""|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\\?\Z))"""
     r"""|<(?P<bracketed>[^<>]*)>|<(?P<open>[^<>,;]*)|(?P<literal>\[[^\[\]]*\])"""
     r"""|(?P<mark>[,;:])|(?P<text>[^(",;:<\[]+|.)""",
@@ -24,6 +24,7 @@ _TOKEN = re.compile(
 )
 #: What a name has only in quotes (RFC 5322, 3.2.3), or encoded.
 _SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
+_ROUTE = re.compile(r"\A\s*@[^:]*:")
 _BLANKS = re.compile(rf"({QUOTED})|\s+", re.DOTALL)
 
 
@@ -57,7 +58,8 @@ def mailboxes(field: str) -> Iterator[Mailbox]:
 
 
 def _mailbox(words: list[str], bracketed: str | None) -> Iterator[Mailbox]:
-    address = "".join(words) if bracketed is None else bracketed
+    # A route before the address is to be ignored (RFC 5322, 4.4).
+    address = "".join(words) if bracketed is None else _ROUTE.sub("", bracketed)
     if "@" in address:
         yield Mailbox("" if bracketed is None else _name(words), _without_blanks(address))
 

@@ -139,6 +139,17 @@ ADDRESSES = [
         "kim@example.com (not max@example.org)",
     ),
     to(
+        "comment-within-a-comment",
+        "kim@example.com (a (b) <max@example.org>, c), (d) lee@example.com",
+        "kim@example.com (a (b) <max@example.org>, c), (d) lee@example.com",
+        ("kim@example.com", "lee@example.com"),
+    ),
+    to(
+        "route-before-an-address",  # obsolete (RFC 5322, 4.4)
+        "Kim <@max.example,@lee.example:kim@example.com>",
+        "Kim <@max.example,@lee.example:kim@example.com>",
+    ),
+    to(
         "group",
         "Friends: kim@example.com, Lee <lee@example.com>;",
         "Friends: kim@example.com, Lee <lee@example.com>;",
