@@ -114,6 +114,13 @@ class Part:
     def content_id(self) -> str:
         return without_comments(self.text("content-id")).strip().strip("<>").strip()
 
+    @cached_property
+    def root(self) -> Part:
+        """The part of a multipart/related that shows the others (RFC 2387, 3.2)."""
+        start = comparable_id(self.parameters.get("start", ""))
+        named = (part for part in self.parts if start == comparable_id(part.content_id))
+        return next(named, self.parts[0]) if start else self.parts[0]
+
     @property
     def content(self) -> bytes:
         content = self.mail.raw[self.body : self.end]

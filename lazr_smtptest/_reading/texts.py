@@ -57,7 +57,7 @@ def _is_inline(part: Part) -> bool:
 def is_related(part: Part) -> bool:
     """Return whether it belongs to another part, which shows it (RFC 2387)."""
     around = part.parent
-    return around is not None and around.type == "multipart/related" and part.number > 1
+    return around is not None and around.type == "multipart/related" and part is not around.root
 
 
 def _is_resource(part: Part) -> bool:

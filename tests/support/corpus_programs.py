@@ -146,6 +146,23 @@ APPLE = [
         attachments=(Attachment("spoon.png", "image/png", PNG, "spoon@example.com"),),
     ),
     Case(
+        "related-whose-root-comes-last",  # RFC 2387, 3.2
+        HEAD
+        + multi(
+            binary("image/png", PNG, "Content-ID: <spoon@example.com>"),
+            part("text/html", "<p>Lunch</p>", "Content-ID: <root@example.com>"),
+            kind='related; type="text/html"; start="<root@example.com>"',
+        ),
+        html="<p>Lunch</p>",
+        attachments=(Attachment(None, "image/png", PNG, "spoon@example.com", None, True),),
+    ),
+    Case(
+        "related-whose-root-is-not-there",
+        HEAD + multi(WITH_PICTURE, PICTURE, kind='related; start="<root@example.com>"'),
+        html=WITH_PICTURE_MARKUP,
+        attachments=(SHOWN_PICTURE,),
+    ),
+    Case(
         "picture-that-is-not-there",
         HEAD + multi(WITH_PICTURE, kind="related"),
         html=WITH_PICTURE_MARKUP,
