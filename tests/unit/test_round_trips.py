@@ -56,6 +56,16 @@ def meets(message: Message, **wanted: Any) -> bool:
     return not Criteria(**wanted).unmet(message)
 
 
+def named(name: str, address: str) -> re.Pattern[str]:
+    """Match a name and an address, with any blanks in it.
+
+    Where the library folds a list it loses a blank between two encoded words, and makes
+    one of a comma.
+    """
+    wanted = "".join(f"{name}<{address}>".split()) if name else address
+    return re.compile(r"\s*".join(map(re.escape, wanted)))
+
+
 def sent(message: Any, policy: Any = None) -> Message:
     """Return what is read of a message that the standard library wrote, as SMTP sends it."""
     raw = message.as_bytes(policy=policy) if policy else message.as_bytes()
@@ -127,7 +137,7 @@ def test_any_names_of_people(people, policy):
     read = sent(message)
     for name, address in people:
         assert meets(read, to=address), read.raw_header("To")
-        assert meets(read, to=re.compile(re.escape(f"{name} <{address}>" if name else address)))
+        assert meets(read, to=named(name, address)), read.raw_header("To")
     assert not meets(read, to="max@example.org")
     assert meets(read, cc=people[0][1])
     assert meets(read, reply_to=people[-1][1])
