@@ -258,6 +258,45 @@ CASES = [
         html="<p>The inner HTML",
     ),
     Case(
+        "two-alternatives-one-behind-the-other",
+        HEAD
+        + multi(
+            BOTH,
+            multi(
+                part("text/plain", "PS: a spoon"),
+                part("text/html", "<p>PS: a spoon"),
+                kind="alternative",
+                boundary="alt2",
+            ),
+        ),
+        text="Lunch at noon?\nPS: a spoon",
+        html="<p>Lunch at noon?</p>\n<p>PS: a spoon",
+    ),
+    Case(
+        "file-within-an-alternative",
+        HEAD + multi(PLAIN, HTML, MENU, kind="alternative"),
+        text=TEXT,
+        html=MARKUP,
+        attachments=(MENU_FILE,),
+    ),
+    Case(
+        "named-html-beside-unnamed-text-is-shown",
+        HEAD + multi(PLAIN, part('text/html; name="page.html"', "<p>Lunch")),
+        text=TEXT,
+        html="<p>Lunch",
+    ),
+    Case(
+        "text-of-a-related-that-nothing-refers-to",
+        HEAD + multi(HTML, part("text/plain", "Bring a spoon."), kind="related"),
+        text="Bring a spoon.",
+        html=MARKUP,
+    ),
+    Case(
+        "parts-behind-the-closing-line-are-not-shown",  # RFC 2046, 5.1.1
+        HEAD + multi(PLAIN) + "--b1\n" + HTML + "\n--b1--\n",
+        text=TEXT,
+    ),
+    Case(
         "mixed-within-mixed",
         HEAD
         + multi(
