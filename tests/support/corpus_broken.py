@@ -108,7 +108,6 @@ BOUNDARIES = [
         + "\n--b1--\n",
         text="Lunch",
     ),
-    Case("multipart-of-no-parts", HEAD + multi()),
     Case(
         "bare-line-feeds",
         (HEAD + multi(TEXT, FILE)).encode(),

@@ -127,8 +127,8 @@ def test_any_subject(subject, policy):
     assert (read.header("To"), read.text) == ("lee@example.com", "Lunch\n")
 
 
-@tries(40)
-@given(st.lists(st.tuples(names, addresses), min_size=1, max_size=5), policies)
+@tries(15)
+@given(st.lists(st.tuples(names, addresses), min_size=1, max_size=3), policies)
 def test_any_names_of_people(people, policy):
     message = EmailMessage(policy=policy)
     message["To"] = [Address(name, addr_spec=address) for name, address in people]
