@@ -11,6 +11,7 @@ import binascii
 import email.utils
 import html
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from email.message import EmailMessage
@@ -19,7 +20,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from lazr_smtptest._reading.charsets import codec_of, may_be_in
 from lazr_smtptest._reading.markup import not_closed
-from lazr_smtptest._reading.parameters import COMMENT, QUOTED, parameters, without_comments
+from lazr_smtptest._reading.parameters import (
+    COMMENT,
+    PARAMETER,
+    QUOTED,
+    parameters,
+    without_comments,
+)
 from lazr_smtptest._reading.structure import Field, Mail, Part, comparable_id
 from lazr_smtptest._reading.texts import text_of
 from lazr_smtptest._util import plain, quoted
@@ -57,6 +64,7 @@ CODES: dict[str, tuple[str, str, str]] = {
     "8bit-in-7bit": ("error", "8-bit octets where the encoding is 7bit", "RFC 2045 2.7"),
     "transfer-encoding-invalid": ("error", "no such encoding, or not so encoded", "RFC 2045 6"),
     "parameter-unquoted": ("error", "a parameter that needs quotes", "RFC 2045 5.1"),
+    "parameter-malformed": ("error", "a parameter without a value, or twice", "RFC 2045 5.1"),
     "message-part-encoded": ("error", "an attached message in an encoding", "RFC 2046 5.2.1"),
     "alternative-order": ("advice", "plain text behind its HTML", "RFC 2046 5.1.4"),
     "html-only": ("advice", "HTML without a plain text beside it", "RFC 2046 5.1.4"),
@@ -250,6 +258,20 @@ def _unquoted(field: Field) -> str:
         if not (is_quoted or name.endswith("*")) and _SPECIAL.search(value):
             return f"{quoted(name)} has the value {quoted(value)}; put that in quotes."
     return ""
+
+
+def _malformed_parameter(field: Field) -> str:
+    left = PARAMETER.sub("", without_comments(field.text)).partition(";")[2].strip(" ;")
+    if left:
+        return f"{quoted(left)} is no parameter; write name=value."
+    counts = Counter(name.lower() for name, _ in parameters(field.text))
+    twice = next((name for name, count in counts.items() if count > 1), "")
+    return twice and f"{quoted(twice)} is there twice; write it once."
+
+
+def _word_as_value(field: Field) -> str:
+    found = _WORD.search(without_comments(field.text).partition(";")[0])
+    return f"{quoted(field.text)} has an encoded word; write it as it is." if found else ""
 
 
 def _fault_of_word(charset: str, encoding: str, text: str) -> str:
@@ -467,6 +489,8 @@ _OF_FIELDS = (
     ("encoded-word-broken", f"{_TEXTS} {_LISTS}", _broken_word),
     ("encoded-word-too-long", f"{_TEXTS} {_LISTS}", _long_word),
     ("parameter-unquoted", _MIME, _unquoted),
+    ("parameter-malformed", _MIME, _malformed_parameter),
+    ("encoded-word-misplaced", _MIME, _word_as_value),
 )
 _OF_PARTS = (
     ("mime-version-missing", _no_version),

@@ -10,8 +10,9 @@ import os
 import pickle
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from email.errors import MissingHeaderBodySeparatorDefect
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -222,11 +223,7 @@ class Message(EmailMessage):
 
         :return: The name and the value of each, in order.
         """
-        return [
-            (key, _shown(key, value))
-            for key, value in self.raw_items()
-            if key.lower() not in _OURS
-        ]
+        return [(key, _shown(key, value)) for key, value in self._sent_items()]
 
     def raw_header(self, name: str, default: str = "") -> str:
         """Return a header field as it was sent: unfolded (RFC 5322, 2.2.3), and nothing else.
@@ -253,7 +250,20 @@ class Message(EmailMessage):
 
     def _values_of(self, name: str) -> list[str]:
         name = name.lower()
-        return [value for key, value in self.raw_items() if key.lower() == name]
+        items = self.raw_items() if name in _OURS else self._sent_items()
+        return [value for key, value in items if key.lower() == name]
+
+    def _sent_items(self) -> Iterator[tuple[str, str]]:
+        """Yield the fields as the parser has them, with a surrogate for each 8-bit octet."""
+        if any(type(defect) is MissingHeaderBodySeparatorDefect for defect in self.defects):
+            # The parser has given up, and a reader need not: "Subject : x" is obsolete.
+            for field in self._structure().header_fields():
+                if field.name.lower() not in _OURS:
+                    yield field.name, field.value.decode("ascii", "surrogateescape").strip()
+            return
+        for name, value in self.raw_items():
+            if name.lower() not in _OURS:
+                yield name, value
 
     @property
     def text(self) -> str:
@@ -307,7 +317,8 @@ class Message(EmailMessage):
     def _structure(self) -> Mail:
         from lazr_smtptest._reading.structure import Mail
 
-        return Mail(self.raw)
+        # Where no line ends in LF, all end in CR, as they did on some systems.
+        return Mail(self.raw if b"\n" in self.raw else self.raw.replace(b"\r", b"\n"))
 
     @property
     def problems(self) -> tuple[Problem, ...]:

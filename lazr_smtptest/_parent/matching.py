@@ -145,7 +145,7 @@ _PARTS = frozenset({"subject", "text"})
 
 
 def _subject(message: Message) -> list[str]:
-    value = next((value for name, value in message.raw_items() if name.lower() == "subject"), "")
+    value = next(iter(message._values_of("Subject")), "")
     once = decode_words(in_one_line(value, always_one_blank=True))
     return list(dict.fromkeys([message.header("Subject"), once]))
 
@@ -172,8 +172,7 @@ _TEXTS: dict[str, Callable[[Message], list[str]]] = {
 
 
 def _mailboxes(header: str, message: Message) -> list[Mailbox]:
-    fields = [value for name, value in message.raw_items() if name.lower() == header.lower()]
-    return list(mailboxes(",".join(fields)))
+    return list(mailboxes(",".join(message._values_of(header))))
 
 
 def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:

@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 #: What a name has only in quotes (RFC 5322, 3.2.3), or encoded.
 _SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
 _ROUTE = re.compile(r"\A\s*@[^:]*:")
-_BLANKS = re.compile(rf"({QUOTED})|\s+", re.DOTALL)
+_WORD = re.compile(rf"(?:{QUOTED}|\S)+", re.DOTALL)
 
 
 class Mailbox(NamedTuple):
@@ -59,9 +59,11 @@ def mailboxes(field: str) -> Iterator[Mailbox]:
 
 def _mailbox(words: list[str], bracketed: str | None) -> Iterator[Mailbox]:
     # A route before the address is to be ignored (RFC 5322, 4.4).
-    address = "".join(words) if bracketed is None else _ROUTE.sub("", bracketed)
-    if "@" in address:
-        yield Mailbox("" if bracketed is None else _name(words), _without_blanks(address))
+    if bracketed is None:
+        yield from (Mailbox("", one) for one in _bare("".join(words)) if "@" in one)
+    elif "@" in bracketed:
+        # A route before the address is to be ignored (RFC 5322, 4.4).
+        yield Mailbox(_name(words), "".join(_words(_ROUTE.sub("", bracketed))))
 
 
 def in_words(field: str) -> str:
@@ -93,5 +95,22 @@ def _shown_name(words: list[str]) -> str:
     return '"' + re.sub(r'([\\"])', r"\\\1", name) + '"'
 
 
-def _without_blanks(address: str) -> str:
-    return _BLANKS.sub(lambda found: found[1] or "", address)
+def _bare(text: str) -> list[str]:
+    """Return the words of a text without brackets; blanks in an address are obsolete (4.4)."""
+    found: list[list[str]] = []
+    is_domain = False
+    for word in _words(text):
+        last = found[-1][-1][-1:] if found else ""
+        goes_on = "@" in (last, word[0]) or (is_domain and "." in (last, word[0]))
+        if goes_on and found:
+            found[-1].append(word)
+        else:
+            found.append([word])
+            is_domain = False
+        is_domain |= "@" in word
+    return ["".join(pieces) for pieces in found]
+
+
+def _words(text: str) -> list[str]:
+    """Split at blanks that are not quoted."""
+    return [word[0] for word in _WORD.finditer(text)]

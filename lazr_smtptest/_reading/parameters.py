@@ -16,7 +16,7 @@ for _ in range(2):
     COMMENT = rf"\([^()\\]*(?:(?:\\.|{COMMENT})[^()\\]*)*(?:\)|\\?\Z)"
 # A quote that is not closed goes to the end, so that nothing is looked at twice.
 _COMMENTS = re.compile(rf"({QUOTED[:-1]}(?:\"|\\?\Z)|\\.)|{COMMENT}", re.DOTALL)
-_PARAMETER = re.compile(rf";\s*([^\s=;\"]+)\s*=\s*({QUOTED}|[^;]*)", re.DOTALL)
+PARAMETER = re.compile(rf";\s*([^\s=;\"]+)\s*=\s*({QUOTED}|[^;]*)", re.DOTALL)
 
 #: Without it a type is as good as none (RFC 2045, 5.2).
 _TYPE = re.compile(r"\s*([^\s/;,\"]+)\s*/\s*([^\s;,\"]+)")
@@ -30,7 +30,7 @@ def without_comments(text: str) -> str:
 
 def parameters(text: str) -> list[tuple[str, str]]:
     """Return the parameters with their quotes, in order."""
-    return [(name, value.strip()) for name, value in _PARAMETER.findall(without_comments(text))]
+    return [(name, value.strip()) for name, value in PARAMETER.findall(without_comments(text))]
 
 
 class _Piece(NamedTuple):

@@ -167,6 +167,11 @@ class Mail:
     def content_ids(self) -> frozenset[str]:
         return frozenset(filter(None, (comparable_id(part.content_id) for part in self.parts)))
 
+    def header_fields(self) -> list[Field]:
+        """Return the fields of the message itself, in order."""
+        fields = (field for found in self.parts[0].fields.values() for field in found)
+        return sorted(fields, key=lambda field: field.start)
+
     def is_delimiter(self, at: int) -> bool:
         line = _DASHES.match(self.raw, at)
         text = line[1].rstrip() if line else b""

@@ -248,6 +248,24 @@ PARTS = [
         ),
     ),
     Case(
+        "parameter-malformed",
+        "part 1 (text/plain), header Content-Type",
+        many("Content-Type: text/plain; name*\r\n\r\nx"),
+        many("Content-Type: text/plain; (x) name*=us-ascii''x;\r\n\r\nx"),
+    ),
+    Case(
+        "parameter-malformed",
+        "part 1 (text/plain), header Content-Type",
+        many("Content-Type: text/plain; Charset=utf-8; charset=utf-8\r\n\r\nx"),
+        many("Content-Type: text/plain; charset=utf-8; name*0=a; name*1=b\r\n\r\nx"),
+    ),
+    Case(
+        "encoded-word-misplaced",
+        "part 1 (image/png), header Content-Disposition",
+        many("Content-Type: image/png\r\nContent-Disposition: =?utf-8?q?inline?=\r\n\r\nx"),
+        many("Content-Type: image/png\r\nContent-Disposition: inline\r\n\r\nx"),
+    ),
+    Case(
         "message-part-encoded",
         "part 1 (message/rfc822)",
         many("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nWDog\r\n"),

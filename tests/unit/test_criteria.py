@@ -367,6 +367,8 @@ def test_a_pattern_sees_decoded_names():
         ('"kim b"@example.com', '"kim b"@example.com'),
         ("Kim (at work) <kim@example.com> (or so)", "kim@example.com"),
         ("Kim <kim@example.com", "kim@example.com"),
+        ("Kim J. kim@example.com", "kim@example.com"),
+        ("kim @ example . com", "kim@example.com"),
     ],
 )
 @pytest.mark.parametrize(("field", "name"), [("To", "to"), ("Cc", "cc"), ("Reply-To", "reply_to")])

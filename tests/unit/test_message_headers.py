@@ -145,6 +145,20 @@ def test_a_list_of_addresses_is_shown_as_mail_programs_show_it(name, value, show
     assert make(f"{name}: {value}\r\n\r\n").header(name) == shown
 
 
+def test_fields_with_a_blank_before_the_colon_are_read():
+    """They are obsolete, and must be accepted (RFC 5322, 4.5); Python's parser stops there."""
+    message = make(b"Subject : Lunch\r\nTo: a@example.com\r\nX-Peer: forged\r\n\r\nHello\r\n")
+    assert message.header_items() == [("Subject", "Lunch"), ("To", "a@example.com")]
+    assert (message.header("subject"), message.raw_header("to")) == ("Lunch", "a@example.com")
+    assert message.header("X-Peer") == "127.0.0.1:50000"
+    assert message.text == "Hello\n"
+
+
+def test_mail_whose_lines_end_in_cr_alone():
+    message = make(b"Subject: Lunch\rTo: a@example.com\r\rHello\r")
+    assert (message.header("Subject"), message.text) == ("Lunch", "Hello\n")
+
+
 def test_a_header_as_it_was_sent():
     message = make(
         b'From: "My App" <a@example.com>\r\nX-Two: one\r\n'
