@@ -25,6 +25,7 @@ from lazr_smtptest._reading.parameters import (
     PARAMETER,
     QUOTED,
     parameters,
+    without_asides,
     without_comments,
 )
 from lazr_smtptest._reading.structure import Field, Mail, Part, comparable_id
@@ -261,8 +262,8 @@ def _unquoted(field: Field) -> str:
 
 
 def _malformed_parameter(field: Field) -> str:
-    left = PARAMETER.sub("", without_comments(field.text)).partition(";")[2].strip(" ;")
-    if left:
+    left = PARAMETER.sub("", without_asides(field.text)).partition(";")[2].strip(" ;")
+    if "*" in left or "=" in left:  # a mere name says nothing, and spoils nothing
         return f"{quoted(left)} is no parameter; write name=value."
     counts = Counter(name.lower() for name, _ in parameters(field.text))
     twice = next((name for name, count in counts.items() if count > 1), "")
@@ -307,11 +308,6 @@ def _where(part: Part, field: str = "") -> str:
     return ", ".join([f"part {path} ({plain(part.type)})", *header] if path else header)
 
 
-def _is_shown(part: Part) -> bool:
-    """Return whether it is a text of the message's own."""
-    return part.disposition != "attachment" and not part.name
-
-
 def _no_version(part: Part) -> str:
     is_mime = part.is_multipart or "content-transfer-encoding" in part.fields
     is_wrong = is_mime and not part.parent and "mime-version" not in part.fields
@@ -339,7 +335,7 @@ def _unknown_charset(part: Part) -> str:
 
 def _wrong_charset(part: Part) -> str:
     # Other texts may say theirs inside (RFC 6657, 3); unencoded, it is 8bit-in-7bit.
-    is_plain = part.type == "text/plain" and _is_shown(part)
+    is_plain = part.type == "text/plain" and part in part.mail.shown and not part.name
     is_ascii = is_plain and part.encoding in {"8bit", "binary", *_ENCODED}
     charset = part.charset or ("us-ascii" if is_ascii else "")
     if not charset or part.type[:5] != "text/" or _fault_of_encoding(part):
@@ -388,13 +384,15 @@ def _wrong_order(part: Part) -> str:
 
 
 def _html_alone(part: Part) -> str:
-    shown = set() if part.parent else {one.type for one in part.mail.parts if _is_shown(one)}
+    shown = (
+        set() if part.parent else {one.type for one in part.mail.parts if one in one.mail.shown}
+    )
     is_wrong = "text/html" in shown and "text/plain" not in shown
     return "The text is in HTML alone; add a text/plain alternative." if is_wrong else ""
 
 
 def _missing_cid(part: Part) -> str:
-    if part.type != "text/html" or not _is_shown(part):
+    if part.type != "text/html" or part not in part.mail.shown:
         return ""
     found = _CID.findall(_HTML_COMMENT.sub("", part.octets.decode("latin-1")))
     missing = [
@@ -404,7 +402,9 @@ def _missing_cid(part: Part) -> str:
 
 
 def _html_not_closed(part: Part) -> str:
-    found = not_closed(text_of(part)) if part.type == "text/html" and _is_shown(part) else ""
+    found = (
+        not_closed(text_of(part)) if part.type == "text/html" and part in part.mail.shown else ""
+    )
     return found and f"In browsers {found} hides all that follows, for it has no end; close it."
 
 

@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from email.errors import MissingHeaderBodySeparatorDefect
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -183,8 +182,8 @@ class Message(EmailMessage):
     As in 2.x, the headers X-Peer, X-MailFrom and X-RcptTo are added at the
     end; any that the sender wrote itself are taken out first.
 
-    What this class adds to its base class is read from ``raw``, or from the
-    header, and raises nothing, however broken the mail is.
+    What this class adds to its base class is read from ``raw``.  However broken
+    the mail is, that raises nothing but `AttachmentNotFound`.
 
     :ivar envelope: The `Envelope`.
     :ivar raw: The content as the client sent it, octet for octet, with
@@ -255,15 +254,13 @@ class Message(EmailMessage):
 
     def _sent_items(self) -> Iterator[tuple[str, str]]:
         """Yield the fields as the parser has them, with a surrogate for each 8-bit octet."""
-        if any(type(defect) is MissingHeaderBodySeparatorDefect for defect in self.defects):
-            # The parser has given up, and a reader need not: "Subject : x" is obsolete.
-            for field in self._structure().header_fields():
-                if field.name.lower() not in _OURS:
-                    yield field.name, field.value.decode("ascii", "surrogateescape").strip()
-            return
-        for name, value in self.raw_items():
-            if name.lower() not in _OURS:
-                yield name, value
+        from lazr_smtptest._reading.structure import header_fields
+
+        # The parser stops at what a reader gets over, such as "Subject : x".
+        for field in header_fields(self._octets()):
+            if field.name.lower() not in _OURS:
+                value = field.value.decode("ascii", "surrogateescape")
+                yield field.name, value.lstrip(" \t\r\n").removesuffix("\r")
 
     @property
     def text(self) -> str:
@@ -304,21 +301,24 @@ class Message(EmailMessage):
         :return: The first one.
         :raises AttachmentNotFound: There is none.  The error says which there are.
         """
+        from lazr_smtptest._reading.structure import comparable_id
+
         found = self.attachments
-        content_id = name.removeprefix("cid:").strip("<>")
-        for one in found:
-            if one.name == name:
-                return one
-        for one in found:
-            if one.content_id == content_id:
-                return one
+        content_id = comparable_id(re.sub("(?i)^cid:", "", name))
+        named = [one for one in found if one.name == name]
+        identified = [one for one in found if comparable_id(one.content_id or "") == content_id]
+        if named or (identified and content_id):
+            return (named or identified)[0]
         raise AttachmentNotFound(_no_attachment(name, found))
 
     def _structure(self) -> Mail:
         from lazr_smtptest._reading.structure import Mail
 
+        return Mail(self._octets())
+
+    def _octets(self) -> bytes:
         # Where no line ends in LF, all end in CR, as they did on some systems.
-        return Mail(self.raw if b"\n" in self.raw else self.raw.replace(b"\r", b"\n"))
+        return self.raw if b"\n" in self.raw else self.raw.replace(b"\r", b"\n")
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -469,15 +469,15 @@ def _shown(name: str, value: str) -> str:
 
 
 def _attachment(part: Part) -> Attachment:
-    from lazr_smtptest._reading.texts import is_related
+    from lazr_smtptest._reading.words import readable
 
     return Attachment(
         name=part.name or None,
-        type=part.type,
+        type=readable(part.type),
         data=part.octets,
         content_id=part.content_id or None,
         charset=part.charset or None,
-        inline=part.disposition == "inline" or (not part.disposition and is_related(part)),
+        inline=part.disposition == "inline" or (not part.disposition and part.is_related),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from lazr_smtptest._reading.markup import words
@@ -30,15 +31,20 @@ def describe(item: Any, with_problems: bool = False) -> str:
     lines = [headline(item)]
     if isinstance(item, Message):
         lines += [f"  | {plain(line)}" for line in _first_lines(item)]
-        lines += [f"  defect: {plain(_defect(one))}" for one in item.defects[:_DEFECTS]]
+        lines += [f"  defect: {plain(_defect(one))}" for one in _defects(item)]
         lines += [
-            f"  attached: {quoted(found.name or '')} "
+            f"  attached: {quoted(found.name or found.content_id or '')} "
             f"({plain(found.type)}, {len(found.data)} bytes)"
             for found in item.attachments[:_ATTACHMENTS]
         ]
     if with_problems and isinstance(item, Message):
         lines += [f"  problem: {problem_line(problem)}" for problem in item.problems[:_PROBLEMS]]
     return "\n".join(lines)
+
+
+def _defects(message: Message) -> list[Any]:
+    found = (defect for part in message.walk() for defect in part.defects)
+    return list(islice(found, _DEFECTS))
 
 
 def _defect(defect: Any) -> str:

@@ -74,7 +74,8 @@ class Criteria:
             return Difference(name, f"{_name(self._where)} did not want it")
         wanted = self._fields[name]
         texts = _texts(name, wanted, message)
-        return Difference(name, _explain(name, wanted, texts) + _as_it_came(name, message, texts))
+        got = texts[:1] if name == "subject" else texts
+        return Difference(name, _explain(name, wanted, got) + _as_it_came(name, message, texts))
 
     def report(
         self, found: Sequence[tuple[Any, list[str]]], count: int, elapsed: float, place: str = ""
@@ -172,7 +173,7 @@ _TEXTS: dict[str, Callable[[Message], list[str]]] = {
 
 
 def _mailboxes(header: str, message: Message) -> list[Mailbox]:
-    return list(mailboxes(",".join(message._values_of(header))))
+    return [one for value in message._values_of(header) for one in mailboxes(value)]
 
 
 def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:

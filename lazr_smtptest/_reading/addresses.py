@@ -13,12 +13,12 @@ from lazr_smtptest._reading.parameters import COMMENT, QUOTED, unquoted
 from lazr_smtptest._reading.words import decode_words, in_one_line
 
 #: What a list is made of: a comment, a quoted string, a bracketed address, a literal, a
-#: mark, or other text.  What is not closed goes to the end, so that no octet is looked
-#: at again and again.
+#: mark, or other text.  A quote or comment that is not closed goes to the end, so that no
+#: octet is looked at again and again.
 _TOKEN = re.compile(
     rf"""(?P<comment>{COMMENT})"""
     r"""|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\\?\Z))"""
-    r"""|<(?P<bracketed>[^<>]*)>|<(?P<open>[^<>,;]*)|(?P<literal>\[[^\[\]]*\])"""
+    r"""|<(?P<bracketed>(?:"(?:[^"\\]|\\.)*"|[^<>"])*)>|<(?P<open>[^<>,;]*)|(?P<literal>\[[^\[\]]*\])"""
     r"""|(?P<mark>[,;:])|(?P<text>[^(",;:<\[]+|.)""",
     re.DOTALL,
 )
@@ -26,6 +26,7 @@ _TOKEN = re.compile(
 _SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
 _ROUTE = re.compile(r"\A\s*@[^:]*:")
 _WORD = re.compile(rf"(?:{QUOTED}|\S)+", re.DOTALL)
+_CLOSED = re.compile(r'".*(?<!\\)(?:\\\\)*"|\(.*\)', re.DOTALL)
 
 
 class Mailbox(NamedTuple):
@@ -43,7 +44,7 @@ def mailboxes(field: str) -> Iterator[Mailbox]:
     before: list[str] = []
     words: list[str] = []
     bracketed: str | None = None
-    for token in _TOKEN.finditer(f"{in_one_line(field)},"):
+    for token in _tokens(f"{in_one_line(field)},"):
         opened = token["open"] if token["bracketed"] is None else token["bracketed"]
         if opened is not None:
             if bracketed is not None:  # a comma is missing
@@ -57,13 +58,31 @@ def mailboxes(field: str) -> Iterator[Mailbox]:
             words.append(token[0])
 
 
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    """Yield what a list is made of; a quote or comment that is not closed is none."""
+    for token in _TOKEN.finditer(text):
+        opening = token[0][0]
+        if (token["comment"] or token["quoted"]) and not _is_closed(token[0]):
+            # Nothing behind it closes one, so this is done once for each of the two.
+            others = {'"': '"', "(": "()"}[opening]
+            yield from _tokens(token[0][1:].translate(dict.fromkeys(map(ord, others))))
+        else:
+            yield token
+
+
+def _is_closed(text: str) -> bool:
+    return _CLOSED.fullmatch(text) is not None
+
+
 def _mailbox(words: list[str], bracketed: str | None) -> Iterator[Mailbox]:
     # A route before the address is to be ignored (RFC 5322, 4.4).
     if bracketed is None:
-        yield from (Mailbox("", one) for one in _bare("".join(words)) if "@" in one)
+        yield from (Mailbox("", one.strip(">")) for one in _bare("".join(words)) if "@" in one)
     elif "@" in bracketed:
-        # A route before the address is to be ignored (RFC 5322, 4.4).
-        yield Mailbox(_name(words), "".join(_words(_ROUTE.sub("", bracketed))))
+        name, address = _name(words), _ROUTE.sub("", bracketed)
+        # Only in quotes has an address a comma.
+        for one in [address] if '"' in address else re.split("[,;]", address):
+            yield Mailbox(name, "".join(_words(one)).removeprefix("mailto:"))
 
 
 def in_words(field: str) -> str:

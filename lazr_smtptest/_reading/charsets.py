@@ -62,7 +62,7 @@ _NAMES = {
     "koi8-u": "koi8-ru",
     "mac-cyrillic": "x-mac-cyrillic x-mac-ukrainian",
     "mac-roman": "mac csmacintosh x-mac-roman",
-    "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8 utf8mb4",
+    "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
     "utf-16-be": "unicodefffe",
     "utf-16-le": "unicode csunicode iso-10646-ucs-2 ucs-2 unicodefeff",
 }
@@ -74,14 +74,16 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-#: Two octets of JIS X 0208, and the other sets that ISO-2022-JP switches between.
-_JIS = re.compile(rb"\x1b(\$[@B]|\([BJI])([^\x1b]*)")
+#: Codecs that know characters that others lack, and that programs write all the same.
+_BESIDE = {"euc_jp": "euc_jis_2004", "big5hkscs": "cp950"}
+#: What ISO-2022-JP switches to, up to the end of the line (RFC 1468), and its text.
+_JIS = re.compile(rb"\x1b(\$[@B]|\$\(D|\([BJI])([^\x1b\r\n]*)|([^\x1b]+|\x1b)")
 
 
 def codec_of(charset: str) -> str | None:
     """Return Python's name of a charset; "" if only others know it; None if there is none."""
     with suppress(LookupError, ValueError):
-        name = codecs.lookup(charset[:80]).name
+        name = codecs.lookup(_CODECS.get(charset.lower(), charset[:80])).name
         return None if name in _NO_CHARSETS else name
     return "" if _ELSEWHERE.fullmatch(charset.lower()) else None
 
@@ -108,8 +110,11 @@ def decoded(octets: bytes, charset: str = "") -> str:
         codec = "utf-8" if may_be_in(octets, "utf-8") else "cp1252"
     if codec.startswith("iso2022_jp"):
         return _from_iso2022_jp(octets, codec)
-    # The standard has control characters where windows-125x have none.
-    return octets.decode(codec, _C1 if codec.startswith("cp125") else "replace")
+    if codec in _BESIDE:
+        with suppress(UnicodeDecodeError):
+            return octets.decode(codec)
+        codec = _BESIDE[codec]
+    return octets.decode(codec, _ERRORS.get(codec[:5], "replace"))
 
 
 def _meant(charset: str) -> str:
@@ -122,18 +127,18 @@ def _from_iso2022_jp(octets: bytes, codec: str) -> str:
     with suppress(UnicodeDecodeError):
         return octets.decode(codec)
     # Programs write all characters of windows-31j so: Shift_JIS has them in the same order.
-    return b"\x1b(B".join(octets.partition(b"\x1b")[:1]).decode("cp932", "replace") + "".join(
-        _jis_set(kind, text) for kind, text in _JIS.findall(octets)
-    )
+    return "".join(_jis_set(*found.groups(b"")) for found in _JIS.finditer(octets))
 
 
-def _jis_set(kind: bytes, text: bytes) -> str:
+def _jis_set(kind: bytes, text: bytes, other: bytes) -> str:
+    if kind == b"$(D":  # JIS X 0212
+        return (b"\x1b$(D" + text + b"\x1b(B").decode("iso2022_jp_ext", "replace")
     if kind == b"(I":  # half-width katakana
         text = bytes(octet | 0x80 for octet in text)
     elif kind[:1] == b"$":
         pairs = zip(text[::2], text[1::2], strict=False)
         text = b"".join(_shifted(row, cell) for row, cell in pairs)
-    return text.decode("cp932", "replace")
+    return (text or other).decode("cp932", "replace")
 
 
 def _shifted(row: int, cell: int) -> bytes:
@@ -145,9 +150,18 @@ def _shifted(row: int, cell: int) -> bytes:
 
 
 def _control_character(error: UnicodeError) -> tuple[str, int]:
+    """Decode what windows-125x have not, as the standard does."""
     assert isinstance(error, UnicodeDecodeError)
     return error.object[error.start : error.end].decode("latin-1"), error.end
 
 
-_C1 = "lazr_smtptest.c1"
-codecs.register_error(_C1, _control_character)
+def _euro(error: UnicodeError) -> tuple[str, int]:
+    """Decode what GBK has and GB 18030 has elsewhere, as the standard does."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "€" if error.object[error.start] == 0x80 else "\ufffd", error.end
+
+
+#: Error handlers by the first letters of the codec.
+_ERRORS = {"cp125": "lazr_smtptest.control_character", "gb180": "lazr_smtptest.euro"}
+codecs.register_error(_ERRORS["cp125"], _control_character)
+codecs.register_error(_ERRORS["gb180"], _euro)

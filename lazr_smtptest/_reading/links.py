@@ -7,17 +7,20 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
-#: What begins one, and what it may have; the rest is seen to below.
-_URL = re.compile(r"(?<![a-z0-9])https?://[^\s<>\"`\x00-\x1f\x7f]+", re.IGNORECASE)
-#: A host in a script of its own, label by label.
+#: What begins one, and what it may have; the rest is seen to below.  In Markdown the URL
+#: that is meant stands behind the one that is shown.
+_URL = re.compile(r"(?<![a-z0-9])https?://(?:(?!\]\()[^\s<>\"`\x00-\x1f\x7f])+", re.IGNORECASE)
+#: A host, label by label, each in a script of its own.
 _LABEL = r"(?:[^\W\x00-\x7f]+|[a-z0-9-]+)"
-_WIDE_HOST = re.compile(rf"https?://{_LABEL}(?:\.{_LABEL})+", re.IGNORECASE)
+_HOST = re.compile(rf"https?://{_LABEL}(?:\.{_LABEL})+", re.IGNORECASE)
 
 #: What ends a sentence rather than a URL.
 _PUNCTUATION = ".,;:!?'"
 #: What is part of a URL, unless it stands before it as well, as emphasis or a rule does.
 _MARKS = "_*-=~|"
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
+#: As much as there is in a rule across a line.
+_WIDTH = 80
 #: Marks before a URL; behind a word they are no emphasis, as in "next=https://example.com".
 _OPENING = re.compile(r"(?<![^\W_])[_*=~|'\"(\[{<-]+$")
 
@@ -25,7 +28,7 @@ _OPENING = re.compile(r"(?<![^\W_])[_*=~|'\"(\[{<-]+$")
 def web_addresses(text: str) -> Iterator[str]:
     """Yield the web addresses, in order, without what only stands beside them."""
     for found in _URL.finditer(text):
-        opening = _OPENING.search(text[max(found.start() - 8, 0) : found.start()])
+        opening = _OPENING.search(text[max(found.start() - _WIDTH, 0) : found.start()])
         url = _without_what_follows(_in_its_script(found[0]), opening[0] if opening else "")
         if url[-3:] != "://":
             yield url
@@ -35,8 +38,8 @@ def _in_its_script(url: str) -> str:
     """End it where text in a script without blanks begins, or punctuation of another script."""
     if url.isascii():
         return url
-    host = _WIDE_HOST.match(url)
-    start = host.end() if host and _is_wide(url[url.index("//") + 2]) else 0
+    host = _HOST.match(url)
+    start = host.end() if host else 0
     ends = (at for at in range(start, len(url)) if _ends(url[at]))
     return url[: next(ends, len(url))]
 

@@ -20,9 +20,14 @@ _ATTRIBUTE = re.compile(
     re.DOTALL,
 )
 _COMMENT, _TAG = "a comment", "a tag"
+#: Tags without an end, behind which others are still read to their own: each is a look at
+#: the whole rest.
+_MOST_OPEN = 10
 _COMMENT_END = re.compile(r"--!?>")
 #: What is in them is no markup, and no words that are shown.
 _RAW = frozenset("iframe noembed noframes script style textarea title xmp".split())
+#: In these, elements of those names are like others (HTML Standard, 13.2.6.5).
+_FOREIGN = frozenset({"svg", "math"})
 #: What ends a line of text.
 _BLOCKS = frozenset(
     "address article aside blockquote body br caption center dd details dialog dir div dl dt"
@@ -75,7 +80,7 @@ def _as_url(text: str) -> str:
 def words(html: str) -> str:
     """Return the text that is shown, a line for each paragraph, row or the like."""
     pieces = []
-    for token in tokens(html):
+    for token in _without_head(html):
         if isinstance(token, str):
             pieces.append(re.sub(r"\s+", " ", unescape(token)))
         elif token.name.lstrip("/") in _BLOCKS:
@@ -84,6 +89,16 @@ def words(html: str) -> str:
             pieces.append(" ")
     lines = (" ".join(line.split()) for line in "".join(pieces).split("\n"))
     return "\n".join(filter(None, lines))
+
+
+def _without_head(html: str) -> list[str | Tag]:
+    found = list(tokens(html))
+    names = [token.name if isinstance(token, Tag) else "" for token in found]
+    if "head" not in names:
+        return found
+    begin = names.index("head")
+    ends = (at for at, name in enumerate(names) if at > begin and name in ("/head", "body"))
+    return found[:begin] + found[next(ends, begin) :]
 
 
 def tokens(html: str) -> Iterator[str | Tag]:
@@ -109,6 +124,8 @@ class _Scanner:
         self._html = html
         #: What has no end; it is not looked for again.
         self.missing: set[str] = set()
+        self._open_tags = 0
+        self._is_foreign = False
 
     def tokens(self) -> Iterator[str | Tag]:
         html, at = self._html, 0
@@ -118,7 +135,11 @@ class _Scanner:
             tag, at = self._read(begin)
             if tag:
                 yield tag
-                at = self._end_of_raw(tag.name, at) if tag.name in _RAW else at
+                self._is_foreign = tag.name in _FOREIGN or (
+                    self._is_foreign and tag.name[1:] not in _FOREIGN
+                )
+                if tag.name in _RAW and not self._is_foreign:
+                    at = self._end_of_raw(tag.name, at)
             elif at == begin:  # a "<" that begins nothing
                 yield "<"
                 at += 1
@@ -138,10 +159,12 @@ class _Scanner:
 
     def _tag(self, name: re.Match[str]) -> tuple[Tag | None, int]:
         slash = "/" if name[0][1] == "/" else ""
-        if _TAG not in self.missing:
+        if self._open_tags < _MOST_OPEN:
             attributes, end = self._attributes(name.end(), len(self._html))
-            if end < len(self._html):
+            # A link with a tag in it lacks a quote: it ends before that tag.
+            if end < len(self._html) and "<" not in attributes.get("href", ""):
                 return Tag(slash + name[1].lower(), attributes), end + 1
+            self._open_tags += 1
             self.missing.add(_TAG)
         end = self._first_end(name.end())
         attributes, _ = self._attributes(name.end(), max(end - 1, name.end()))
@@ -153,11 +176,11 @@ class _Scanner:
         while at < limit and self._html[at] != ">":
             one = _ATTRIBUTE.match(self._html, at, limit)
             assert one
-            if one.end() == at or (one["quote"] and not one["closed"]):
-                return found, limit
             if one["name"]:
                 value = one["quoted"] if one["quote"] else one["bare"]
                 found.setdefault(one["name"].lower(), _attribute_value(value or ""))
+            if one["quote"] and not one["closed"]:
+                return found, limit
             at = one.end()
         return found, at
 

@@ -16,10 +16,14 @@ for _ in range(2):
     COMMENT = rf"\([^()\\]*(?:(?:\\.|{COMMENT})[^()\\]*)*(?:\)|\\?\Z)"
 # A quote that is not closed goes to the end, so that nothing is looked at twice.
 _COMMENTS = re.compile(rf"({QUOTED[:-1]}(?:\"|\\?\Z)|\\.)|{COMMENT}", re.DOTALL)
+_ASIDES = re.compile(
+    rf"({QUOTED[:-1]}(?:\"|\\?\Z)|\\.)|(\A|[;=/]\s*){COMMENT}|{COMMENT}(?=\s*(?:[;=/]|\Z))",
+    re.DOTALL,
+)
 PARAMETER = re.compile(rf";\s*([^\s=;\"]+)\s*=\s*({QUOTED}|[^;]*)", re.DOTALL)
 
 #: Without it a type is as good as none (RFC 2045, 5.2).
-_TYPE = re.compile(r"\s*([^\s/;,\"]+)\s*/\s*([^\s;,\"]+)")
+_TYPE = re.compile(r"\s*([^\s/;,\"]+)\s*/\s*([^\s/;,\"]+)")
 #: A parameter's own name, which piece of it this is, and whether it is encoded (RFC 2231).
 _PIECE = re.compile(r"([^*]+)(?:\*(\d{1,9}))?(\*)?")
 
@@ -30,7 +34,13 @@ def without_comments(text: str) -> str:
 
 def parameters(text: str) -> list[tuple[str, str]]:
     """Return the parameters with their quotes, in order."""
-    return [(name, value.strip()) for name, value in PARAMETER.findall(without_comments(text))]
+    found = PARAMETER.findall(without_asides(text))
+    return [(name, value.strip()) for name, value in found]
+
+
+def without_asides(text: str) -> str:
+    """Take out comments, but leave "report (1).pdf" whole, which lacks its quotes."""
+    return _ASIDES.sub(lambda found: found[1] or found[2] or " ", text) if "(" in text else text
 
 
 class _Piece(NamedTuple):
@@ -90,8 +100,20 @@ def media_type(text: str) -> str:
     return f"{found[1]}/{found[2]}".lower() if found else ""
 
 
-def boundary(text: str) -> str:
-    """Return the boundary of a multipart, where nothing is decoded; empty if there is none."""
+def boundary(text: str, raw: bytes) -> str:
+    """Return the boundary of a multipart, where nothing is decoded; empty if there is none.
+
+    It may have blanks and lack its quotes: then it is as the lines of the message have it.
+    """
     found = (value for name, value in parameters(text) if name.lower() == "boundary")
     plain = next(found, None)
-    return (values(text).get("boundary", "") if plain is None else unquoted(plain)).rstrip()
+    if plain is None:
+        return values(text).get("boundary", "").rstrip()
+    bare = re.match(r"[^\s,\"]*", plain)
+    whole = unquoted(plain).rstrip()
+    is_whole = plain[:1] == '"' or not bare or bare[0] == whole
+    if is_whole or f"\n--{whole}".encode("utf-8", "surrogateescape") in raw:
+        return whole
+    # What follows may be the next parameter, without its semicolon.
+    assert bare
+    return bare[0]

@@ -13,6 +13,7 @@ from email.feedparser import BytesFeedParser
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
 from email.policy import EmailPolicy
+from functools import partial
 from typing import Any
 
 from lazr_smtptest._reading.parameters import boundary, media_type, without_comments
@@ -27,7 +28,10 @@ class ParserFailed(MessageDefect):
 
 
 class ReadPolicy(EmailPolicy):
-    """`email.policy.default`, where a header field that breaks it is a str, as it came."""
+    """`email.policy.default`, where a header field that breaks it is a str, as it came.
+
+    A Content-Disposition has no parameters then.
+    """
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         """Return a field, parsed if that can be done."""
@@ -38,6 +42,21 @@ class ReadPolicy(EmailPolicy):
             with suppress(Exception):
                 return super().header_fetch_parse(name, _without_parameters(value))
         return unfolded(as_text(value))
+
+    def fold(self, name: str, value: Any) -> str:
+        """Return a field for `as_string`; one that breaks the policy is in one line."""
+        try:
+            return str(super().fold(name, value))
+        except Exception:
+            return f"{name}: {unfolded(str(value))}{self.linesep}"
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """Return a field for `as_bytes`; one that breaks the policy is in one line."""
+        try:
+            return super().fold_binary(name, value)
+        except Exception:
+            line = f"{name}: {unfolded(str(value))}{self.linesep}"
+            return line.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
 
 
 def _without_parameters(value: str) -> str:
@@ -52,32 +71,43 @@ class _ParsePolicy(EmailPolicy):
 class _Part(EmailMessage):
     """What the parser makes, until it is done."""
 
-    def __init__(self, policy: Any = None) -> None:
+    def __init__(self, raw: bytes, policy: Any = None) -> None:
         super().__init__(policy)
         self.depth = 0
+        self.whole = raw
 
     def attach(self, payload: Any) -> None:
         super().attach(payload)
         payload.depth = self.depth + 1
 
     def get_content_type(self) -> str:
-        found = media_type(self.get("content-type", "")) or self.get_default_type()
+        value = self.get("content-type", "")
+        found = media_type(value) or self.get_default_type()
+        if value.partition(";")[0].strip().lower() not in (found, ""):
+            # There is a comment or the like: what the policy says later is to be true now.
+            found = _type_by_policy(value)
         if self.depth < _DEEPEST or not found.startswith(("message/", "multipart/")):
             return found
         self.defects[:] = [ParserFailed(f"there are parts within {_DEEPEST} others")]
         return "application/octet-stream"
 
     def get_boundary(self, failobj: Any = None) -> Any:
-        return boundary(self.get("content-type", "")) or failobj
+        return boundary(self.get("content-type", ""), self.whole) or failobj
 
 
 _PARSE = _ParsePolicy()
 _READ = ReadPolicy()
 
 
+def _type_by_policy(value: str) -> str:
+    message = EmailMessage(policy=_READ)
+    message.set_raw("Content-Type", value)
+    return message.get_content_type()
+
+
 def parsed(raw: bytes) -> EmailMessage:
     """Return the message that octets are."""
-    parser = BytesFeedParser(_Part, policy=_PARSE)
+    parser = BytesFeedParser(partial(_Part, raw), policy=_PARSE)
     parser.feed(raw)
     message = parser.close()
     assert isinstance(message, EmailMessage)
@@ -86,7 +116,7 @@ def parsed(raw: bytes) -> EmailMessage:
         part = waiting.pop()
         part.__class__ = EmailMessage
         part.policy = _READ
-        del part.depth
+        del part.depth, part.whole
         if part.defects and type(part.defects[0]) is ParserFailed:
             message.defects.append(part.defects.pop())
         waiting += part.get_payload() if part.is_multipart() else ()

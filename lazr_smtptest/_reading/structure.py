@@ -13,13 +13,15 @@ from typing import NamedTuple
 
 from lazr_smtptest._reading.parameters import boundary, media_type, values, without_comments
 from lazr_smtptest._reading.transfer import undone
+from lazr_smtptest._reading.words import readable
 
 #: A field with its folded lines (RFC 5322, 2.2), and a blank before the colon (obsolete, 4.5).
 _FIELD = re.compile(rb"([!-9;-~]+)([ \t]*):([^\n]*(?:\n[ \t][^\n]*)*)\n?")
 #: What may be passed over: a continuation of nothing, and the first line of a mailbox file.
-_STRAY = re.compile(rb"(?:[ \t]|\A>?From )[^\n]*\n?")
+_STRAY = re.compile(rb"(?:[ \t:]|>?From )[^\n]*\n?")
 _BLANK = re.compile(rb"\r?(?:\n|\Z)")
-_TOKEN = re.compile(r"[^\s;]+")
+_TOKEN = re.compile(r"[^\s;,\"]+")
+_HEADER_END = re.compile(rb"(?:\A|\n)\r?\n")
 _DASHES = re.compile(rb"^--([^\n]*)", re.MULTILINE)
 
 
@@ -57,7 +59,7 @@ class Part:
         self.type: str = media_type(content_type) or other
         self.is_multipart = self.type.startswith("multipart/")
         self.parameters = values(content_type)
-        line = boundary(content_type) if self.is_multipart else ""
+        line = boundary(content_type, mail.raw) if self.is_multipart else ""
         self.boundary = line.encode("utf-8", "surrogateescape")
 
     def _read_header(self, at: int) -> int:
@@ -82,7 +84,8 @@ class Part:
 
     @property
     def charset(self) -> str:
-        return self.parameters.get("charset", "").strip()
+        # What follows a blank lacks its semicolon.
+        return "".join(self.parameters.get("charset", "").split()[:1])
 
     @property
     def declared_encoding(self) -> str:
@@ -91,28 +94,38 @@ class Part:
     @property
     def encoding(self) -> str:
         """The transfer encoding that a reader takes it for: nothing may follow it, and does."""
-        found = _TOKEN.match(self.declared_encoding)
+        found = _TOKEN.search(self.declared_encoding)
         return found[0] if found else ""
-
-    @cached_property
-    def _disposition(self) -> str:
-        return without_comments(self.text("content-disposition")).strip()
 
     @cached_property
     def disposition(self) -> str:
         """What Content-Disposition says, in lower case, without its parameters (RFC 2183)."""
-        found = _TOKEN.match(self._disposition.lower())
+        found = _TOKEN.search(without_comments(self.text("content-disposition").lower()))
         return found[0] if found else ""
 
     @cached_property
     def name(self) -> str:
         """The file name; empty if there is none."""
-        filename = values(self._disposition).get("filename")
-        return (filename or self.parameters.get("name") or "").strip()
+        filename = values(self.text("content-disposition")).get("filename")
+        return readable((filename or self.parameters.get("name") or "").strip())
 
     @cached_property
     def content_id(self) -> str:
-        return without_comments(self.text("content-id")).strip().strip("<>").strip()
+        return readable(without_comments(self.text("content-id")).strip().strip("<>").strip())
+
+    @property
+    def is_related(self) -> bool:
+        """Whether it belongs to another part, which shows it (RFC 2387)."""
+        around = self.parent
+        return (
+            around is not None and around.type == "multipart/related" and self is not around.root
+        )
+
+    @property
+    def is_inline_text(self) -> bool:
+        has_id = bool(self.content_id) or "content-location" in self.fields
+        is_text = self.type in ("text/plain", "text/html") and self.disposition != "attachment"
+        return is_text and not (has_id and self.is_related)
 
     @cached_property
     def root(self) -> Part:
@@ -143,6 +156,14 @@ class Part:
         return ".".join(reversed(numbers))
 
 
+def header_fields(raw: bytes) -> list[Field]:
+    """Return the fields of a message itself, in order; its parts are not read."""
+    end = _HEADER_END.search(raw)
+    header = Mail(raw[: end.end()] if end else raw).parts[0]
+    fields = (field for found in header.fields.values() for field in found)
+    return sorted(fields, key=lambda field: field.start)
+
+
 def comparable_id(text: str) -> str:
     """Return a Content-ID, or what a URL has of one (RFC 2392, 2), for comparison."""
     return urllib.parse.unquote(text).strip("<> ").lower()
@@ -167,10 +188,15 @@ class Mail:
     def content_ids(self) -> frozenset[str]:
         return frozenset(filter(None, (comparable_id(part.content_id) for part in self.parts)))
 
-    def header_fields(self) -> list[Field]:
-        """Return the fields of the message itself, in order."""
-        fields = (field for found in self.parts[0].fields.values() for field in found)
-        return sorted(fields, key=lambda field: field.start)
+    @cached_property
+    def shown(self) -> frozenset[Part]:
+        """The texts that are no files.
+
+        Some programs name all texts, so one with a name is a file only beside one without.
+        """
+        found = [part for part in self.parts if part.is_inline_text]
+        unnamed = {part.type for part in found if not part.name}
+        return frozenset(part for part in found if not part.name or part.type not in unnamed)
 
     def is_delimiter(self, at: int) -> bool:
         line = _DASHES.match(self.raw, at)

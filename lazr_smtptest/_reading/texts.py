@@ -17,52 +17,36 @@ def texts(mail: Mail, kind: str) -> list[Part]:
     Of alternatives that is the last one that has such a text, since it is the
     richest (RFC 2046, 5.1.4).
     """
-    wanted = {part for part in _shown(mail) if part.type == kind}
-    having = set(wanted)
-    for part in reversed(mail.parts):  # each is behind what it is in
-        if part in having and part.parent:
-            having.add(part.parent)
-    last: dict[Part | None, Part] = {
-        part.parent: part
-        for part in mail.parts
-        if part in having and part.parent and part.parent.type == "multipart/alternative"
-    }
-    shown: set[Part | None] = {None}
+    kinds = _kinds(mail)
+    chosen: dict[Part | None, Part] = {}
     for part in mail.parts:
-        if part.parent in shown and last.get(part.parent, part) is part:
-            shown.add(part)
-    return [part for part in mail.parts if part in wanted and part in shown]
+        around = part.parent
+        if not around or around.type != "multipart/alternative" or kind not in kinds.get(part, ()):
+            continue
+        # What begins with another kind is an alternative of that, and no better here.
+        if around not in chosen or kinds[part][0] == kind:
+            chosen[around] = part
+    open_parts: set[Part | None] = {None}
+    for part in mail.parts:
+        if part.parent in open_parts and chosen.get(part.parent, part) is part:
+            open_parts.add(part)
+    found = mail.shown & open_parts
+    return [part for part in mail.parts if part in found and part.type == kind]
+
+
+def _kinds(mail: Mail) -> dict[Part, list[str]]:
+    """Return the kinds of text in each part that has any, in the order of their first texts."""
+    kinds: dict[Part, list[str]] = {part: [part.type] for part in mail.shown}
+    for part in reversed(mail.parts):  # each is behind what it is in
+        if part in kinds and part.parent:
+            around = kinds.get(part.parent, [])
+            kinds[part.parent] = [*kinds[part], *(one for one in around if one not in kinds[part])]
+    return kinds
 
 
 def attachments(mail: Mail) -> list[Part]:
     """Return all other parts without parts, in order."""
-    shown = set(_shown(mail))
-    return [part for part in mail.parts if not part.parts and part not in shown]
-
-
-def _shown(mail: Mail) -> list[Part]:
-    """Return the texts that are no files.
-
-    Some programs name all texts, so one with a name is a file only beside one without.
-    """
-    found = [part for part in mail.parts if part.type in (PLAIN, HTML) and _is_inline(part)]
-    unnamed = {part.type for part in found if not part.name}
-    return [part for part in found if not part.name or part.type not in unnamed]
-
-
-def _is_inline(part: Part) -> bool:
-    return part.disposition != "attachment" and not _is_resource(part)
-
-
-def is_related(part: Part) -> bool:
-    """Return whether it belongs to another part, which shows it (RFC 2387)."""
-    around = part.parent
-    return around is not None and around.type == "multipart/related" and part is not around.root
-
-
-def _is_resource(part: Part) -> bool:
-    has_name = bool(part.content_id) or "content-location" in part.fields
-    return has_name and is_related(part)
+    return [part for part in mail.parts if not part.parts and part not in mail.shown]
 
 
 def text_of(part: Part) -> str:
@@ -90,13 +74,14 @@ def unflowed(text: str, delsp: bool) -> str:
     """Return a text of format=flowed with each paragraph in one line (RFC 3676, 4)."""
     lines: list[list[str]] = []
     open_depth = -1  # of the paragraph that goes on
-    for line in text.split("\n"):
+    for line in text.removesuffix("\n").split("\n"):
         content = line.lstrip(">")
         depth = len(line) - len(content)
         content = content.removeprefix(" ")  # space-stuffing
         is_flowed = content.endswith(" ") and content != "-- "
         if depth != open_depth or content == "-- ":
-            lines.append([f"{'>' * depth} "] if depth else [])
+            mark = ">" * depth
+            lines.append([f"{mark} " if mark and content else mark])
         lines[-1].append(content[:-1] if is_flowed and delsp else content)
         open_depth = depth if is_flowed else -1
-    return "\n".join(map("".join, lines))
+    return "\n".join(map("".join, lines)) + "\n" * text.endswith("\n")

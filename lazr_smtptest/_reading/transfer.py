@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import binascii
-import re
 import string
 
 _UU = frozenset({"uuencode", "x-uuencode", "uue", "x-uue"})
 _BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
 _NO_BASE64 = bytes(set(range(256)).difference(_BASE64))
-#: White space at the end of a line was added on the way (RFC 2045, 6.7, rule 3).
-_QP_LINE_END = re.compile(rb"[ \t]+(?=\r?\n|\Z)")
 
 
 def undone(octets: bytes, encoding: str) -> bytes:
@@ -21,8 +18,13 @@ def undone(octets: bytes, encoding: str) -> bytes:
     if encoding == "base64":
         return from_base64(octets)
     if encoding == "quoted-printable":
-        return binascii.a2b_qp(_QP_LINE_END.sub(b"", octets))
+        return binascii.a2b_qp(b"\n".join(map(_without_blanks, octets.split(b"\n"))))
     return _from_uu(octets) if encoding in _UU else octets
+
+
+def _without_blanks(line: bytes) -> bytes:
+    # At the end of a line they were added on the way (RFC 2045, 6.7, rule 3).
+    return line.rstrip(b" \t\r") + b"\r" * line.endswith(b"\r")
 
 
 def from_base64(octets: bytes) -> bytes:

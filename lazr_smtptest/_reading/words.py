@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from lazr_smtptest._reading.charsets import decoded
@@ -12,7 +13,7 @@ from lazr_smtptest._reading.transfer import from_base64
 
 #: All that `str.splitlines` takes for the end of a line.
 LINE_BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
-_LINE_END = re.compile("\r\n|\r|\n")
+_LINE_END = re.compile("\r?\n")
 
 _BEGIN = re.compile(r"=\?([^?\s]+)\?([bq])\?", re.IGNORECASE)
 
@@ -21,12 +22,17 @@ def as_text(value: str) -> str:
     """Return a value of the parser's, which has a surrogate for each 8-bit octet."""
     if value.isascii():
         return value
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return decoded(value.encode("utf-8", "surrogateescape"))
+
+
+def readable(text: str) -> str:
+    """Return a text of whose octets some are no UTF-8, as a reader sees it."""
+    return text if text.isascii() else as_text(text)
 
 
 def unfolded(value: str) -> str:
-    """Take out line ends, and nothing else (RFC 5322, 2.2.3)."""
-    return value.replace("\r", "").replace("\n", "") if "\n" in value or "\r" in value else value
+    """Take out the line ends of folding, and nothing else (RFC 5322, 2.2.3)."""
+    return value.replace("\r\n", "").replace("\n", "") if "\n" in value else value
 
 
 def in_one_line(value: str, always_one_blank: bool = False) -> str:
@@ -58,7 +64,7 @@ def decode_words(text: str) -> str:
     them within a character.  What has no end is as it came.
     """
     if "=?" not in text:
-        return text
+        return LINE_BREAKS.sub(" ", text)
     pieces: list[str] = []
     run: list[_Word] = []
     for between, word in _words(text):
@@ -73,13 +79,17 @@ def decode_words(text: str) -> str:
 def _words(text: str) -> Iterator[tuple[str, _Word | None]]:
     """Yield each encoded word with the text before it, and the text behind the last."""
     at = end = 0
-    for begin in _BEGIN.finditer(text):
+    begins = [*_BEGIN.finditer(text), None]
+    for begin, following in pairwise(begins):
+        assert begin
         if begin.start() < at:  # within the last word
             continue
         # The next end is looked for once, or a line of beginnings would take for ever.
         end = text.find("?=", begin.end()) if begin.end() > end else end
         if end < 0:
             break
+        if following and following.start() < end:  # it has no end of its own
+            continue
         between = text[at : begin.start()]
         # Blanks between two words are none (RFC 2047, 6.2).
         word = _word(begin[1], begin[2], text[begin.end() : end])

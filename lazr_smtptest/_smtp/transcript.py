@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -155,8 +156,15 @@ def _said(octets: bytes) -> list[tuple[str, str]]:
 
 
 def _is_binary(line: bytes) -> bool:
-    # Other texts have octets of 8 bits, too.
-    return len(line.translate(None, _CONTROLS)) < len(line) * 0.8
+    # Keys that somebody pressed in a terminal are no text, either, and are no data.
+    share = 1 - len(line.translate(None, _CONTROLS)) / max(len(line), 1)
+    return share > (0.3 if _is_utf8(line) else 0.05) and len(line) > 3
+
+
+def _is_utf8(line: bytes) -> bool:
+    with suppress(UnicodeDecodeError):
+        return bool(line.decode() or True)
+    return False
 
 
 def _as_binary(line: bytes) -> str:

@@ -182,7 +182,7 @@ HTML = [
     html(
         "comment-with-an-odd-end", "<!-- a --!><a href=/a>a</a><!--> <a href=/b>b</a>", "/a", "/b"
     ),
-    html("tag-with-a-quote-that-is-not-closed", '<a href="/a>a</a><p><a href=/b>b</a>', "/b"),
+    html("tag-with-a-quote-that-is-not-closed", '<a href="/a>a</a><a href=/b>b</a>', "/a", "/b"),
     html("tag-that-is-not-closed", "<a href=/a>a</a><p <a href=/b>b</a>", "/a"),
     html("less-than-signs", "1 < 2 <3 <a href=/a>a</a> a<b", "/a"),
     html("processing-instruction", '<?xml version="1.0"?><o:p></o:p><a href=/a>', "/a"),

@@ -447,7 +447,7 @@ SITUATIONS = {
         "TypeError: where must be a callable that takes a message, not 'x'",
     "running().wait(recipient='x')":
         "TypeError: a message has no 'recipient' to look for; "
-        "there is rcpt, sender, to, subject, where",
+        "there is rcpt, sender, to, cc, reply_to, subject, text, where",
     "running().wait(subject=re.compile(b'x'))":
         "TypeError: subject must be a pattern of str, not of bytes: re.compile(b'x')",
     "running().wait(to=7)": "TypeError: to must be a str, a compiled pattern or a callable, not 7",

@@ -172,7 +172,7 @@ def test_octets_that_are_no_text_are_printed_somehow():
         send_octets(port, b"Subject: \xff\x00\r\n\r\n\x80")
         status, out, err = finish(process)
         assert (status, err) == (0, "")
-        assert "Subject: \ufffd\\x00\n\n\ufffd\n" in out
+        assert "Subject: ÿ\\x00\n\n€\n" in out
 
 
 def test_what_the_encoding_lacks_is_escaped():
@@ -290,7 +290,7 @@ def test_json_alone_is_on_standard_output_though_standard_error_is_closed():
 def test_a_header_field_is_one_line():
     with running("--count", "1") as (process, port):
         send_octets(port, b"Subject: =?utf-8?q?one=0AX-Forged:_two?=\r\n\r\n")
-        assert "Subject: one\\nX-Forged: two\n" in finish(process)[1]
+        assert "Subject: one X-Forged: two\n" in finish(process)[1]
 
 
 # What the server is.

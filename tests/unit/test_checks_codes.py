@@ -31,7 +31,7 @@ def test_the_message_that_has_it(case):
 
 def is_parameter(problem: Problem) -> bool:
     """Whether it is an encoded word in a parameter, which most readers decode."""
-    return problem.code == "encoded-word-misplaced" and "Content-" in problem.where
+    return problem.code == "encoded-word-misplaced" and "RFC 2231" in problem.text
 
 
 @pytest.mark.parametrize("case", EACH)

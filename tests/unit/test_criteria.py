@@ -369,6 +369,15 @@ def test_a_pattern_sees_decoded_names():
         ("Kim <kim@example.com", "kim@example.com"),
         ("Kim J. kim@example.com", "kim@example.com"),
         ("kim @ example . com", "kim@example.com"),
+        ("kim@example.com (a (nested) b)", "kim@example.com"),
+        ("<@relay.example:kim@example.com>", "kim@example.com"),
+        ('"a" <"a>b"@example.com>', '"a>b"@example.com'),
+        ('"Kim <kim@example.com>, lee@example.com', "kim@example.com"),
+        ('"Kim <kim@example.com>, lee@example.com', "lee@example.com"),
+        ("Kim :( <kim@example.com>, lee@example.com", "lee@example.com"),
+        ("5' 10\" Kim <kim@example.com>, lee@example.com", "kim@example.com"),
+        ("Kim <kim@example.com,lee@example.com>", "lee@example.com"),
+        ("<mailto:kim@example.com>", "kim@example.com"),
     ],
 )
 @pytest.mark.parametrize(("field", "name"), [("To", "to"), ("Cc", "cc"), ("Reply-To", "reply_to")])
@@ -414,7 +423,7 @@ def test_text_is_what_is_read_in_html_too():
         ("a subject that \r\n \t goes on", "a subject that goes on"),
         ("\r\n a subject", "a subject"),
         ("Grüße", "Grüße"),
-        (b"Gr\xfc\xdfe", "Gr\ufffd\ufffde"),
+        (b"Gr\xfc\xdfe", "Grüße"),
         ("a=b =? c ?=", "a=b =? c ?="),
         ("", ""),
     ],
@@ -481,7 +490,7 @@ def test_the_first_of_several_subjects_counts():
         (to("Ann, Bob"), {"to": "bob@example.com"},
          "wanted 'bob@example.com', got none; the header is 'Ann, Bob'"),
         (about("=?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n  an alle"), {"subject": "Lunch"},
-         "wanted containing 'Lunch', got 'Grüße  an alle', 'Grüße an alle'; "
+         "wanted containing 'Lunch', got 'Grüße  an alle'; "
          "the header is '=?utf-8?q?Gr=C3=BC=C3=9Fe?=  an alle'"),
     ],
 )  # fmt: skip

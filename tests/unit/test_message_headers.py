@@ -67,7 +67,7 @@ def test_the_headers_that_are_added_can_be_read_so_too():
     ("raw", "text"),
     [
         ("Grüße".encode(), "Grüße"),
-        (b"Gr\xfc\xdfe", "Gr\ufffd\ufffde"),
+        (b"Gr\xfc\xdfe", "Grüße"),
         (b"=?nope?q?x?=", "x"),
         (b"=?utf-8?b?////?=", "\ufffd\ufffd\ufffd"),
         (b"=?utf-8?q?x", "=?utf-8?q?x"),
@@ -154,6 +154,20 @@ def test_fields_with_a_blank_before_the_colon_are_read():
     assert message.text == "Hello\n"
 
 
+@pytest.mark.parametrize(
+    "line", ["From kim Mon", ">From kim Mon", ": x", "X-Odd: a\rb", " a continuation"]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_line_that_is_no_field_spoils_no_other(line, place):
+    lines = ["Subject: Lunch", "To: a@example.com"]
+    lines.insert(place, line)
+    message = make("\r\n".join([*lines, "", "Hello"]))
+    assert message.header("Subject").startswith("Lunch")
+    assert message.header("To") == "a@example.com"
+    assert message.text == "Hello"
+    assert "\r" not in message.header("X-Odd")
+
+
 def test_mail_whose_lines_end_in_cr_alone():
     message = make(b"Subject: Lunch\rTo: a@example.com\r\rHello\r")
     assert (message.header("Subject"), message.text) == ("Lunch", "Hello\n")
@@ -187,6 +201,10 @@ def test_a_header_as_it_was_sent():
         ("x=?utf-8?q?a?=y", "xay"),
         ("=?utf-8?q?never ends", "=?utf-8?q?never ends"),
         ("=?utf-8?q??= x", " x"),
+        ("=?utf-8?B?w6Q =?utf-8?B?w7Y=?=", "=?utf-8?B?w6Q ö"),
+        ("=?rot13?q?abc?=", "abc"),
+        ("=?gbk?q?=80?= =?big5?q?=A3=E1?=", "€€"),
+        ("a\x0bb\u2028c\x85d", "a b c d"),
     ],
 )
 def test_encoded_words_as_mail_programs_decode_them(value, shown):

@@ -74,6 +74,11 @@ def test_without_a_type_it_is_text():
         ("big5", "着".encode("big5hkscs"), "着"),
         ("iso-2022-jp", b"\x1b$B\x2d\x21\x1b(B.", "①."),
         ("iso-2022-jp", b"ab\x1b(I1\x1b(B \x1b$B$3\x2d\x21\x1b(Bc", "abｱ こ①c"),
+        ("euc-jp", b"\xad\xa1\xad\xea", "①㈱"),
+        ("big5", b"\xa3\xe1", "€"),
+        ("gbk", b"\x80", "€"),
+        ("iso-2022-jp", b"\x1b$B\x2d\x21\x1b$(D\x30\x21\x1b(B \x1b[0m.", "①丂 \x1b[0m."),
+        ("rot13", b"abc", "abc"),
         ("iso-8859-8-i", b"\xf9\xec", "של"),
         ("koi8-ru", b"\xd0\xa4", "пє"),
         ("unicode-1-1-utf-8", b"gr\xc3\xbcn", "grün"),
@@ -415,6 +420,8 @@ def test_html_may_say_its_charset_itself(html, octets):
         ("one \r\ntwo\r\n\r\nthree\r\n", "", "one two\n\nthree\n"),
         ("https://example.com/ \r\nlong\r\n", "yes", "https://example.com/long\n"),
         ("> one \r\n> two\r\n>> three \r\n> four", "", "> one two\n>> three \n> four"),
+        ("> one\r\n>\r\n> two\r\n", "", "> one\n>\n> two\n"),
+        ("one \r\ntwo \r\n", "", "one two \n"),
         ("  stuffed\r\n From here", "", " stuffed\nFrom here"),
         ("bye\r\n-- \r\nKim \r\nLee", "", "bye\n-- \nKim Lee"),
     ],
@@ -453,6 +460,48 @@ def test_an_attached_message_in_base64_is_decoded():
     assert [found.data for found in message.attachments] == [INNER]
 
 
+def test_a_name_in_latin_1():
+    message = make(b"Content-Disposition: attachment; filename=r\xe9.pdf\r\n\r\nx")
+    assert [found.name for found in message.attachments] == ["ré.pdf"]
+
+
+def test_the_text_is_the_alternative_that_is_text():
+    """Not the tail of another one, as Apple Mail adds it."""
+    tail = multipart(HTML, PDF, "Content-Type: text/plain\r\n\r\ntail", boundary="y")
+    message = make(multipart(PLAIN, tail, kind="alternative"))
+    assert (message.text, message.html) == ("für dich", "<p>für dich</p>")
+
+
+@pytest.mark.parametrize("end", [" charset=utf-8", ",", '"', "\r\n\ttype=y"])
+def test_a_boundary_without_the_semicolon_behind_it(end):
+    raw = multipart(PLAIN, PDF, boundary="BOUND").decode()
+    raw = raw.replace('boundary="BOUND"', f"boundary=BOUND{end}", 1)
+    assert make(raw).text == "für dich"
+
+
+@pytest.mark.parametrize("encoding", ['"base64"', "base64,", "base64 x"])
+def test_other_marks_about_a_transfer_encoding(encoding):
+    assert body("aGVsbG8=", "text/plain", f"Content-Transfer-Encoding: {encoding}").text == "hello"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart / mixed; boundary=x",
+        "(c) multipart/mixed; boundary=x",
+        "multipart/mixed, text/plain; boundary=x",
+        "multipart/mixed/y; boundary=x",
+        "message / rfc822",
+        "message/rfc822/x",
+        'application/pdf; name="' + "a" * 80 + '"; x*',
+    ],
+)
+def test_a_message_with_an_odd_type_can_be_written(content_type):
+    message = make(f"Content-Type: {content_type}\r\n\r\n--x\r\n\r\nHello\r\n--x--\r\n")
+    assert b"Hello" in bytes(message)
+    assert "Hello" in str(message)
+
+
 # Attachments by name.
 
 
@@ -462,7 +511,13 @@ def test_an_attachment_by_its_name_or_its_id():
     png, pdf = message.attachments
     assert png.content_id == "pic@example.com"
     assert message.attachment("b.pdf") == pdf
-    for name in ("a.png", "pic@example.com", "<pic@example.com>", "cid:pic@example.com"):
+    identified = (
+        "pic@example.com",
+        "<pic@example.com>",
+        "cid:pic@example.com",
+        "CID:pic%40example.com",
+    )
+    for name in ("a.png", *identified):
         assert message.attachment(name) == png
     for name in ("A.PNG", "pic", ""):
         with pytest.raises(AttachmentNotFound, match=r"there is 'a\.png', 'b\.pdf'$"):
@@ -508,6 +563,8 @@ def test_an_attachment_by_its_name_or_its_id():
             "grü.txt",
         ),
         ("Content-Disposition: =?utf-8?q?attachment=3B_filename=3Da.txt?=", None),
+        ("Content-Disposition: attachment; filename=report (1).pdf", "report (1).pdf"),
+        ("Content-Disposition: attachment; filename=a (b) c.pdf (x); size=1", "a (b) c.pdf"),
         ("X: no disposition", None),
     ],
 )
