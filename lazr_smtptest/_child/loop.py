@@ -104,12 +104,7 @@ class ServerLoop:
         loop.add_reader(self._ends.lifeline, os._exit, 0)
         loop.add_reader(self._ends.requests, self._on_requests)
         servers = [
-            await loop.create_server(
-                self._open_session,
-                sock=sock,
-                backlog=BACKLOG,
-                ssl=self._context.tls_context if self._context.tls_at_once else None,
-            )
+            await loop.create_server(self._open_session, sock=sock, backlog=BACKLOG)
             for sock in self._sockets
         ]
         self.outbox.send("reply", UNASKED, None)
@@ -216,6 +211,8 @@ class ServerLoop:
         finally:
             self._resets.pop(number, None)
         self._faults.clear()
+        for session in list(self._sessions):
+            session.abort_if_abandoned()
         self._transcripts.clear()
 
     async def _reset_server(self, number: int | None = None) -> None:
