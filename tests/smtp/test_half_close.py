@@ -82,9 +82,9 @@ def at_once(controller) -> list[int]:
 
 
 def by_netcat(controller) -> list[int]:
-    program = shutil.which("nc", path=PATH)
+    program = shutil.which("nc.openbsd", path=PATH)
     if program is None:
-        missing("the program nc is not installed: on Debian it is in netcat-openbsd")
+        missing("the program nc.openbsd is not installed: Debian has it in netcat-openbsd")
     done = subprocess.run(
         [program, "-N", controller.host, str(controller.port)],
         input=ALL,
