@@ -46,9 +46,6 @@ _LONGEST_TIMER = 1e8
 #: Sessions that the report shows.
 _SESSIONS = 3
 
-#: Seconds that a server may take to say what clients did, before it is stopped.
-_SESSIONS_TIMEOUT = 3.0
-
 
 class OutputStuck(OSError):
     """Nobody reads what is printed."""
@@ -72,7 +69,7 @@ class MailSink:
         self._deadline = self._limited_from = math.inf
         self._number = 0
         self._receiving = self._told_to_end = self._time_is_up = False
-        self._sessions: list[Session] = []
+        self._sessions: list[Session] | None = []
 
     def run(
         self, faults: Iterable[tuple[str, str]], announce: Callable[[QueueController], None]
@@ -98,7 +95,7 @@ class MailSink:
                 announce(controller)
             self._receive()
             with self._time_limit():
-                for number, session in enumerate(self._sessions, 1):
+                for number, session in enumerate(self._sessions or (), 1):
                     for use in self.session_uses:
                         use(number, session)
         return not self._time_is_up if self._count is None else self._is_enough()
@@ -125,6 +122,8 @@ class MailSink:
         if not self._time_is_up:
             return [f"interrupted when {came} {where}"]
         lines = [f"{came} {where} within {self._timeout:g} seconds"]
+        if self._sessions is None:
+            return [*lines, "What clients did is not known."]
         if not self._sessions:
             lines.append("No client has connected: see which host and port it was told to use.")
         for session in self._sessions[-_SESSIONS:]:
@@ -159,8 +158,10 @@ class MailSink:
 
     def _stop(self) -> None:
         """Stop the server, and keep what clients did."""
-        _, self._sessions = self._controller._diagnose(_SESSIONS_TIMEOUT)
-        self._controller.stop()
+        try:
+            self._controller.stop()
+        finally:
+            _, self._sessions = self._controller._diagnose(0)
 
     def _hand_on(self, message: Message) -> None:
         self._number += 1

@@ -243,9 +243,9 @@ def check_problems(
 
 def _errors(controller: QueueController, allow: Collection[str]) -> Iterator[str]:
     messages = [item.peek() for item in [*controller.queue._taken, *_left(controller)[0]]]
-    sessions = controller.sessions() if controller.is_running else []
+    _, sessions = controller._diagnose(_PROBE_TIMEOUT)
     found = [(headline(m), m.problems) for m in messages if isinstance(m, Message)]
-    found += [(f"a session of {session.helo}", session.problems) for session in sessions]
+    found += [(f"a session of {session.helo}", session.problems) for session in sessions or ()]
     for what, problems in found:
         for problem in problems:
             if problem.level == "error" and problem.code not in allow:
@@ -290,7 +290,7 @@ def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:
 def _section(
     controller: QueueController,
     problem: SMTPTestError | None,
-    sessions: list[Session],
+    sessions: list[Session] | None,
     with_problems: bool,
 ) -> str:
     inbox = controller.queue
@@ -318,7 +318,9 @@ def _left(controller: QueueController) -> tuple[list[PickledItem], SMTPTestError
             return list(link.messages), error
 
 
-def _last(sessions: list[Session], with_problems: bool) -> list[str]:
+def _last(sessions: list[Session] | None, with_problems: bool) -> list[str]:
+    if sessions is None:
+        return ["What clients did is not known."]
     if not sessions:
         return ["No client has connected."]
     lines = [f"{len(sessions)} sessions, of which the last:" if sessions[1:] else "1 session:"]

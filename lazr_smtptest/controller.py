@@ -131,11 +131,16 @@ class Controller:
         self._changing = ForkSafeLock()
         self._port: int | None = None
         self._link: ServerLink | None = None
+        self._ended: ServerLink | None = None  # of the server that was stopped last
         self._feeder: QueueFeeder | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.is_running else "not running"
-        return f"<{type(self).__name__} on {self.host} port {self.port}, {state}>"
+        return f"<{type(self).__name__} on {self._place()}, {state}>"
+
+    def _place(self) -> str:
+        port = self.server.port if self._port is None else self._port
+        return f"{self.host} port {port}" if port else f"{self.host}, a free port"
 
     @property
     def host(self) -> str:
@@ -150,7 +155,16 @@ class Controller:
         """The port that the server listens on, or last did.
 
         Before the first `start` it is the one asked for.
+
+        :raises NotRunning: A free one was asked for, and `start` has yet to find it.
+            (Clients take 0 for their usual port, and mail goes out for real.)
         """
+        if self._port is None and not self.server.port:
+            raise NotRunning(
+                f"the server on {self.host} has no port before it is started, since it was asked "
+                "to take a free one: call start() first, or make it with a port of your own",
+                host=self.host,
+            )
         return self.server.port if self._port is None else self._port
 
     @property
@@ -313,14 +327,22 @@ class Controller:
         """Return what clients said and were told since the last `reset`.
 
         That is all connections that are open, and the last 100 that are not.
+        When the server has been stopped, it is what they had done by then.
         Blocks for ``reset_timeout`` at most.
 
         :return: The sessions, in the order in which the clients connected.
-        :raises NotRunning: The server is not running.
-        :raises ServerDied: The server process has ended by itself.
+        :raises NotRunning: The server has not been started.
+        :raises ServerDied: The server process has ended by itself, or had to be
+            killed, and nobody knows what clients did.
         :raises ServerStuck: It did not answer.
         """
-        sessions: list[Session] = self._ask(self._running("sessions()"), "sessions")
+        ended = self._ended
+        if self._link is not None or ended is None:
+            asked: list[Session] = self._ask(self._running("sessions()"), "sessions")
+            return asked
+        sessions = ended.last_sessions()
+        if sessions is None:
+            raise ended.death("; what clients did is not known")
         return sessions
 
     def client_context(self) -> ssl.SSLContext:
@@ -350,7 +372,7 @@ class Controller:
     def _credentials(self) -> Credentials:
         if self.server.tls is None:
             raise ValueError(
-                f"the server on {self.host} port {self.port} has no TLS: "
+                f"the server on {self._place()} has no TLS: "
                 "make it with tls='starttls' or 'implicit'"
             )
         if self.server._credentials is None:
@@ -360,27 +382,27 @@ class Controller:
     def _running(self, what: str) -> ServerLink:
         if self._link is None:
             raise NotRunning(
-                f"{what} needs a running server, and none runs on {self.host} "
-                f"port {self.port}: call start() first",
+                f"{what} needs a running server, and none runs on {self._place()}: "
+                "call start() first",
                 host=self.host,
-                port=self.port,
+                port=self._port or self.server.port or None,
             )
         return self._link
 
     def _ask(self, link: ServerLink, what: str, *details: Any) -> Any:
         return link.request(what, *details, timeout=self._reset_timeout, option="reset_timeout")
 
-    def _diagnose(self, timeout: float) -> tuple[SMTPTestError | None, list[Session]]:
-        """Return that the server process died or is stuck, if so; and the sessions, if not."""
+    def _diagnose(self, timeout: float) -> tuple[SMTPTestError | None, list[Session] | None]:
+        """Return that the server process died or is stuck, if so; and the sessions, if known."""
         link = self._link
         if link is None:
-            return None, []
+            return None, [] if self._ended is None else self._ended.last_sessions()
         try:
             return None, link.request("sessions", timeout=timeout)
         except NotRunning:  # it has been stopped meanwhile, or this is a forked child
-            return None, []
+            return None, link.last_sessions()
         except (ServerDied, ServerStuck) as error:
-            return error, []
+            return error, link.last_sessions()
 
     # Starting and stopping.
 
@@ -408,7 +430,7 @@ class Controller:
             )
         await_ready(link, self._start_timeout)
         self._port = port
-        self._link = link
+        self._link, self._ended = link, None
         self._connect_queue(link)
 
     def _listen(self) -> list[socket.socket]:
@@ -431,7 +453,7 @@ class Controller:
                 feeder.join(max(deadline - now(), 0.0))
         finally:
             if link.is_closed:  # and not left half way, by a signal handler's exception
-                self._link = self._feeder = None
+                self._ended, self._link, self._feeder = link, None, None
         return link
 
     def _give_up(self) -> None:

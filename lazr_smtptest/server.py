@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._util import whole_number
+from lazr_smtptest._util import positive_seconds, whole_number
 from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ EXTENSIONS = frozenset(
 #: RFC 5321, 4.5.3.1.8 asks for no less than 100; many servers stop at 1,000.
 _RECIPIENT_LIMIT = 1000
 
+#: RFC 5321, 4.5.3.2.7 asks for no less than 5 minutes.
+_IDLE_TIMEOUT = 300.0
+
 
 class Server:
     """An SMTP server, described.  Subclass it to say what happens to mail.
@@ -45,8 +48,8 @@ class Server:
     rcpt_options)``.  Hooks run on the server process's event loop and must
     not block; `handle_message` and `reset` run on a thread and may.
 
-    The host, the port, ``tls``, ``hostname``, ``ident``, the three limits and
-    ``reset_on_rset`` are attributes, too.
+    The host, the port, ``tls``, ``hostname``, ``ident``, the three limits,
+    ``idle_timeout`` and ``reset_on_rset`` are attributes, too.
 
     :param host: A name or an address to listen on.  A name is bound on every
         address it resolves to.  An empty string means all interfaces.
@@ -69,6 +72,8 @@ class Server:
         its CRLF and its transparency dot; beyond it the reply is 500.
     :param recipient_limit: The recipients that a message may have; beyond it
         the reply is 452 (RFC 5321, 4.5.3.1.10).
+    :param idle_timeout: Seconds that a client may be silent when it is its turn; then it
+        is told 421, and the connection is closed (RFC 5321, 4.5.3.2.7).
     :param reset_on_rset: Whether a client's RSET command resets the server as
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
@@ -96,6 +101,7 @@ class Server:
         data_size_limit: int | None = _DATA_SIZE_LIMIT,
         line_length_limit: int = _LINE_LENGTH_LIMIT,
         recipient_limit: int = _RECIPIENT_LIMIT,
+        idle_timeout: float = _IDLE_TIMEOUT,
         reset_on_rset: bool = False,
     ) -> None:
         self.host = _text("host", host)
@@ -121,6 +127,7 @@ class Server:
         )
         self.line_length_limit = _int("line_length_limit", line_length_limit, 3)
         self.recipient_limit = _int("recipient_limit", recipient_limit, 1)
+        self.idle_timeout = positive_seconds("idle_timeout", idle_timeout)
         self.reset_on_rset = reset_on_rset
 
     @property

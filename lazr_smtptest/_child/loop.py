@@ -18,7 +18,7 @@ from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._smtp.transcript import Transcripts
 from lazr_smtptest._wire.channel import BACKLOG, UNASKED, ChildEnds
-from lazr_smtptest._wire.ipc_queue import RecordReader
+from lazr_smtptest._wire.ipc_queue import RecordReader, pickled
 from lazr_smtptest._wire.startup import PickledServer
 from lazr_smtptest.server import QueueServer, Server
 from lazr_smtptest.sessions import Session
@@ -104,12 +104,7 @@ class ServerLoop:
         loop.add_reader(self._ends.lifeline, os._exit, 0)
         loop.add_reader(self._ends.requests, self._on_requests)
         servers = [
-            await loop.create_server(
-                self._open_session,
-                sock=sock,
-                backlog=BACKLOG,
-                ssl=self._context.tls_context if self._context.tls_at_once else None,
-            )
+            await loop.create_server(self._open_session, sock=sock, backlog=BACKLOG)
             for sock in self._sockets
         ]
         self.outbox.send("reply", UNASKED, None)
@@ -118,6 +113,7 @@ class ServerLoop:
             server.close()
         for session in list(self._sessions):
             session.abort()
+        self.outbox.send("sessions", pickled(self._transcripts.export()))
         self.outbox.close()
         # Waits for as long as the test process takes to read, or lives.
         while not self.outbox.flush():
@@ -205,8 +201,8 @@ class ServerLoop:
         self._faults.withdraw(number)
 
     async def _export_sessions(self) -> list[Session]:
-        # A client whose TLS handshake is over is ahead of start_tls(), which
-        # returns in the next turn of the loop, by as much.
+        # A client for whom the TLS handshake is over, or has failed, is ahead of us
+        # by what it sent last, which is read in this turn of the loop.
         await asyncio.sleep(0)
         return self._transcripts.export()
 
@@ -216,6 +212,8 @@ class ServerLoop:
         finally:
             self._resets.pop(number, None)
         self._faults.clear()
+        for session in list(self._sessions):
+            session.abort_if_abandoned()
         self._transcripts.clear()
 
     async def _reset_server(self, number: int | None = None) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import logging
 import os
+import pickle
 import selectors
 import signal
 import threading
@@ -35,8 +36,9 @@ from lazr_smtptest._wire.channel import (
     ParentEnds,
 )
 from lazr_smtptest._wire.ipc_queue import Record, RecordReader, RecordWriter
-from lazr_smtptest.errors import HandlerError, NotRunning, ServerStuck
+from lazr_smtptest.errors import HandlerError, NotRunning, ServerDied, ServerStuck
 from lazr_smtptest.message import PickledItem
+from lazr_smtptest.sessions import Session
 
 _log = logging.getLogger("lazr_smtptest")
 
@@ -101,6 +103,8 @@ class ServerLink:
         self.messages: deque[PickledItem] = deque()
         self.failures: deque[HandlerError] = deque()
         self.logs: deque[logging.LogRecord] = deque()
+        #: What clients did, pickled: the last that is sent before an orderly end.
+        self._sessions: bytes | None = None
         #: Whether a record to forget all messages before it becomes one of them: `FORGET`.
         self._keeps_forgets = keeps_forgets
         #: Whether nothing can come any more: the server process is known to be
@@ -176,6 +180,8 @@ class ServerLink:
         elif kind == "log":
             self.logs.append(content[0])
             self._received[LOGGED] += 1
+        elif kind == "sessions":
+            (self._sessions,) = content
         elif kind == "failed":
             self.fail(*content)
             self._received[FAILED] += 1
@@ -208,6 +214,14 @@ class ServerLink:
             logger = logging.getLogger(record.name)
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
+
+    def last_sessions(self) -> list[Session] | None:
+        """Return what clients had done by the end; None where the process did not say."""
+        return None if self._sessions is None else pickle.loads(self._sessions)
+
+    def death(self, more: str = "") -> ServerDied:
+        """Make the error that says how the process ended, and what that cost."""
+        return self.process.death(self._lost(), more)
 
     # Waiting.
 

@@ -155,12 +155,12 @@ class ServerProcess:
             return False
         return self._was_forced or self.exitcode in (0, None)
 
-    def death(self, lost: int) -> ServerDied:
+    def death(self, lost: int, more: str = "") -> ServerDied:
         """Make the error for an end that was not asked for, and cost so many messages."""
         self.death_was_raised = True
         text = (
             f"{self.name} {describe_end(self.exitcode, forced=self._was_forced)}; "
-            f"{_describe_lost(lost)}.  {_advice(self.exitcode, forced=self._was_forced)}"
+            f"{_describe_lost(lost)}{more}.  {_advice(self.exitcode, forced=self._was_forced)}"
         )
         if self._last_words:
             text += f".  Its last words:\n{self._last_words}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import ssl
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,6 +24,7 @@ from lazr_smtptest._smtp.protocol import (
     octet_codes,
     parse_path,
 )
+from lazr_smtptest._smtp.tls_transport import tls_failure
 from lazr_smtptest.message import Envelope
 
 _log = logging.getLogger("mail.log")
@@ -32,11 +32,6 @@ _log = logging.getLogger("mail.log")
 
 class SMTPCommands(SMTPConnection):
     """One session, and what it makes of commands."""
-
-    #: The content that is being received; and, where the coroutine waits for
-    #: that, what says that it has ended.
-    _content: DataReader | None = None
-    _content_ended: asyncio.Future[None] | None = None
 
     # How a session begins.
 
@@ -84,38 +79,27 @@ class SMTPCommands(SMTPConnection):
             await self.push("454 TLS not available")
         else:
             # What has been sent without waiting could have come from somebody
-            # in between, and is not for us (RFC 3207, 4.2).  From here on
-            # nothing is read but by start_tls().
+            # in between, and is not for us (RFC 3207, 4.2).
             self.transport.pause_reading()
             self._stream._buffer.clear()
             self._mid_line = False
             await self.push("220 Ready to start TLS")
             await self._drop_if_due()
-            await self._begin_tls(self.tls_context)
+            await self._begin_tls()
 
-    async def _begin_tls(self, context: ssl.SSLContext) -> None:
+    async def _begin_tls(self) -> None:
         """Use TLS on this connection from now on, or else close it."""
-        # Some may be here before start_tls() returns; if it is too much, the
-        # reader must not pause the transport that it is not going to resume.
-        self._stream._transport = None
-        try:
-            transport = await self.loop.start_tls(self.transport, self, context, server_side=True)
-        except OSError as error:
-            self._note(f"TLS failed: {error}")
-            self._note_end("dropped by the client")
-            _log.info("%r TLS handshake failed: %s", self.session.peer, error)
-            self.connection_lost(error)
-            return
-        assert transport is not None
-        writer: Any = self._writer
-        self._stream._transport = writer._transport = self.transport = transport
-        # What was said in the clear is forgotten (RFC 3207, 4.2).
-        self._set_rset_state()  # type: ignore[no-untyped-call]
-        peer = self.session.peer
-        self.session = self._create_session()
-        self.session.peer = peer
-        self._transcript.helo = self._transcript.auth_user = None
-        self._note_tls(transport)
+        if self._is_at_eof:
+            self._note(f"TLS failed: {tls_failure(None)}")
+            await self._end_with_client()
+        wire, writer = self.transport, self._writer
+        assert isinstance(writer, asyncio.StreamWriter)
+        transport: Any = self._secure(wire)
+        self._stream._transport = writer._transport = self.transport = transport  # type: ignore[attr-defined]
+        wire.resume_reading()
+        assert self._handshake is not None
+        self._reset_timeout()
+        await self._handshake
         hook = self._handle_hooks.get("STARTTLS")
         if hook is not None:
             try:
@@ -295,21 +279,25 @@ class SMTPCommands(SMTPConnection):
         return self._content
 
     async def _receive_content(self) -> DataReader:
-        self._content_ended = self.loop.create_future()
         content = self._open_content()
         # A client that did not wait for the 354 has sent some of it already.
         stream = self._stream
         early = bytes(stream._buffer)
-        stream._buffer.clear()
-        self._mid_line = False
-        stream._maybe_resume_transport()
         if early:
             self._notice("early-talk")
-            self.data_received(early)
-        try:
-            await self._content_ended
-        finally:
-            self._content = self._content_ended = None
+            stream._buffer[:] = content.feed(early)
+            self._mid_line = bool(stream._buffer) and not stream._buffer.endswith(b"\n")
+            stream._maybe_resume_transport()
+        if not content.ended and not self._is_at_eof:
+            self._reset_timeout()
+            self._content_ended = self.loop.create_future()
+            try:
+                await self._content_ended
+            finally:
+                self._content_ended = None
+        if not content.ended:  # what has no end is no message (RFC 5321, 4.1.1.4)
+            await self._end_with_client()
+        self._content = None
         return content
 
     async def _end_data(self, content: DataReader) -> None:

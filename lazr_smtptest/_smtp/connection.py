@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import ssl
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import aiosmtpd.smtp
 
@@ -23,6 +24,7 @@ from lazr_smtptest._smtp.protocol import (
     ACCEPTED_REPLY,
     AUTH_LINE,
     GO_AHEAD,
+    DataReader,
     VerbatimReply,
     advertised,
     corrected,
@@ -31,10 +33,13 @@ from lazr_smtptest._smtp.protocol import (
     with_enhanced_code,
     without_enhanced_code,
 )
+from lazr_smtptest._smtp.tls_transport import TLSTransport, tls_failure
 from lazr_smtptest._smtp.transcript import Transcripts
 from lazr_smtptest._wire.rules import STAGES
 from lazr_smtptest.message import Envelope
 from lazr_smtptest.server import EXTENSIONS, Server
+
+_log = logging.getLogger("mail.log")
 
 #: The stages that are commands.
 _COMMANDS = frozenset(STAGES) - {"CONNECT", "EOM"}
@@ -96,6 +101,16 @@ class CommandReader(NamedTuple):
     readline: Callable[[], Awaitable[bytes]]  # the next line that answers a challenge
 
 
+#: Octets that are kept of what had no line end.
+_UNREAD = 2000
+
+#: Seconds that a client has to read what it was told last, when it was silent for too long.
+_LAST_WORDS = 5.0
+
+#: RFC 5321, 4.2.2: it may come at any time, when the server has to close.
+_TIMED_OUT = "421 4.4.2 Error: timeout exceeded"
+
+
 class HookFailed(Exception):
     """A hook raised, and the test process knows; its text is the reply for the client."""
 
@@ -123,8 +138,21 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     event_handler: Server
 
+    # What LOGIN asks, by convention: many clients compare it to the letter, and
+    # aiosmtpd says something else.
+    AuthLoginUsernameChallenge = "Username:"
+    AuthLoginPasswordChallenge = "Password:"
+
     #: What the coroutine has to wait for before it takes another command.
     _finishing: asyncio.Task[None] | None = None
+
+    #: The content that is being received; and, where the coroutine waits for
+    #: that, what says that no more comes.
+    _content: DataReader | None = None
+    _content_ended: asyncio.Future[None] | None = None
+
+    #: Done when TLS has begun; None where it has not been asked for.
+    _handshake: asyncio.Future[None] | None = None
 
     #: When the session has been silent for too long, by the loop's clock; and
     #: when the last command came.
@@ -141,6 +169,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     _is_discarding = False  # the rest of a line that was too long is still to come
     _is_challenged = False  # an answer to AUTH's challenge is to come
     _is_after_auth = False  # no other command has come since AUTH
+
+    #: The client sends no more (RFC 9293, 3.6), and may well read what it is told.
+    _is_at_eof = False
+    _is_delayed = False  # by a fault
 
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop) -> None:
         server = context.server
@@ -160,6 +192,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             ident=server.ident,
             tls_context=None if context.tls_at_once else context.tls_context,
             require_starttls=server.tls is not None and server.tls.required,
+            timeout=server.idle_timeout,
             auth_require_tls=server._needs_tls_for_auth or "AUTH" not in context.extensions,
             authenticator=context.mechanisms.check_login,
             loop=loop,
@@ -188,9 +221,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         now = self.loop.time()
         peer = transport.get_extra_info("peername")
         self._transcript = self._context.transcripts.open(peer, now)
-        super().connection_made(transport)
-        if transport.get_extra_info("sslcontext") is not None:
-            self._note_tls(transport)
+        wire: Any = transport
+        super().connection_made(self._secure(wire) if self._context.tls_at_once else wire)
 
     def _create_session(self) -> _Session:
         return _Session(self.loop)
@@ -202,21 +234,34 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._stream: Any = reader
         self._reader: Any = CommandReader(reader.read, self._next_command, self._next_answer)
 
-    def _note_tls(self, transport: asyncio.BaseTransport) -> None:
+    def _secure(self, wire: asyncio.Transport) -> TLSTransport:
+        """Begin TLS; `secured` is called when it is there."""
+        assert self._context.tls_context is not None
+        self._handshake = self.loop.create_future()
+        return TLSTransport(wire, self, self._context.tls_context, self.loop)
+
+    def secured(self, transport: TLSTransport) -> None:
+        """Begin anew under TLS: what was said in the clear is forgotten (RFC 3207, 4.2)."""
+        self._set_rset_state()  # type: ignore[no-untyped-call]
+        peer = self.session.peer
+        self.session = self._create_session()
+        self.session.peer = peer
         # aiosmtpd only asks whether there is one.
         self._tls_protocol = transport  # type: ignore[assignment]
         names = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
         self.session.ssl = {name: transport.get_extra_info(name) for name in names}
         transcript, tls = self._transcript, transport.get_extra_info("ssl_object")
-        if tls is None:  # it has been closed meanwhile
-            return
-        transcript.tls = tls.version()
-        transcript.cipher = (tls.cipher() or [None])[0]
+        transcript.helo = transcript.auth_user = None
+        transcript.tls, transcript.cipher = tls.version(), tls.cipher()[0]
         self._note(f"{transcript.tls} with {transcript.cipher}")
+        assert self._handshake is not None
+        self._handshake.set_result(None)
 
     async def _handle_client(self) -> None:
         peer = self._transcript.peer
         try:
+            if self._handshake is not None:
+                await self._handshake
             if await self._apply_faults("CONNECT", [str(peer[0])] if peer else []):
                 # What comes next is the greeting, and the client has had one.
                 self._is_greeted = True
@@ -260,6 +305,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         await self._drop_if_due()
         if self.transport.is_closing():  # aiosmtpd would go on
             await self._hang_up(abruptly=False)
+        self._reset_timeout()
         try:
             line: bytes = await self._stream.readuntil()
         except asyncio.LimitOverrunError:
@@ -268,14 +314,18 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
                 self._note("a line that is too long")
             self._is_discarding = True
             raise
+        except asyncio.IncompleteReadError as error:
+            self._note_unread(error.partial)
+            line = b""  # what is not whole is no command
         if self._finishing is not None:
             await asyncio.wait([self._finishing])
-        return line
+        return line or await self._end_with_client()
 
     async def _next_answer(self) -> bytes:
         """Read what answers AUTH's challenge, which no transcript may show."""
         stream = self._stream
         is_too_long = False
+        self._reset_timeout()
         while True:
             try:
                 line: bytes = await stream.readuntil()
@@ -283,6 +333,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             except asyncio.LimitOverrunError as error:
                 is_too_long = True
                 await stream.read(error.consumed)
+            except asyncio.IncompleteReadError:
+                await self._end_with_client()
         self._note("an answer to the challenge (left out)")
         if is_too_long:
             raise ValueError("an answer that is too long")
@@ -307,6 +359,9 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._is_after_auth = False
         self._note(line)
         return False
+
+    def _note_unread(self, octets: bytes | bytearray) -> None:
+        self._transcript.note_unread(self.loop.time(), bytes(octets[:_UNREAD]))
 
     def _may_pipeline(self) -> bool:
         # RFC 2920: where the server offers it.
@@ -353,7 +408,9 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if rule is None:
             return False
         if rule.delay:
+            self._is_delayed = True
             await asyncio.sleep(rule.delay)
+            self._is_delayed = False
         if rule.drop == "before":
             await self._hang_up(abruptly=True)
         self._is_to_drop = rule.closes
@@ -387,7 +444,12 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if self._is_to_drop:
             await self._hang_up(abruptly=self._is_mute)
 
-    async def _hang_up(self, *, abruptly: bool) -> None:
+    async def _end_with_client(self) -> NoReturn:
+        """Close the connection: the client sends no more, and all it has sent is answered."""
+        self._note_end("dropped by the client")
+        await self._hang_up(abruptly=False)
+
+    async def _hang_up(self, *, abruptly: bool) -> NoReturn:
         """Close the connection.  What was written is sent, if not abruptly."""
         self._note_end("dropped by the server")
         if abruptly:
@@ -396,6 +458,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             self.transport.close()
         # The end of the connection cancels whoever waits here.
         await self.loop.create_future()
+        raise AssertionError("unreachable")
 
     # The server's own hooks, and what becomes of them when they raise.
 
@@ -427,10 +490,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     # Time limits.
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        """Hang up on a session that is silent for so long.
+        """Hang up on a client that is silent for so long.
 
-        Each command begins the time anew.  Moving a number is cheaper than
-        cancelling a timer and making another, so the timer stays and looks.
+        The time begins anew whenever the session waits for the client.  Moving a number
+        is cheaper than cancelling a timer and making another, so the timer stays and looks.
         """
         self._began = self.loop.time()
         self._deadline = self._began + (duration or self._timeout_duration)
@@ -438,11 +501,35 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             self._timeout_handle = self.loop.call_at(self._deadline, self._check_deadline)
 
     def _check_deadline(self) -> None:
-        if self.loop.time() < self._deadline:
-            self._timeout_handle = self.loop.call_at(self._deadline, self._check_deadline)
+        if self.loop.time() >= self._deadline:
+            if self.transport.is_closing() or self.transport.get_write_buffer_size():
+                self.abort()  # it does not read, either
+                return
+            if self._is_awaiting_client():
+                self._time_out()
+            else:
+                self._reset_timeout()
+        self._timeout_handle = self.loop.call_at(self._deadline, self._check_deadline)
+
+    def _is_awaiting_client(self) -> bool:
+        """Whether it is the client's turn, and not a handler's, a gate's or a fault's."""
+        if self._handshake is not None and not self._handshake.done():
+            return True
+        if self._content_ended is not None:
+            return not self._content_ended.done()
+        return self._stream._waiter is not None and self._finishing is None
+
+    def _time_out(self) -> None:
+        seconds = f"{self._timeout_duration:g} seconds"
+        if self._handshake is not None and not self._handshake.done():
+            self._note(f"TLS failed: the client did not end the handshake within {seconds}")
         else:
-            self._note_end("dropped by the server")
-            self._timeout_cb()  # type: ignore[no-untyped-call]
+            reply = self._context.line(_TIMED_OUT, "")
+            self._note(None, reply)
+            self._writer.write(reply)
+        self._note_end("dropped by the server")
+        self.transport.close()
+        self._reset_timeout(_LAST_WORDS)
 
     # The end of it.
 
@@ -452,23 +539,41 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             self._note_end("dropped by the server")
             transport.abort()
 
+    def abort_if_abandoned(self) -> None:
+        """End a session that a fault delays, and whose client may well have given up."""
+        if self._is_delayed and self._is_at_eof:
+            self.abort()
+
     def eof_received(self) -> bool:
-        if self._finishing is not None:
-            self._finishing.cancel()
-        super().eof_received()
-        # That cancels the coroutine, which would hang up; but where it has not
-        # begun yet, it never will.
-        return False
+        """Go on to answer what was read: no more commands come, and that is all it means.
+
+        Exim, for one, says QUIT in one piece with the end of a message, and no more after it.
+        """
+        if not self._is_awaiting_client():
+            self._note("the client sends no more")
+        self._is_at_eof = True
+        self._stream.feed_eof()
+        if self._content_ended is not None and not self._content_ended.done():
+            self._content_ended.set_result(None)
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.transport is None:  # it has ended already
             return
-        self._transcript.note_unread(self.loop.time(), bytes(self._stream._buffer[:2000]))
+        self._note_unread(self._stream._buffer)
+        if self._transcript.ended == "open":
+            self._note_tls_failure(error)
         self._note_end("dropped by the client")
         self._context.transcripts.close(self._transcript)
         if self._finishing is not None:
             self._finishing.cancel()
         super().connection_lost(error)
+
+    def _note_tls_failure(self, error: Exception | None) -> None:
+        is_in_handshake = self._handshake is not None and not self._handshake.done()
+        if is_in_handshake or isinstance(error, ssl.SSLError):
+            self._note(f"TLS failed: {tls_failure(error)}")
+            _log.info("%r TLS failed: %s", self.session.peer, error)
 
     def _note_end(self, how: str) -> None:
         if self._transcript.ended == "open":

@@ -25,7 +25,7 @@ INSIDES = {
     "aiosmtpd.smtp.SMTP": (
         "_auth_methods _auth_required _call_handler_hook _cb_client_connected _create_session "
         "_ehlo_hook_ver _getaddr _handle_client _handle_hooks _reader _reset_timeout "
-        "_set_post_data_state _set_rset_state _smtp_methods _timeout_cb _timeout_duration "
+        "_set_post_data_state _set_rset_state _smtp_methods _timeout_duration "
         "_timeout_handle _tls_handshake_okay _tls_protocol _writer"
     ).split(),
     "asyncio.StreamReader": ["_buffer", "_maybe_resume_transport", "_transport", "_waiter"],
@@ -52,6 +52,7 @@ class SMTPSession(SMTPCommands):
         while data:
             content = self._content
             if content is not None and not content.ended:
+                self._reset_timeout()
                 data = content.feed(data)
                 if content.ended:
                     self._end_content(content)
@@ -186,3 +187,4 @@ class SMTPSession(SMTPCommands):
             await self._drop_if_due()
         finally:
             self._finishing = None
+            self._reset_timeout()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import queue
+import smtplib
 import socket
 import threading
 
 import pytest
 from helpers import Rewriting, awaited, connected, gone, refused, send, send_to, subjects, until
 
-from lazr_smtptest import Controller, MessageQueue, QueueController, QueueServer
+from lazr_smtptest import Controller, MessageQueue, NotRunning, QueueController, QueueServer
 
 
 def test_life(start_method):
     controller = QueueController(start_method=start_method)
     assert not controller.is_running
-    assert (controller.host, controller.port, controller.pid) == ("localhost", 0, None)
+    assert (controller.host, controller.server.port, controller.pid) == ("localhost", 0, None)
     controller.start()
     assert controller.is_running
     assert controller.port > 0
@@ -45,10 +46,42 @@ def test_context_manager_gives_the_controller():
 
 def test_repr_says_where_and_whether():
     controller = QueueController()
-    assert repr(controller) == "<QueueController on localhost port 0, not running>"
+    assert repr(controller) == "<QueueController on localhost, a free port, not running>"
     with controller:
         port, pid = controller.port, controller.pid
         assert repr(controller) == f"<QueueController on localhost port {port}, pid {pid}>"
+
+
+def test_a_free_port_is_not_known_before_the_start():
+    """A client takes port 0 for its usual one, and mail would go out for real."""
+    controller = QueueController()
+    with pytest.raises(
+        NotRunning, match=r"no port before it is started.*call start\(\)"
+    ) as caught:
+        smtplib.SMTP(controller.host, controller.port)
+    assert (caught.value.host, caught.value.port) == ("localhost", None)
+    assert controller.server.port == 0
+    with controller:
+        port = controller.port
+        assert controller.server.port == 0
+    assert controller.port == port
+
+
+def test_a_free_port_is_not_known_when_the_start_failed():
+    controller = QueueController("192.0.2.1")
+    with pytest.raises(OSError, match="machine"):
+        controller.start()
+    with pytest.raises(NotRunning):
+        controller.port  # noqa: B018
+
+
+def test_a_port_that_was_asked_for_is_known_at_once():
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        port = sock.getsockname()[1]
+    controller = QueueController(port=port)
+    assert controller.port == controller.server.port == port
+    assert repr(controller) == f"<QueueController on localhost port {port}, not running>"
 
 
 def test_messages_of_two_runs_come_in_order():

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import smtplib
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -107,12 +108,13 @@ def test_a_drop_behind_a_gate(server, stage, drop):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_session_that_leaves_while_parked(server, stage):
+def test_a_connection_that_is_reset_while_parked(server, stage):
     with server.gate(stage) as gate:
         leaver, stayer = arrive(server, stage), arrive(server, stage)
         with stayer:
             gate.wait_parked(count=2)
             peer = leaver.sock.getsockname()
+            leaver.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             leaver.close()
             until(lambda: gate.wait_parked() == 1)
             ended = {s.peer: s.ended for s in server.sessions()}
@@ -123,6 +125,31 @@ def test_a_session_that_leaves_while_parked(server, stage):
             assert gate.release() == 1
             assert stayer.reply().startswith(WORDS[stage][2])
     assert server.queue.qsize() == (stage == "EOM")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_client_that_sends_no_more_while_parked(server, stage):
+    """It may listen, and gets its answer; that it is gone shows only then."""
+    with server.gate(stage) as gate:
+        listener, leaver = arrive(server, stage), arrive(server, stage)
+        with listener:
+            gate.wait_parked(count=2)
+            peer = leaver.sock.getsockname()
+            listener.sock.shutdown(socket.SHUT_WR)
+            leaver.close()
+            until(lambda: [noted_eof(s) for s in server.sessions()] == [True, True])
+            assert gate.wait_parked() == 2
+            assert gate.release() == 2
+            assert listener.reply().startswith(WORDS[stage][2])
+            assert listener.reply() == b""
+            until(lambda: all(s.ended != "open" for s in server.sessions()))
+            ended = {s.peer: s.ended for s in server.sessions()}
+            assert ended[peer] == ("QUIT" if stage == "QUIT" else "dropped by the client")
+    assert server.queue.qsize() == (2 if stage == "EOM" else 0)
+
+
+def noted_eof(session) -> bool:
+    return any(line.text == "the client sends no more" for line in session.dialogue)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -374,9 +401,12 @@ def test_a_client_with_a_time_limit(server):
         with pytest.raises((TimeoutError, smtplib.SMTPServerDisconnected), match="timed out"):
             send(client, "given up")
         client.close()
-        until(lambda: server.sessions()[-1].ended == "dropped by the client")
+        until(lambda: noted_eof(server.sessions()[-1]))
+        assert gate.wait_parked(0) == 1
+        server.reset()
         with pytest.raises(GateTimeout):
             gate.wait_parked(0)
+    until(lambda: all(session.ended != "open" for session in server.sessions()))
     assert server.queue.qsize() == 0
 
 

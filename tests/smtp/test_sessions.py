@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hmac
+import os
 import pickle
 import re
+import signal
 import smtplib
 import socket
 import threading
@@ -16,7 +18,7 @@ from auth_client import b64, xoauth2
 from helpers import EVENT_LOOPS, LOGIN, connected, fresh, loop_name, send, send_to, until
 from raw_client import CONTENT, MESSAGE, Wire, greeted
 
-from lazr_smtptest import Controller, NotRunning, QueueController, Server
+from lazr_smtptest import Controller, NotRunning, QueueController, Server, ServerDied
 from lazr_smtptest._parent.describe import session_lines
 from lazr_smtptest.sessions import Line, Session
 
@@ -732,5 +734,83 @@ def test_without_a_server():
         with connected(controller) as client:
             send(client, "hello")
         assert ended(controller)[0].messages == (1,)
+    assert controller.sessions()[0].messages == (1,)
     with controller:
         assert controller.sessions() == []
+    assert controller.sessions() == []
+
+
+# When the server has been stopped.
+
+
+@pytest.fixture(params=EVENT_LOOPS, ids=loop_name)
+def stopping(request):
+    return QueueController("localhost", uvloop=request.param)
+
+
+def test_they_survive_the_server(stopping):
+    stopping.start()
+    with Wire(stopping) as wire:
+        send_to(stopping, "hello")
+        wire.reply()
+        assert wire.say(b"EHLO x", b"MAIL FROM:kim@example.com").startswith(b"250")
+        running = stopping.sessions()
+        stopping.stop()
+    stopped = stopping.sessions()
+    assert [session.ended for session in stopped] == ["dropped by the server", "QUIT"]
+    assert [session._replace(ended="open") for session in stopped[:1]] == running[:1]
+    assert [problem.code for problem in stopped[0].problems] == ["path-without-brackets"]
+    assert "C QUIT" in dialogue(stopped[1])
+    stopping.stop()
+    assert stopping.sessions() == stopped
+    assert pickle.loads(pickle.dumps(stopped)) == stopped
+
+
+def test_what_was_before_a_reset_is_forgotten_after_the_stop_too(stopping):
+    with stopping:
+        send_to(stopping, "hello")
+        ended(stopping)
+        stopping.reset()
+    assert stopping.sessions() == []
+
+
+def test_many_long_ones_survive(stopping):
+    with stopping:
+        for _ in range(20):
+            with greeted(stopping) as wire:
+                wire.sock.sendall(
+                    b"VRFY <" + b"x" * 400 + b">\r\n" + b"HELP\r\n" * 300 + b"QUIT\r\n"
+                )
+                while wire.reply():
+                    pass
+    assert [session.ended for session in stopping.sessions()] == ["QUIT"] * 20
+
+
+def test_of_a_process_that_was_killed_they_are_not_known(stopping):
+    stopping.start()
+    send_to(stopping, "hello")
+    os.kill(stopping.pid, signal.SIGKILL)
+    stopping.stop()
+    for _ in range(2):
+        with pytest.raises(ServerDied, match="SIGKILL.*what clients did is not known") as caught:
+            stopping.sessions()
+        assert caught.value.exitcode == -signal.SIGKILL
+    with stopping:
+        assert stopping.sessions() == []
+    assert stopping.sessions() == []
+
+
+class Exiting(Server):
+    def handle_message(self, message):
+        raise SystemExit(7)
+
+
+def test_of_a_process_that_a_handler_has_ended_they_are_known():
+    controller = Controller(Exiting())
+    controller.start()
+    with greeted(controller) as wire:
+        assert wire.say(*MESSAGE, CONTENT) == b""
+    with pytest.raises(ServerDied):
+        controller.stop()
+    (session,) = controller.sessions()
+    assert (session.ended, session.messages) == ("dropped by the server", (1,))

@@ -226,7 +226,7 @@ def test_a_silent_session_is_ended():
         listening.close()
         return rest
 
-    assert asyncio.run(main()) == b""
+    assert asyncio.run(main()) == b"421 4.4.2 Error: timeout exceeded\r\n"
 
 
 def test_ehlo_is_answered_in_one_piece(server):

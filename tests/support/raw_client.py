@@ -175,6 +175,12 @@ class Wire(_Connection):
                     break
         return lines
 
+    def rest(self) -> bytes:
+        """Give what the server says until it hangs up."""
+        with contextlib.suppress(ConnectionError):
+            return self._replies.read()
+        return b""
+
     def say(self, *lines: bytes) -> bytes:
         """Send each line when the last was answered; give the last reply."""
         answer = b""

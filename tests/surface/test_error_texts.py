@@ -75,7 +75,7 @@ IN_PEM_FORM = (
 
 SERVER_OPTIONS = (
     "tls, auth, auth_required, auth_require_tls, hide, hostname, ident, data_size_limit, "
-    "line_length_limit, recipient_limit, reset_on_rset"
+    "line_length_limit, recipient_limit, idle_timeout, reset_on_rset"
 )
 
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
@@ -100,6 +100,13 @@ SITUATIONS = {
             "server, and none runs on localhost port 9025: call start() first"
         for call in ("reset()", "fault('RCPT', '450 No')", "gate('RCPT')", "sessions()")
     },
+    "QueueController().port":
+        "NotRunning(host='localhost'): the server on localhost has no port before it is started, "
+        "since it was asked to take a free one: call start() first, or make it with a port of "
+        "your own",
+    "QueueController().reset()":
+        "NotRunning(host='localhost'): reset() needs a running server, and none runs on localhost,"
+        " a free port: call start() first",
     "server = own(); fault = server.fault('RCPT', '450 No'); server.stop(); fault.remove()":
         f"NotRunning: {SERVER} has been stopped: call start(), and make faults and gates anew",
     "stop_meanwhile(own())":
@@ -161,6 +168,10 @@ SITUATIONS = {
     "killed(send_large(own(), 3)).queue.get_nowait()":
         f"ServerDied(exitcode=-9, lost=3): {SERVER} was killed by SIGKILL; "
         f"3 messages that it had accepted are lost.  {LOOK_FOR_THE_KILLER}",
+    "stopped(paused()).sessions()":
+        f"ServerDied(exitcode=-9, lost=1): {SERVER} did not stop when asked, and was ended by "
+        "SIGKILL; 1 message that it had accepted is lost; what clients did is not known.  The log "
+        "shows what kept it; if it was only slow, give a longer stop_timeout",
     "stopped(paused()).queue.get_nowait()":
         f"ServerDied(exitcode=-9, lost=1): {SERVER} did not stop when asked, and was ended by "
         "SIGKILL; 1 message that it had accepted is lost.  The log shows what kept it; "
@@ -378,6 +389,8 @@ SITUATIONS = {
     r"Server('a\nb')": r"ValueError: host must be one line of printable text, not 'a\nb'",
     "Server(port='25')": "TypeError: port must be an int, not '25'",
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
+    "Server(idle_timeout=0)":
+        "ValueError: idle_timeout must be a positive number of seconds, not 0",
     "Server(recipient_limit=0)":
         "ValueError: recipient_limit must be a whole number from 1 on, not 0",
     "Server(tls=7)": "TypeError: tls must be a TLS, 'starttls' or 'implicit', not 7",

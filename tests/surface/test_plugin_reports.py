@@ -299,3 +299,55 @@ def test_a_time_limit_that_strikes_in_the_report_ends_no_more_than_that(inner):
         """
     )
     assert inner.run().outcomes == {"test_stuck": "failed", "test_next": "passed"}
+
+
+def test_what_clients_did_is_told_of_a_server_that_is_gone(inner):
+    inner.files(
+        test_gone="""
+        import os, signal
+        from helpers import send_to
+
+        def test_stopped(smtptest):
+            send_to(smtptest, "hello")
+            smtptest.stop()
+            assert 0
+
+        def test_nobody_came(smtptest):
+            smtptest.stop()
+            assert 0
+
+        def test_killed(smtptest):
+            send_to(smtptest, "hello")
+            os.kill(smtptest.pid, signal.SIGKILL)
+            assert 0
+
+        def test_killed_and_stopped(smtptest):
+            send_to(smtptest, "hello")
+            os.kill(smtptest.pid, signal.SIGKILL)
+            smtptest.stop()
+            assert 0
+        """
+    )
+    run = inner.run()
+    assert "\n1 session:\n" in run.section("test_stopped")
+    assert " S 221 2.0.0 Bye" in run.section("test_stopped")
+    assert run.section("test_nobody_came").endswith("No client has connected.")
+    for title in ("test_killed", "test_killed_and_stopped"):
+        assert "What clients did is not known." in run.section(title)
+        assert "No client has connected" not in run.section(title)
+
+
+def test_problems_of_sessions_count_when_the_server_is_stopped(inner):
+    inner.files(
+        test_stopped="""
+        from raw_client import Wire
+
+        def test_wrong(smtptest):
+            with Wire(smtptest) as wire:
+                wire.say(b"EHLO client.example", b"MAIL FROM:kim@example.com", b"QUIT")
+            smtptest.stop()
+        """
+    )
+    run = inner.run("-o", "smtptest_check=error")
+    assert run.outcomes == {"test_wrong": "failed"}
+    assert "path-without-brackets" in run.out
