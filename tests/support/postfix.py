@@ -83,7 +83,7 @@ smtp_helo_name = {domain}
 content_filter = smtp:[localhost]:{port}
 smtp_tls_security_level = {level}
 smtp_tls_wrappermode = {wrapped}
-smtp_tls_CAfile = {folder}/etc/trusted.pem
+smtp_tls_CAfile = {trusted}
 """
 LOGGING_IN = """
 smtp_sasl_auth_enable = yes
@@ -135,9 +135,6 @@ class PostfixSender(NamedTuple):
         :raises Failed: It has come back; the message is the log, and what the sender is told.
         """
         mode = mode_of(server)
-        trusted = self.folder / "etc" / "trusted.pem"
-        if mode != "clear":
-            shutil.copy(server.ca_file, trusted)
         settings = TRYING_ONCE + SENDING.format(
             folder=self.folder,
             box=self.box.port,
@@ -145,6 +142,7 @@ class PostfixSender(NamedTuple):
             port=server.port,
             level="none" if mode == "clear" else "secure",
             wrapped="yes" if mode == "implicit" else "no",
+            trusted="" if mode == "clear" else server.ca_file,
         )
         if login:
             needs_sasl()
