@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers import EVENT_LOOPS, LOGIN, START_METHODS, loop_name
+from mailers import Mailers
 from programs import Programs
 
 from lazr_smtptest import QueueController
@@ -52,6 +54,13 @@ def each_loop(request: pytest.FixtureRequest) -> Iterator[QueueController]:
 def programs(tmp_path: Path) -> Programs:
     """Mail clients that find nothing of the user's settings."""
     return Programs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def mailers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailers]:
+    """Mail programs that are started, or compiled, when they are first used."""
+    with contextlib.ExitStack() as stack:
+        yield Mailers(tmp_path_factory.mktemp("mailers"), stack)
 
 
 @pytest.fixture(params=START_METHODS)

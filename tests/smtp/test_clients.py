@@ -17,7 +17,8 @@ from email.policy import SMTP
 import aiosmtplib
 import pytest
 from helpers import only_message
-from programs import DOMAIN, RECIPIENTS, SENDER, TIMEOUT, Programs
+from mailers import Mailers, as_ordered
+from programs import DOMAIN, RECIPIENTS, SENDER, TIMEOUT, Programs, unix
 from raw_client import stuff
 
 from lazr_smtptest import QueueController
@@ -39,11 +40,6 @@ CONTENTS = {
     "headers only": HEAD + b"headers only\r\n\r\n",
     "long": HEAD + b"long\r\n\r\n" + b"".join(b"%d." % i * 150 + b"\r\n" for i in range(2000)),
 }
-
-
-def unix(content: bytes) -> bytes:
-    """Give lines the ends that they have in a file."""
-    return content.replace(b"\r\n", b"\n")
 
 
 # Each client sends each content.
@@ -86,28 +82,67 @@ def with_aiosmtplib(server: QueueController, programs: Programs, content: bytes)
     asyncio.run(send())
 
 
-CLIENTS = [with_swaks, with_msmtp, with_curl, with_curl_crlf, with_smtplib, with_aiosmtplib]
+def with_exim(server: QueueController, mailers: Mailers, content: bytes) -> None:
+    mailers.exim(server, content)
 
 
-@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
-@pytest.mark.parametrize("client", CLIENTS)
+def with_postfix(server: QueueController, mailers: Mailers, content: bytes) -> None:
+    mailers.postfix(server, content)
+
+
+def with_neomutt(server: QueueController, mailers: Mailers, content: bytes) -> None:
+    mailers.neomutt(server, content)
+
+
+def with_go(server: QueueController, mailers: Mailers, content: bytes) -> None:
+    mailers.go(server, content)
+
+
+CLIENTS = [
+    with_swaks,
+    with_msmtp,
+    with_curl,
+    with_curl_crlf,
+    with_smtplib,
+    with_aiosmtplib,
+    with_exim,
+    with_postfix,
+    with_neomutt,
+    with_go,
+]
+
+
+@pytest.mark.parametrize(
+    ("client", "content"),
+    [
+        pytest.param(client, content, id=f"{client.__name__}-{name}")
+        for client in CLIENTS
+        for name, content in CONTENTS.items()
+        # NeoMutt sends no message without a body.
+        if (client, name) != (with_neomutt, "headers only")
+    ],
+)
 def test_content_and_envelope_arrive(
     server: QueueController,
-    programs: Programs,
+    mailers: Mailers,
     client: Callable[[QueueController, Programs, bytes], None],
     content: bytes,
 ) -> None:
     before = datetime.now(timezone.utc)
-    client(server, programs, content)
+    client(server, mailers, content)
     message = only_message(server)
-    assert message.raw == content
+    assert as_ordered(message, content) == content
     envelope = message.envelope
     assert envelope.mail_from == SENDER
-    assert envelope.rcpt_tos == RECIPIENTS
     assert b"bcc@example.com" not in message.raw
     assert envelope.helo == DOMAIN
-    assert envelope.smtp_utf8 is False
-    assert envelope.rcpt_options == ()
+    assert envelope.smtp_utf8 is (client is with_go)  # it says so wherever that is offered
+    if client is with_postfix:  # which sorts the recipients, and names each twice
+        assert envelope.rcpt_tos == tuple(sorted(RECIPIENTS))
+        assert envelope.rcpt_options == tuple(f"ORCPT=rfc822;{to}" for to in envelope.rcpt_tos)
+    else:
+        assert envelope.rcpt_tos == RECIPIENTS
+        assert envelope.rcpt_options == ()
     assert envelope.tls is None
     assert envelope.auth_user is None
     assert envelope.peer[0] in {"127.0.0.1", "::1"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -22,7 +23,33 @@ DOMAIN = "client.example"
 #: Where Debian has the libraries of Node.
 NODE_MODULES = "/usr/share/nodejs"
 
-PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"))
+
+#: Debian's packages, where they are not named as the program.
+PACKAGES = {
+    "exim4": "exim4-daemon-light, whose program .ci/run unpacks, since it conflicts with postfix",
+    "node": "nodejs",
+    "php": "php-cli",
+    "smtp-source": "postfix",
+}
+
+
+class Login(NamedTuple):
+    """As whom a client is to log in, and how."""
+
+    mechanism: str
+    user: str
+    password: str
+
+
+def mode_of(server: QueueController) -> str:
+    """Return how clients have to connect: clear, starttls or implicit."""
+    return server.server.tls.mode if server.server.tls else "clear"
+
+
+def unix(content: bytes) -> bytes:
+    """Give lines the ends that they have in a file."""
+    return content.replace(b"\r\n", b"\n")
 
 
 def missing(reason: str) -> NoReturn:
@@ -32,11 +59,26 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def installed(name: str) -> str:
+    """Skip a test, or fail it, unless a program is installed; return its path."""
+    program = shutil.which(name, path=PATH)
+    if program is None:
+        package = PACKAGES.get(name, name)
+        missing(f"the program {name} is not installed; in Debian it is in {package}")
+    return program
+
+
 def needed(path: str) -> str:
     """Skip a test, or fail it, unless there is this file of a library; give its path."""
     if not os.path.exists(path):
         missing(f"the library {path} is not installed")
     return path
+
+
+def needs_sasl() -> None:
+    """Skip a test, or fail it, unless Postfix can log in, which Cyrus SASL does for it."""
+    if not glob.glob("/usr/lib/*/sasl2/libplain.so"):
+        missing("Cyrus SASL's plugins are not installed; in Debian they are in libsasl2-modules")
 
 
 class Failed(Exception):
@@ -57,11 +99,8 @@ class Programs:
 
         :raises Failed: It is not; the message is what it printed.
         """
-        program = shutil.which(name, path=PATH)
-        if program is None:
-            missing(f"the program {name} is not installed")
         done = subprocess.run(
-            [program, *arguments],
+            [installed(name), *arguments],
             input=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
