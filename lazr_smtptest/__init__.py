@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lazr_smtptest.errors import (
         AlreadyRunning,
         GateTimeout,
+        HandlerDataWarning,
         HandlerError,
         MessageNotReceived,
         NearMiss,
@@ -50,6 +51,7 @@ __all__ = [
     "Fault",
     "Gate",
     "GateTimeout",
+    "HandlerDataWarning",
     "HandlerError",
     "Line",
     "Message",
@@ -76,8 +78,9 @@ __all__ = [
 _MODULES = {
     "checks": "Problem",
     "controller": "Controller QueueController",
-    "errors": "AlreadyRunning GateTimeout HandlerError MessageNotReceived NearMiss NotRunning "
-    "SMTPTestError ServerDied ServerStuck StartError StartTimeout UnexpectedMessage",
+    "errors": "AlreadyRunning GateTimeout HandlerDataWarning HandlerError MessageNotReceived "
+    "NearMiss NotRunning SMTPTestError ServerDied ServerStuck StartError StartTimeout "
+    "UnexpectedMessage",
     "faults": "Fault Gate",
     "inbox": "MessageQueue",
     "message": "Attachment Envelope Message",

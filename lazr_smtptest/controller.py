@@ -82,6 +82,10 @@ def _check_server(server: Server) -> None:
         )
 
 
+def _has_handlers(server: Server) -> bool:
+    return type(server) not in (Server, QueueServer) or "handle_message" in vars(server)
+
+
 class Controller:
     """Runs a `Server` in a process of its own.
 
@@ -389,6 +393,10 @@ class Controller:
         # a server does.
         from lazr_smtptest._launch import await_ready, launch, standard_descriptors
 
+        if _has_handlers(self.server):
+            from lazr_smtptest._parent.handler_data import warn_of_lost_data
+
+            warn_of_lost_data(self.server)  # first: warning filters may make it an exception
         self._check_queue_is_free()
         if self.server.tls is not None:
             from lazr_smtptest.tls import server_context

@@ -17,6 +17,7 @@ __all__ = [
     "AlreadyRunning",
     "Difference",
     "GateTimeout",
+    "HandlerDataWarning",
     "HandlerError",
     "MessageNotReceived",
     "NearMiss",
@@ -142,6 +143,15 @@ class HandlerError(SMTPTestError):
     """
 
     traceback: str = ""
+
+
+class HandlerDataWarning(UserWarning):
+    """Issued by ``start()`` when what a handler collects would never reach the test.
+
+    It names the object: a `queue.Queue`, an event, a list or the like that the
+    server's code writes to and does not read.  That code runs in a process of its
+    own, on a copy.
+    """
 
 
 class GateTimeout(SMTPTestError, AssertionError, TimeoutError):

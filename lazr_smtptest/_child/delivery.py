@@ -173,11 +173,12 @@ class QueueStandIn(queue.Queue[Any]):
         super().__init__()
         self._outbox = outbox
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    # The signatures are those of every queue.Queue.
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
         """Put something picklable into the real queue, which decides whether it waits."""
         self._outbox.put(item)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> NoReturn:
+    def get(self, block: bool = True, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
         """Raise Empty at once: nothing is ever going to be here."""
         raise queue.Empty
 

@@ -1,0 +1,424 @@
+"""What handlers put where only the test process would look for it.  Test process.
+
+A handler runs in the server process, on a copy: what it puts into a
+`queue.Queue` of the test's is lost there, without a word.  So before a server
+starts, this reads the bytecode of what will run there: the methods that are
+called with mail and commands, and the functions that these name in turn.  None of
+it is run.
+
+An object is reported if that code writes to it and never reads from it: whoever
+is meant to read it is the test.  What is read as well is the server's own affair,
+such as a cache or a set of names that were seen.  `Server.reset` does not count
+as a reader, since what it reads is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import functools
+import io
+import itertools
+import os
+import queue
+import sys
+import threading
+import types
+import warnings
+from collections import UserDict, UserList, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from lazr_smtptest.errors import HandlerDataWarning
+from lazr_smtptest.server import QueueServer, Server
+
+#: How many functions to read.  A server that runs more has its own ways.
+_MOST = 300
+
+
+class _Kind(NamedTuple):
+    """Objects that are written to in one place and read in another.
+
+    Without ``reads``, each use that is not one of ``writes`` is reading.
+    """
+
+    types: tuple[type, ...]
+    writes: frozenset[str]
+    reads: frozenset[str] | None
+
+
+def _kind(types: tuple[type, ...], writes: str, reads: str = "") -> _Kind:
+    return _Kind(types, frozenset(writes.split()), frozenset(reads.split()) or None)
+
+
+_KINDS = (
+    _kind((queue.Queue, queue.SimpleQueue, asyncio.Queue), "put put_nowait", "get get_nowait"),
+    _kind((threading.Event, asyncio.Event), "set", "is_set isSet wait"),
+    _kind((threading.Condition, asyncio.Condition), "notify notify_all", "wait wait_for"),
+    _kind((threading.Semaphore, asyncio.Semaphore), "release", "acquire"),
+    _kind((Future, asyncio.Future), "set_result set_exception", "result exception done"),
+    _kind((list, deque, UserList), "append appendleft extend extendleft insert"),
+    _kind((set,), "add update"),
+    _kind((dict, UserDict), "update setdefault"),
+    _kind((bytearray,), "append extend"),
+    _kind((io.StringIO, io.BytesIO), "write writelines"),
+)
+
+#: Neither writing nor reading.
+_EMPTYING = frozenset(("clear", "discard", "remove"))
+
+#: Methods that write to what a subscript found, as in ``messages[name].append(message)``.
+_WRITES = frozenset().union(*(kind.writes for kind in _KINDS))
+
+_ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
+#: As in ``super().reset``; Python 3.12 and later have one instruction for both.
+_AFTER_CALLS = _ATTRIBUTES | {"LOAD_SUPER_ATTR"}
+_NOISE = frozenset("CACHE EXTENDED_ARG NOP PRECALL PUSH_NULL RESUME".split())
+
+_STANDARD_LIBRARY = os.path.dirname(os.__file__)
+
+
+class _Step(NamedTuple):
+    """An instruction; one that is two in one has been taken apart."""
+
+    op: str
+    name: Any
+    effect: int
+    symbol: str
+
+
+class _Found(NamedTuple):
+    """An object, and where it was found.  None is nothing, or nothing known."""
+
+    value: Any
+    where: str
+
+
+_UNKNOWN = _Found(None, "")
+
+
+class _Code(NamedTuple):
+    """A function that is going to run in the server process."""
+
+    function: Any  # mypy would take a FunctionType here for a method
+    instance: Any
+    #: The method that it is called from, in the end.
+    hook: str
+
+
+def warn_of_lost_data(server: Server) -> None:
+    """Warn of each object that the server's code writes to and only a test would read."""
+    for text in _Reader(server).lost():
+        warnings.warn(text, HandlerDataWarning, stacklevel=_depth_of_caller())
+
+
+def _depth_of_caller() -> int:
+    """Return how far up the first call is that does not come from this package."""
+    depth, frame = 0, sys._getframe(0)
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("lazr_smtptest."):
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+class _Reader:
+    """Reads the code of a server, and notes what it writes to and what it reads."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        own = [base.__module__ for base in type(server).__mro__ if _is_users(base)]
+        self._packages = {name.partition(".")[0] for name in own}
+        self._todo: deque[_Code] = deque()
+        self._seen: set[tuple[int, int, bool]] = set()
+        self._written: dict[int, str] = {}
+        self._read: set[int] = set()
+
+    def lost(self) -> list[str]:
+        for name in _hooks(self._server):
+            self.follow(self.attribute(_Found(self._server, ""), name), self._server, name)
+        while self._todo and len(self._seen) < _MOST:
+            code = self._todo.popleft()
+            key = (id(code.function.__code__), id(code.instance), code.hook == "reset")
+            if key not in self._seen:
+                self._seen.add(key)
+                _FunctionReader(self, code).read()
+        return [text for number, text in self._written.items() if number not in self._read]
+
+    def use(self, found: _Found, method: str, hook: str) -> None:
+        """Note that a method is called, or is at hand to be called."""
+        kind = _kind_of(found.value)
+        assert kind is not None
+        if method in kind.writes:
+            self.write(found, f"calls {method}() of", hook)
+        elif method not in _EMPTYING and (kind.reads is None or method in kind.reads):
+            self.read(found, hook)
+
+    def write(self, found: _Found, verb: str, hook: str) -> None:
+        text = _explain(f"{type(self._server).__name__}.{hook}", verb, found)
+        self._written.setdefault(id(found.value), text)
+
+    def read(self, found: _Found, hook: str) -> None:
+        if hook != "reset":
+            self._read.add(id(found.value))
+
+    def follow(self, found: _Found, instance: Any, hook: str) -> None:
+        """Read what is going to run if an object is called."""
+        value = found.value
+        if _is(value, functools.partial):
+            value = value.func
+        target = value.__self__ if _is(value, types.MethodType, types.BuiltinMethodType) else None
+        if _kind_of(target):
+            self.use(_Found(target, f"the callable in {found.where}"), value.__name__, hook)
+            return
+        if _is(value, types.MethodType):
+            value, instance = value.__func__, target
+        elif not _is(value, types.FunctionType):
+            value, instance = _lookup(type(value), "__call__"), value
+        if _is(value, types.FunctionType) and self._is_own(value):
+            self._todo.append(_Code(value, instance, hook))
+
+    def _is_own(self, function: types.FunctionType) -> bool:
+        """Return whether a function is the user's, and not some library's."""
+        package = (function.__module__ or "").partition(".")[0]
+        return package in self._packages or not _is_library(function.__code__.co_filename)
+
+    def attribute(self, found: _Found, name: str) -> _Found:
+        """Look an attribute up without running any code."""
+        owner = found.value
+        if _is(owner, types.ModuleType):
+            if _is_library(vars(owner).get("__file__")):
+                return _UNKNOWN
+            where = f"the global variable {name!r} of {owner.__name__}"
+            return _Found(vars(owner).get(name), where)
+        if name == "queue" and _is(owner, QueueServer):
+            return _UNKNOWN  # what is put there, the test gets
+        if _is(owner, type):
+            return _Found(_lookup(owner, name), f"the attribute {name!r} of {owner.__name__}")
+        value = _own(owner, name)
+        if value is None:
+            value = _bind(_lookup(type(owner), name), owner)
+        return _Found(value, f"the attribute {name!r} of {type(owner).__name__}")
+
+
+def _is(value: Any, *kinds: type) -> bool:
+    """Return whether an object is of one of these types; a proxy is of its own only."""
+    return issubclass(type(value), kinds)
+
+
+def _is_users(base: type) -> bool:
+    return not base.__module__.startswith(("lazr_smtptest.", "builtins"))
+
+
+def _is_library(file: str | None) -> bool:
+    return (
+        file is None
+        or file.startswith((_STANDARD_LIBRARY, "<frozen "))
+        or "site-packages" in file
+        or "dist-packages" in file
+    )
+
+
+def _hooks(server: Server) -> list[str]:
+    names = [*vars(server)]
+    names += [name for base in type(server).__mro__ if _is_users(base) for name in vars(base)]
+    return [name for name in dict.fromkeys(names) if name == "reset" or name.startswith(_PREFIXES)]
+
+
+#: What aiosmtpd calls, and `Server.handle_message`.
+_PREFIXES = ("handle_", "auth_")
+
+
+def _kind_of(value: Any) -> _Kind | None:
+    return next((kind for kind in _KINDS if _is(value, *kind.types)), None)
+
+
+def _lookup(cls: type, name: str) -> Any:
+    for base in cls.__mro__:
+        if name in vars(base):
+            return vars(base)[name]
+    return None
+
+
+def _own(owner: Any, name: str) -> Any:
+    """Return what an instance has of its own by a name."""
+    for base in type(owner).__mro__:
+        descriptor: Any = vars(base).get("__dict__")
+        if _is(descriptor, types.GetSetDescriptorType):  # and not what a proxy has instead
+            return descriptor.__get__(owner).get(name)
+    return None
+
+
+def _bind(value: Any, owner: Any) -> Any:
+    """Return what a class's attribute is for an instance."""
+    if _is(value, staticmethod, classmethod):
+        target = type(owner)
+        return value.__func__ if _is(value, staticmethod) else value.__get__(owner, target)
+    if _is(value, types.FunctionType):
+        return types.MethodType(value, owner)
+    if _is(value, types.MemberDescriptorType):  # a slot
+        try:
+            return value.__get__(owner)
+        except AttributeError:
+            return None
+    if _is(value, property) and value.fget is not None:
+        return types.MethodType(value.fget, owner)
+    return value
+
+
+def _explain(hook: str, verb: str, found: _Found) -> str:
+    kind = type(found.value)
+    module = kind.__module__.lstrip("_")
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    return (
+        f"{hook} {verb} the {name} in {found.where}, and only the test would read it.  The server "
+        "runs in a process of its own, with a copy, so the test will not see that.  Use a "
+        "QueueServer, whose queue the test can read, or a multiprocessing.Queue; sessions() "
+        "shows what clients did"
+    )
+
+
+class _FunctionReader:
+    """Reads one function, and the functions that are made within it."""
+
+    def __init__(self, reader: _Reader, code: _Code) -> None:
+        self._reader = reader
+        self._function = code.function
+        self._instance = code.instance
+        self._hook = code.hook
+
+    def read(self) -> None:
+        function = self._function
+        names = self._parameters(function.__code__)
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        ):
+            try:
+                where = f"the variable {name!r} that {function.__qualname__} closes over"
+                names[name] = _Found(cell.cell_contents, where)
+            except ValueError:  # not assigned yet
+                continue
+        self._read_code(function.__code__, names)
+
+    def _parameters(self, code: types.CodeType) -> dict[str, _Found]:
+        """Return the parameters whose values are known: defaults, and the instance."""
+        function = self._function
+        positional = code.co_varnames[: code.co_argcount]
+        defaults = function.__defaults__ or ()
+        pairs = [*zip(positional[::-1], defaults[::-1], strict=False)]
+        pairs += (function.__kwdefaults__ or {}).items()
+        where = "the parameter {!r} of " + function.__qualname__
+        names = {name: _Found(value, where.format(name)) for name, value in pairs}
+        if positional and positional[0] in ("self", "cls"):
+            names[positional[0]] = _Found(self._instance, "")
+        return names
+
+    def _read_code(self, code: types.CodeType, names: dict[str, _Found]) -> None:
+        steps = [*_steps(code)]
+        at = 0
+        while at < len(steps):
+            root = self._root(steps[at], code, names)
+            if root is not None:
+                at = self._read_path(steps, at + 1, root, names)
+                continue
+            if steps[at].op == "STORE_FAST":
+                names.pop(steps[at].name, None)
+            elif steps[at].op in _AFTER_CALLS and "super" in code.co_names:
+                self._read_super(steps[at].name, names)
+            at += 1
+        for inner in code.co_consts:
+            if isinstance(inner, types.CodeType):
+                count = inner.co_argcount + inner.co_kwonlyargcount
+                own = inner.co_varnames[:count]
+                self._read_code(inner, {k: v for k, v in names.items() if k not in own})
+
+    def _root(self, step: _Step, code: types.CodeType, names: dict[str, _Found]) -> _Found | None:
+        """Return what an instruction loads by name, if it does."""
+        name: str = step.name
+        if step.op in ("LOAD_GLOBAL", "LOAD_NAME"):
+            where = f"the global variable {name!r} of {self._function.__module__}"
+            return _Found(self._function.__globals__.get(name), where)
+        # By LOAD_FAST, a variable of that kind is only passed on to an inner function.
+        is_passed_on = name in code.co_cellvars or name in code.co_freevars
+        if step.op == "LOAD_DEREF" or (step.op.startswith("LOAD_FAST") and not is_passed_on):
+            found: _Found = names.get(name, _UNKNOWN)
+            return found
+        return None
+
+    def _read_path(
+        self, steps: list[_Step], at: int, found: _Found, names: dict[str, _Found]
+    ) -> int:
+        """Read the attributes that follow a name, and what is done to the object in the end."""
+        while steps[at].op in _ATTRIBUTES or _is_copied(steps, at):
+            at += _is_copied(steps, at)
+            name = steps[at].name
+            at += 1
+            if _kind_of(found.value):
+                self._reader.use(found, name, self._hook)
+                return at
+            found = self._reader.attribute(found, name)
+            if _is(found.value, types.MethodType):  # which a property is here, too
+                self._reader.follow(found, self._instance, self._hook)
+        if steps[at].op == "STORE_FAST":
+            names[steps[at].name] = found
+            return at + 1
+        kind = _kind_of(found.value)
+        if kind is None:
+            self._reader.follow(found, self._instance, self._hook)
+        elif _is_stored_into(steps, at):
+            self._reader.write(found, "stores into", self._hook)
+        elif kind.reads is None:
+            self._reader.read(found, self._hook)
+        return at
+
+    def _read_super(self, name: str, names: dict[str, _Found]) -> None:
+        """Follow a method of a base class, in a function that uses super()."""
+        here = names.get("__class__", _UNKNOWN).value
+        mro = type(self._instance).__mro__
+        for base in mro[mro.index(here) + 1 :] if here in mro else ():
+            if name in vars(base):
+                method = _bind(vars(base)[name], self._instance)
+                self._reader.follow(_Found(method, ""), self._instance, self._hook)
+                return
+
+
+def _steps(code: types.CodeType) -> Iterator[_Step]:
+    for each in dis.get_instructions(code):
+        if each.opname in _NOISE:
+            continue
+        if isinstance(each.argval, tuple) and each.opname.count("_FAST") > 1:
+            # Such as STORE_FAST_LOAD_FAST, of Python 3.13.
+            verbs = [word for word in each.opname.split("_") if word in ("LOAD", "STORE")]
+            for verb, name in zip(verbs, each.argval, strict=True):
+                yield _Step(f"{verb}_FAST", name, 1 if verb == "LOAD" else -1, "")
+        else:
+            effect = dis.stack_effect(each.opcode, each.arg, jump=False)
+            yield _Step(each.opname, each.argval, effect, each.argrepr)
+
+
+def _is_copied(steps: list[_Step], at: int) -> bool:
+    """Return whether an object is copied, to change its attribute: ``self.names += [name]``."""
+    return steps[at].op in ("COPY", "DUP_TOP") and steps[at + 1].op in _ATTRIBUTES
+
+
+def _is_stored_into(steps: list[_Step], at: int) -> bool:
+    """Return whether the object that was just loaded is changed by an operator.
+
+    Follows it on the stack, to the instruction that takes it off.
+    """
+    depth = 1
+    for step, following in itertools.pairwise(steps[at:]):
+        if depth == 2 and step.op == "STORE_SUBSCR":
+            return True
+        if depth in (2, 4) and _is_in_place(step):  # 4 for ``names[key] += 1``
+            return True
+        is_subscript = step.op == "BINARY_SUBSCR" or step.symbol == "[]"
+        if depth == 2 and is_subscript and following.op in _ATTRIBUTES:
+            return following.name in _WRITES
+        depth += step.effect
+        if depth < 1:
+            return False
+    return False
+
+
+def _is_in_place(step: _Step) -> bool:
+    return step.op.startswith("INPLACE_") or (step.op == "BINARY_OP" and step.symbol[-1:] == "=")
