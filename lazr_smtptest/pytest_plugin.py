@@ -209,12 +209,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield
     used = item.stash.get(_USED, [])
     if used and report.failed:
-        from lazr_smtptest._fixtures import explain
+        from lazr_smtptest._fixtures import add_section, explain
 
         try:
             explain(report, used, item.config.getini("smtptest_check") != "off")
         except (Exception, pytest.fail.Exception) as error:  # such as a time limit
-            report.sections.append(("SMTP messages", f"These cannot be shown: {error!r}"))
+            add_section(report, f"These cannot be shown: {error!r}")
     if report.when == "teardown":
         used.clear()  # pytest keeps the item to the end
     return report
