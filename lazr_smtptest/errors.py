@@ -1,4 +1,4 @@
-"""Every exception that this package raises on its own account.  Both processes.
+"""Every exception and warning that comes from this package itself.  Both processes.
 
 `SMTPTestError` is never raised itself.  Below it, the classes tell whose
 turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
@@ -6,6 +6,7 @@ turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
 `MessageNotReceived` and `UnexpectedMessage` are what a test is for, and the
 rest is about the server process.  A port that is taken, or a host
 that is not ours, stays the plain `OSError` that the operating system raised.
+`HandlerDataWarning` is the one warning.
 """
 
 from __future__ import annotations
