@@ -124,7 +124,7 @@ def test_all_interfaces_of_a_machine_without_localhost(tmp_path):
     hosts = tmp_path / "hosts"
     hosts.write_text("192.0.2.1 somewhere\n")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("only root can have an /etc/hosts of its own here: run the tests as root")
+        pytest.skip("this machine lets nobody have an /etc/hosts of their own: run it as root")
     done = subprocess.run(
         [
             *("unshare", "--mount", "sh", "-euc"),
