@@ -149,9 +149,9 @@ class HandlerError(SMTPTestError):
 class HandlerDataWarning(UserWarning):
     """Issued by ``start()`` when what a handler collects would never reach the test.
 
-    It names the object: a `queue.Queue`, an event, a list or the like that the
-    server's code writes to and does not read.  That code runs in a process of its
-    own, on a copy.
+    It names the object: a `queue.Queue`, an event, a list or the like, or a variable,
+    that the server's code writes to and does not read.  That code runs in a process of
+    its own, on a copy.
     """
 
 

@@ -9,12 +9,14 @@ it is run.
 An object is reported if that code writes to it and never reads from it: whoever
 is meant to read it is the test.  What is read as well is the server's own affair,
 such as a cache or a set of names that were seen.  `Server.reset` does not count
-as a reader, since what it reads is thrown away.
+as a reader, since what it reads is thrown away.  Likewise with a variable or an
+attribute that is given another value.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dis
 import functools
 import io
@@ -93,6 +95,9 @@ class _Found(NamedTuple):
 
     value: Any
     where: str
+    #: The variable or attribute that has it: the namespace's id, and the name.  Behind
+    #: an object's own come those of its classes, which are read where it has none.
+    places: tuple[tuple[int, str], ...] = ()
 
 
 _UNKNOWN = _Found(None, "")
@@ -109,7 +114,11 @@ class _Code(NamedTuple):
 
 def warn_of_lost_data(server: Server) -> None:
     """Warn of each object that the server's code writes to and only a test would read."""
-    for text in _Reader(server).lost():
+    lost: list[str] = []
+    # What is odd enough to be misread here is no reason not to start.
+    with contextlib.suppress(Exception):
+        lost = _Reader(server).lost()
+    for text in lost:
         warnings.warn(text, HandlerDataWarning, stacklevel=_depth_of_caller())
 
 
@@ -130,8 +139,8 @@ class _Reader:
         self._packages = {name.partition(".")[0] for name in own}
         self._todo: deque[_Code] = deque()
         self._seen: set[tuple[int, int, bool]] = set()
-        self._written: dict[int, str] = {}
-        self._read: set[int] = set()
+        self._written: dict[object, tuple[_Found, str]] = {}
+        self._read: set[object] = set()
 
     def lost(self) -> list[str]:
         for name in _hooks(self._server):
@@ -142,7 +151,11 @@ class _Reader:
             if key not in self._seen:
                 self._seen.add(key)
                 _FunctionReader(self, code).read()
-        return [text for number, text in self._written.items() if number not in self._read]
+        return [
+            text
+            for key, (found, text) in self._written.items()
+            if key not in self._read and not self._read.intersection(_names(found))
+        ]
 
     def use(self, found: _Found, method: str, hook: str) -> None:
         """Note that a method is called, or is at hand to be called."""
@@ -154,12 +167,36 @@ class _Reader:
             self.read(found, hook)
 
     def write(self, found: _Found, verb: str, hook: str) -> None:
-        text = _explain(f"{type(self._server).__name__}.{hook}", verb, found)
-        self._written.setdefault(id(found.value), text)
+        what = f"{verb} the {_type_name(found.value)} in {found.where}"
+        self._written.setdefault(id(found.value), (found, self._explain(what, hook)))
 
     def read(self, found: _Found, hook: str) -> None:
         if hook != "reset":
             self._read.add(id(found.value))
+
+    def assign(self, found: _Found, hook: str) -> None:
+        """Note that a variable or an attribute gets another value."""
+        if found.places and _kind_of(found.value) is None:
+            text = self._explain(f"sets {found.where}", hook)
+            self._written.setdefault(found.places[0], (found, text))
+
+    def look(self, found: _Found, hook: str) -> None:
+        """Note that the value of a variable or of an attribute is used."""
+        if hook != "reset":
+            self._read.update(found.places)
+
+    def look_by_name(self, name: str, hook: str) -> None:
+        """Note that some object's attribute is used, which may well be the server's."""
+        if hook != "reset":
+            self._read.add(name)
+
+    def _explain(self, what: str, hook: str) -> str:
+        return (
+            f"{type(self._server).__name__}.{hook} {what}, and only the test would read it.  The "
+            "server runs in a process of its own, with a copy, so the test will not see that.  "
+            "Use a QueueServer, whose queue the test can read, or a multiprocessing.Queue; "
+            "sessions() shows what clients did"
+        )
 
     def follow(self, found: _Found, instance: Any, hook: str) -> None:
         """Read what is going to run if an object is called."""
@@ -188,16 +225,43 @@ class _Reader:
         if _is(owner, types.ModuleType):
             if _is_library(vars(owner).get("__file__")):
                 return _UNKNOWN
-            where = f"the global variable {name!r} of {owner.__name__}"
-            return _Found(vars(owner).get(name), where)
+            return _global(vars(owner), name)
         if name == "queue" and _is(owner, QueueServer):
             return _UNKNOWN  # what is put there, the test gets
-        if _is(owner, type):
-            return _Found(_lookup(owner, name), f"the attribute {name!r} of {owner.__name__}")
-        value = _own(owner, name)
-        if value is None:
-            value = _bind(_lookup(type(owner), name), owner)
-        return _Found(value, f"the attribute {name!r} of {type(owner).__name__}")
+        cls = owner if _is(owner, type) else type(owner)
+        if cls is owner:
+            value = _lookup(cls, name)
+        else:
+            value = _own(owner, name)
+            if value is None:
+                value = _bind(_lookup(cls, name), owner)
+        places = [(id(each), name) for each in (owner, *cls.__mro__)]
+        is_known = self._is_own_class(cls) and not _is_declared(cls, name)
+        where = f"the attribute {name!r} of {cls.__name__}"
+        return _Found(value, where, tuple(places) if is_known else ())
+
+    def _is_own_class(self, cls: type) -> bool:
+        module = cls.__module__
+        return (
+            cls is types.SimpleNamespace
+            or module == "__main__"
+            or module.partition(".")[0] in self._packages
+            or not _is_library(getattr(sys.modules.get(module), "__file__", None))
+        )
+
+
+def _global(namespace: dict[str, Any], name: str) -> _Found:
+    where = f"the global variable {name!r} of {namespace.get('__name__')}"
+    return _Found(namespace.get(name), where, ((id(namespace), name),))
+
+
+#: Attributes that a server's own classes have, and that are read.
+_OF_SERVERS = frozenset((*dir(QueueServer), *vars(Server()), "queue"))
+
+
+def _is_declared(cls: type, name: str) -> bool:
+    """Return whether more comes of setting an attribute than that it is set."""
+    return _is(_lookup(cls, name), property) or (issubclass(cls, Server) and name in _OF_SERVERS)
 
 
 def _is(value: Any, *kinds: type) -> bool:
@@ -265,16 +329,15 @@ def _bind(value: Any, owner: Any) -> Any:
     return value
 
 
-def _explain(hook: str, verb: str, found: _Found) -> str:
-    kind = type(found.value)
+def _type_name(value: Any) -> str:
+    kind = type(value)
     module = kind.__module__.lstrip("_")
-    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    return (
-        f"{hook} {verb} the {name} in {found.where}, and only the test would read it.  The server "
-        "runs in a process of its own, with a copy, so the test will not see that.  Use a "
-        "QueueServer, whose queue the test can read, or a multiprocessing.Queue; sessions() "
-        "shows what clients did"
-    )
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+def _names(found: _Found) -> set[str]:
+    """Return the name of an attribute; that of a variable can be read by nobody else."""
+    return {name for _, name in found.places[:1]} if "attribute" in found.where else set()
 
 
 class _FunctionReader:
@@ -285,18 +348,19 @@ class _FunctionReader:
         self._function = code.function
         self._instance = code.instance
         self._hook = code.hook
+        self._is_hook = code.function.__name__ == code.hook
 
     def read(self) -> None:
         function = self._function
         names = self._parameters(function.__code__)
-        for name, cell in zip(
-            function.__code__.co_freevars, function.__closure__ or (), strict=True
-        ):
+        closure = function.__closure__ or ()
+        for name, cell in zip(function.__code__.co_freevars, closure, strict=True):
+            where = f"the variable {name!r} that {function.__qualname__} closes over"
             try:
-                where = f"the variable {name!r} that {function.__qualname__} closes over"
-                names[name] = _Found(cell.cell_contents, where)
+                value = cell.cell_contents
             except ValueError:  # not assigned yet
-                continue
+                value = None
+            names[name] = _Found(value, where, ((id(cell), name),))
         self._read_code(function.__code__, names)
 
     def _parameters(self, code: types.CodeType) -> dict[str, _Found]:
@@ -320,10 +384,7 @@ class _FunctionReader:
             if root is not None:
                 at = self._read_path(steps, at + 1, root, names)
                 continue
-            if steps[at].op == "STORE_FAST":
-                names.pop(steps[at].name, None)
-            elif steps[at].op in _AFTER_CALLS and "super" in code.co_names:
-                self._read_super(steps[at].name, names)
+            self._read_other(steps[at], code, names)
             at += 1
         for inner in code.co_consts:
             if isinstance(inner, types.CodeType):
@@ -331,12 +392,22 @@ class _FunctionReader:
                 own = inner.co_varnames[:count]
                 self._read_code(inner, {k: v for k, v in names.items() if k not in own})
 
+    def _read_other(self, step: _Step, code: types.CodeType, names: dict[str, _Found]) -> None:
+        """Read an instruction that loads nothing by a name."""
+        if step.op == "STORE_GLOBAL":
+            self._reader.assign(_global(self._function.__globals__, step.name), self._hook)
+        elif step.op == "STORE_DEREF" and step.name in self._function.__code__.co_freevars:
+            self._reader.assign(names[step.name], self._hook)
+        elif step.op in ("STORE_DEREF", "STORE_FAST"):
+            names.pop(step.name, None)
+        elif step.op in _AFTER_CALLS and "super" in code.co_names:
+            self._read_super(step.name, names)
+
     def _root(self, step: _Step, code: types.CodeType, names: dict[str, _Found]) -> _Found | None:
         """Return what an instruction loads by name, if it does."""
         name: str = step.name
         if step.op in ("LOAD_GLOBAL", "LOAD_NAME"):
-            where = f"the global variable {name!r} of {self._function.__module__}"
-            return _Found(self._function.__globals__.get(name), where)
+            return _global(self._function.__globals__, name)
         # By LOAD_FAST, a variable of that kind is only passed on to an inner function.
         is_passed_on = name in code.co_cellvars or name in code.co_freevars
         if step.op == "LOAD_DEREF" or (step.op.startswith("LOAD_FAST") and not is_passed_on):
@@ -348,18 +419,35 @@ class _FunctionReader:
         self, steps: list[_Step], at: int, found: _Found, names: dict[str, _Found]
     ) -> int:
         """Read the attributes that follow a name, and what is done to the object in the end."""
+        if not _is_stored_into(steps, at):
+            self._reader.look(found, self._hook)
         while steps[at].op in _ATTRIBUTES or _is_copied(steps, at):
-            at += _is_copied(steps, at)
-            name = steps[at].name
-            at += 1
+            is_copied = _is_copied(steps, at)
+            name = steps[at + is_copied].name
+            at += is_copied + 1
             if _kind_of(found.value):
                 self._reader.use(found, name, self._hook)
                 return at
-            found = self._reader.attribute(found, name)
-            if _is(found.value, types.MethodType):  # which a property is here, too
-                self._reader.follow(found, self._instance, self._hook)
+            if found.value is None and not self._is_hook:
+                self._reader.look_by_name(name, self._hook)
+            found = self._attribute(found, name, is_copied)
+        return self._read_use(steps, at, found, names)
+
+    def _attribute(self, found: _Found, name: str, is_set: bool) -> _Found:
+        found = self._reader.attribute(found, name)
+        if _is(found.value, types.MethodType):  # which a property is here, too
+            self._reader.follow(found, self._instance, self._hook)
+        (self._reader.assign if is_set else self._reader.look)(found, self._hook)
+        return found
+
+    def _read_use(
+        self, steps: list[_Step], at: int, found: _Found, names: dict[str, _Found]
+    ) -> int:
         if steps[at].op == "STORE_FAST":
             names[steps[at].name] = found
+            return at + 1
+        if steps[at].op == "STORE_ATTR":
+            self._reader.assign(self._reader.attribute(found, steps[at].name), self._hook)
             return at + 1
         kind = _kind_of(found.value)
         if kind is None:
