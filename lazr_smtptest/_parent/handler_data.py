@@ -67,9 +67,6 @@ _KINDS = (
     _kind((io.StringIO, io.BytesIO), "write writelines"),
 )
 
-#: Neither writing nor reading.
-_EMPTYING = frozenset(("clear", "discard", "remove"))
-
 #: Methods that write to what a subscript found, as in ``messages[name].append(message)``.
 _WRITES = frozenset().union(*(kind.writes for kind in _KINDS))
 
@@ -163,7 +160,7 @@ class _Reader:
         assert kind is not None
         if method in kind.writes:
             self.write(found, f"calls {method}() of", hook)
-        elif method not in _EMPTYING and (kind.reads is None or method in kind.reads):
+        elif method in kind.reads if kind.reads else method != "clear":
             self.read(found, hook)
 
     def write(self, found: _Found, verb: str, hook: str) -> None:

@@ -595,6 +595,19 @@ class OwnThread(MyServer):
         self.jobs.get(timeout=1)
 
 
+class KeepsTasks(MyServer):
+    """As the documentation of asyncio wants it."""
+
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):
+        task = asyncio.create_task(self.work())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return responses
+
+    async def work(self):
+        await asyncio.sleep(0)
+
+
 class Scripted(MyServer):
     def handle_message(self, message):
         reply = self.replies.pop(0)
@@ -774,6 +787,7 @@ SILENT = {
     "remembers": Remembers(seen=[]),
     "remembers elsewhere": RemembersElsewhere(seen={}),
     "own thread": OwnThread(jobs=queue.Queue()),
+    "keeps tasks": KeepsTasks(tasks=set()),
     "scripted": Scripted(replies=["no", ""]),
     "own locals": OwnLocals(),
     "into something else": IntoSomethingElse(names=["x"]),
