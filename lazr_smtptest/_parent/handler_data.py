@@ -35,8 +35,8 @@ from typing import Any, NamedTuple
 from lazr_smtptest.errors import HandlerDataWarning
 from lazr_smtptest.server import QueueServer, Server
 
-#: How many functions to read.  A server that runs more has its own ways.
-_MOST = 300
+#: How many functions to read.  What a server with more of them reads is not known.
+_MOST = 60
 
 
 class _Kind(NamedTuple):
@@ -73,7 +73,11 @@ _WRITES = frozenset().union(*(kind.writes for kind in _KINDS))
 _ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
 #: As in ``super().reset``; Python 3.12 and later have one instruction for both.
 _AFTER_CALLS = _ATTRIBUTES | {"LOAD_SUPER_ATTR"}
-_NOISE = frozenset("CACHE EXTENDED_ARG NOP PRECALL PUSH_NULL RESUME".split())
+#: Calls without keywords.
+_CALLS = frozenset(("CALL", "CALL_FUNCTION", "CALL_METHOD"))
+#: What only puts something on top of the stack.
+_LOADS = frozenset(("LOAD_CONST", "LOAD_CLOSURE", "LOAD_SMALL_INT", "PUSH_NULL"))
+_NOISE = frozenset("CACHE EXTENDED_ARG NOP RESUME".split())
 
 _STANDARD_LIBRARY = os.path.dirname(os.__file__)
 
@@ -107,6 +111,12 @@ class _Code(NamedTuple):
     instance: Any
     #: The method that it is called from, in the end.
     hook: str
+    #: What is known of what it is called with, by the parameter's number.
+    arguments: tuple[tuple[int, _Found], ...] = ()
+
+    def key(self) -> tuple[object, ...]:
+        values = [(number, id(found.value)) for number, found in self.arguments]
+        return (id(self.function.__code__), id(self.instance), self.hook == "reset", *values)
 
 
 def warn_of_lost_data(server: Server) -> None:
@@ -135,7 +145,7 @@ class _Reader:
         own = [base.__module__ for base in type(server).__mro__ if _is_users(base)]
         self._packages = {name.partition(".")[0] for name in own}
         self._todo: deque[_Code] = deque()
-        self._seen: set[tuple[int, int, bool]] = set()
+        self._seen: set[tuple[object, ...]] = set()
         self._written: dict[object, tuple[_Found, str]] = {}
         self._read: set[object] = set()
 
@@ -144,10 +154,11 @@ class _Reader:
             self.follow(self.attribute(_Found(self._server, ""), name), self._server, name)
         while self._todo and len(self._seen) < _MOST:
             code = self._todo.popleft()
-            key = (id(code.function.__code__), id(code.instance), code.hook == "reset")
-            if key not in self._seen:
-                self._seen.add(key)
+            if code.key() not in self._seen:
+                self._seen.add(code.key())
                 _FunctionReader(self, code).read()
+        if self._todo:
+            return []
         return [
             text
             for key, (found, text) in self._written.items()
@@ -195,21 +206,27 @@ class _Reader:
             "sessions() shows what clients did"
         )
 
-    def follow(self, found: _Found, instance: Any, hook: str) -> None:
-        """Read what is going to run if an object is called."""
+    def follow(
+        self, found: _Found, instance: Any, hook: str, arguments: dict[int, _Found] | None = None
+    ) -> bool:
+        """Read what is going to run if an object is called; return whether that can be read."""
         value = found.value
         if _is(value, functools.partial):
             value = value.func
         target = value.__self__ if _is(value, types.MethodType, types.BuiltinMethodType) else None
         if _kind_of(target):
             self.use(_Found(target, f"the callable in {found.where}"), value.__name__, hook)
-            return
+            return False
+        first = 0
         if _is(value, types.MethodType):
-            value, instance = value.__func__, target
+            value, instance, first = value.__func__, target, 1
         elif not _is(value, types.FunctionType):
-            value, instance = _lookup(type(value), "__call__"), value
-        if _is(value, types.FunctionType) and self._is_own(value):
-            self._todo.append(_Code(value, instance, hook))
+            value, instance, first = _lookup(type(value), "__call__"), value, 1
+        if not _is(value, types.FunctionType) or not self._is_own(value):
+            return False
+        passed = [(first + slot - 1, each) for slot, each in (arguments or {}).items()]
+        self._todo.append(_Code(value, instance, hook, tuple(passed)))
+        return True
 
     def _is_own(self, function: types.FunctionType) -> bool:
         """Return whether a function is the user's, and not some library's."""
@@ -334,7 +351,15 @@ def _type_name(value: Any) -> str:
 
 def _names(found: _Found) -> set[str]:
     """Return the name of an attribute; that of a variable can be read by nobody else."""
-    return {name for _, name in found.places[:1]} if "attribute" in found.where else set()
+    return {name for _, name in found.places[:1]} if len(found.places) > 1 else set()
+
+
+class _Frame(NamedTuple):
+    """Code that is being read, and what is known of its local variables."""
+
+    code: types.CodeType
+    steps: list[_Step]
+    names: dict[str, _Found]
 
 
 class _FunctionReader:
@@ -346,6 +371,9 @@ class _FunctionReader:
         self._instance = code.instance
         self._hook = code.hook
         self._is_hook = code.function.__name__ == code.hook
+        self._arguments = code.arguments
+        #: Where in the code an object is loaded that is passed to a function that is read.
+        self._passed: set[tuple[int, int]] = set()
 
     def read(self) -> None:
         function = self._function
@@ -371,51 +399,51 @@ class _FunctionReader:
         names = {name: _Found(value, where.format(name)) for name, value in pairs}
         if positional and positional[0] in ("self", "cls"):
             names[positional[0]] = _Found(self._instance, "")
-        return names
+        known = [(n, found) for n, found in self._arguments if n < len(positional)]
+        return names | {positional[n]: found for n, found in known}
 
     def _read_code(self, code: types.CodeType, names: dict[str, _Found]) -> None:
-        steps = [*_steps(code)]
+        frame = _Frame(code, [*_steps(code)], names)
         at = 0
-        while at < len(steps):
-            root = self._root(steps[at], code, names)
-            if root is not None:
-                at = self._read_path(steps, at + 1, root, names)
-                continue
-            self._read_other(steps[at], code, names)
+        while at < len(frame.steps):
+            root = self._root(frame, at)
             at += 1
+            if root is None:
+                self._read_other(frame.steps[at - 1], frame)
+            else:
+                at = self._read_path(frame, at, root)
         for inner in code.co_consts:
             if isinstance(inner, types.CodeType):
                 count = inner.co_argcount + inner.co_kwonlyargcount
                 own = inner.co_varnames[:count]
                 self._read_code(inner, {k: v for k, v in names.items() if k not in own})
 
-    def _read_other(self, step: _Step, code: types.CodeType, names: dict[str, _Found]) -> None:
+    def _read_other(self, step: _Step, frame: _Frame) -> None:
         """Read an instruction that loads nothing by a name."""
         if step.op == "STORE_GLOBAL":
             self._reader.assign(_global(self._function.__globals__, step.name), self._hook)
         elif step.op == "STORE_DEREF" and step.name in self._function.__code__.co_freevars:
-            self._reader.assign(names[step.name], self._hook)
+            self._reader.assign(frame.names[step.name], self._hook)
         elif step.op in ("STORE_DEREF", "STORE_FAST"):
-            names.pop(step.name, None)
-        elif step.op in _AFTER_CALLS and "super" in code.co_names:
-            self._read_super(step.name, names)
+            frame.names.pop(step.name, None)
+        elif step.op in _AFTER_CALLS and "super" in frame.code.co_names:
+            self._read_super(step.name, frame.names)
 
-    def _root(self, step: _Step, code: types.CodeType, names: dict[str, _Found]) -> _Found | None:
+    def _root(self, frame: _Frame, at: int) -> _Found | None:
         """Return what an instruction loads by name, if it does."""
-        name: str = step.name
-        if step.op in ("LOAD_GLOBAL", "LOAD_NAME"):
+        op, name = frame.steps[at][:2]
+        if op in ("LOAD_GLOBAL", "LOAD_NAME"):
             return _global(self._function.__globals__, name)
         # By LOAD_FAST, a variable of that kind is only passed on to an inner function.
-        is_passed_on = name in code.co_cellvars or name in code.co_freevars
-        if step.op == "LOAD_DEREF" or (step.op.startswith("LOAD_FAST") and not is_passed_on):
-            found: _Found = names.get(name, _UNKNOWN)
+        is_passed_on = name in frame.code.co_cellvars or name in frame.code.co_freevars
+        if op == "LOAD_DEREF" or (op.startswith("LOAD_FAST") and not is_passed_on):
+            found: _Found = frame.names.get(name, _UNKNOWN)
             return found
         return None
 
-    def _read_path(
-        self, steps: list[_Step], at: int, found: _Found, names: dict[str, _Found]
-    ) -> int:
-        """Read the attributes that follow a name, and what is done to the object in the end."""
+    def _read_path(self, frame: _Frame, at: int, found: _Found) -> int:
+        """Read the attributes that follow a name; return where that ends."""
+        steps = frame.steps
         if not _is_stored_into(steps, at):
             self._reader.look(found, self._hook)
         while steps[at].op in _ATTRIBUTES or _is_copied(steps, at):
@@ -428,7 +456,14 @@ class _FunctionReader:
             if found.value is None and not self._is_hook:
                 self._reader.look_by_name(name, self._hook)
             found = self._attribute(found, name, is_copied)
-        return self._read_use(steps, at, found, names)
+        if steps[at].op not in ("STORE_FAST", "STORE_ATTR"):
+            self._read_use(frame, at, found)
+            return at
+        if steps[at].op == "STORE_FAST":
+            frame.names[steps[at].name] = found
+        else:
+            self._reader.assign(self._reader.attribute(found, steps[at].name), self._hook)
+        return at + 1
 
     def _attribute(self, found: _Found, name: str, is_set: bool) -> _Found:
         found = self._reader.attribute(found, name)
@@ -437,23 +472,58 @@ class _FunctionReader:
         (self._reader.assign if is_set else self._reader.look)(found, self._hook)
         return found
 
-    def _read_use(
-        self, steps: list[_Step], at: int, found: _Found, names: dict[str, _Found]
-    ) -> int:
-        if steps[at].op == "STORE_FAST":
-            names[steps[at].name] = found
-            return at + 1
-        if steps[at].op == "STORE_ATTR":
-            self._reader.assign(self._reader.attribute(found, steps[at].name), self._hook)
-            return at + 1
+    def _read_use(self, frame: _Frame, at: int, found: _Found) -> None:
+        """Read what is done to an object that was loaded just before."""
         kind = _kind_of(found.value)
         if kind is None:
-            self._reader.follow(found, self._instance, self._hook)
-        elif _is_stored_into(steps, at):
+            self._follow_call(frame, at, found)
+        elif _is_stored_into(frame.steps, at):
             self._reader.write(found, "stores into", self._hook)
-        elif kind.reads is None:
+        elif kind.reads is None and (id(frame.code), at) not in self._passed:
             self._reader.read(found, self._hook)
-        return at
+
+    def _follow_call(self, frame: _Frame, at: int, found: _Found) -> None:
+        """Follow what may be called, with those of its arguments that are known."""
+        if found.value is None:
+            return
+        loaded = self._find_arguments(frame, at)
+        known = {slot: each for slot, (_, each) in loaded.items()}
+        if self._reader.follow(found, self._instance, self._hook, known):
+            self._passed |= {(id(frame.code), where) for where, _ in loaded.values()}
+
+    def _find_arguments(self, frame: _Frame, at: int) -> dict[int, tuple[int, _Found]]:
+        """Return what a call takes by position, of what is passed as it was loaded.
+
+        The key is a number, from 1; the value has the place behind what loads it, too.
+        """
+        depth = 0  # on the stack, above what is called
+        loaded: dict[int, tuple[int, _Found]] = {}
+        if frame.steps[at].op == "PUSH_NULL":  # Python 3.13 has it here
+            at += 1
+        while at < len(frame.steps):
+            step = frame.steps[at]
+            found = self._root(frame, at)
+            at += 1
+            if found is None:
+                # What an instruction takes off or puts in its place begins here.
+                lowest = depth + 1 if step.op in _LOADS else depth + min(step.effect, 0)
+                if lowest <= 0:
+                    return loaded if step.op in _CALLS else {}
+                loaded = {slot: each for slot, each in loaded.items() if slot < lowest}
+            depth += step.effect
+            if found is not None:
+                at, found, effect = self._pass_attributes(frame, at, found)
+                depth += effect
+                loaded[depth] = (at, found)
+        return {}
+
+    def _pass_attributes(self, frame: _Frame, at: int, found: _Found) -> tuple[int, _Found, int]:
+        effect = 0
+        while frame.steps[at].op in _ATTRIBUTES:
+            found = self._reader.attribute(found, frame.steps[at].name)
+            effect += frame.steps[at].effect
+            at += 1
+        return at, found, effect
 
     def _read_super(self, name: str, names: dict[str, _Found]) -> None:
         """Follow a method of a base class, in a function that uses super()."""
@@ -467,8 +537,12 @@ class _FunctionReader:
 
 
 def _steps(code: types.CodeType) -> Iterator[_Step]:
+    taken = 0
     for each in dis.get_instructions(code):
         if each.opname in _NOISE:
+            continue
+        if each.opname == "PRECALL":  # in Python 3.11, the first half of a call
+            taken = dis.stack_effect(each.opcode, each.arg)
             continue
         if isinstance(each.argval, tuple) and each.opname.count("_FAST") > 1:
             # Such as STORE_FAST_LOAD_FAST, of Python 3.13.
@@ -476,8 +550,9 @@ def _steps(code: types.CodeType) -> Iterator[_Step]:
             for verb, name in zip(verbs, each.argval, strict=True):
                 yield _Step(f"{verb}_FAST", name, 1 if verb == "LOAD" else -1, "")
         else:
-            effect = dis.stack_effect(each.opcode, each.arg, jump=False)
+            effect = dis.stack_effect(each.opcode, each.arg, jump=False) + taken
             yield _Step(each.opname, each.argval, effect, each.argrepr)
+            taken = 0
 
 
 def _is_copied(steps: list[_Step], at: int) -> bool:

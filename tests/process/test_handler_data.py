@@ -256,6 +256,34 @@ class ByStaticMethod(Server):
         INBOX.append(message)
 
 
+def keep_in(box, message, *, loud=False):
+    if loud:
+        print(message)
+    box.append(message)
+
+
+def keep_pair(message, boxes, box):
+    keep_in(box, message)
+
+
+class AsArgument(MyServer):
+    def handle_message(self, message):
+        keep_in(self.received, message["subject"])
+
+
+class AsLastArgument(MyServer):
+    def handle_message(self, message):
+        keep_pair(str(message), [1, len(message)], self.received)
+
+
+class ToMethod(MyServer):
+    def handle_message(self, message):
+        self._keep(1, self.inbox)
+
+    def _keep(self, item, box):
+        box.put(item)
+
+
 class ByClassMethod(Server):
     received: list[object] = []
 
@@ -371,6 +399,22 @@ class ByThread(MyServer):
         threading.Timer(0, self.inbox.put, [message]).start()
 
 
+def program(depth):
+    """Give a function that calls another, and so on."""
+    if not depth:
+        return lambda: None
+    following = program(depth - 1)
+    return eval("lambda: following()", {"following": following, "__name__": __name__})
+
+
+class RunsAProgram(MyServer):
+    """Which is too large to be read for every start."""
+
+    def handle_message(self, message):
+        self.received.append(message)
+        self.program()
+
+
 COUNT = 0
 LAST = None
 
@@ -462,6 +506,19 @@ LOST = {
     "helper": (ByHelper(received=[]), "list in the attribute 'received' of ByHelper,"),
     "property": (ByProperty(received=[]), "list in the attribute 'received' of ByProperty,"),
     "static method": (ByStaticMethod(), f"list in the global variable 'INBOX' of {__name__},"),
+    "small program": (
+        RunsAProgram(received=[], program=program(20)),
+        "list in the attribute 'received' of RunsAProgram,",
+    ),
+    "argument": (AsArgument(received=[]), "list in the attribute 'received' of AsArgument,"),
+    "last argument": (
+        AsLastArgument(received=[]),
+        "list in the attribute 'received' of AsLastArgument,",
+    ),
+    "to method": (
+        ToMethod(inbox=queue.Queue()),
+        "queue.Queue in the attribute 'inbox' of ToMethod,",
+    ),
     "class method": (ByClassMethod(), "list in the attribute 'received' of ByClassMethod,"),
     "default": (ByDefault(), "list in the parameter 'inbox' of ByDefault.handle_message,"),
     "alias": (ByAlias(received=[]), "list in the attribute 'received' of ByAlias,"),
@@ -732,6 +789,24 @@ class AsksAnother(MyServer):
             raise ValueError
 
 
+def first_of(box, message):
+    box.append(message)
+    return box[0]
+
+
+class PassesOn(MyServer):
+    """To somebody who reads it, or who may."""
+
+    def handle_message(self, message):
+        first_of(self.received, message)
+        self.names.append(message)
+        print(self.names)
+        self.more.append(message)
+        keep_in(self.more[0], message)
+        self.others.append(message)
+        keep_in(message=message, box=self.others)
+
+
 class SetsWhatIsReadElsewhere(MyServer):
     @property
     def mode(self):
@@ -803,6 +878,8 @@ SILENT = {
     "limits itself": LimitsItself(),
     "limits its class": LimitsItsClass(),
     "asks another": AsksAnother(names=[]),
+    "runs a program": RunsAProgram(received=[], program=program(80)),
+    "passes on": PassesOn(received=[], names=[], more=[], others=[]),
     "sets what is read elsewhere": SetsWhatIsReadElsewhere(
         lines=1, thread=threading.current_thread()
     ),
