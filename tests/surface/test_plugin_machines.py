@@ -90,7 +90,7 @@ def test_who_takes_the_place_of_a_worker_has_no_other_workers_port(inner, base_p
                 os._exit(1)
             place.joinpath(name).touch()
             if name == "web":  # it is there as long as the new one
-                until(lambda: place.joinpath("gw1").exists())
+                until(lambda: place.joinpath("gw1").exists(), 60)
         """
     )
     run = inner.run("--dist", "load", "--tx=popen//id=web", "--tx=popen")
