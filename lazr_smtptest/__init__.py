@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         AlreadyRunning,
         AttachmentNotFound,
         GateTimeout,
+        HandlerDataWarning,
         HandlerError,
         MessageNotReceived,
         NearMiss,
@@ -52,6 +53,7 @@ __all__ = [
     "Fault",
     "Gate",
     "GateTimeout",
+    "HandlerDataWarning",
     "HandlerError",
     "Line",
     "Message",
@@ -78,7 +80,8 @@ __all__ = [
 _MODULES = {
     "checks": "Problem",
     "controller": "Controller QueueController",
-    "errors": "AlreadyRunning AttachmentNotFound GateTimeout HandlerError MessageNotReceived "
+    "errors": "AlreadyRunning AttachmentNotFound GateTimeout HandlerDataWarning HandlerError "
+    "MessageNotReceived "
     "NearMiss NotRunning SMTPTestError ServerDied ServerStuck StartError StartTimeout "
     "UnexpectedMessage",
     "faults": "Fault Gate",

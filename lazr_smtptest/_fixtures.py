@@ -30,6 +30,7 @@ _CHECKED = 10_000
 _SHOWN = 20
 
 _UNREAD = "left unread"
+_TITLE = "SMTP messages"
 
 #: Sessions that it shows.
 _SESSIONS = 3
@@ -268,7 +269,20 @@ def explain(
         sections.append(_section(controller, problem, sessions, with_problems))
         if problem is not None:
             _put_first(report, problem)
-    report.sections.append(("SMTP messages", "\n\n".join(sections)))
+    add_section(report, "\n\n".join(sections))
+
+
+def add_section(report: pytest.TestReport, text: str) -> None:
+    """Add a section on the mail to what the report says of the failure.
+
+    The report has sections of its own, but of these JUnit XML and Allure take no
+    more than captured output.
+    """
+    longrepr: Any = report.longrepr
+    if hasattr(longrepr, "addsection"):
+        longrepr.addsection(_TITLE, text)
+    else:  # of a doctest, say
+        report.longrepr = f"{longrepr}\n{f' {_TITLE} ':-^80}\n{text}"
 
 
 def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:

@@ -42,6 +42,8 @@ _ATTEMPTS = 20
 #: stand for ::1 on a machine without IPv6.
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
+_ANY_IPV4, _ANY_IPV6 = "0.0.0.0", "::"  # noqa: S104
+
 _SEE_STDERR = (
     "Its standard error may say why.  Unless it is forked, it imports the main module "
     "again, which must be a file, and guard what it runs by __name__ == '__main__'"
@@ -178,6 +180,27 @@ def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
         sock.listen(BACKLOG)
         stack.pop_all()
     return sock
+
+
+def host_for_clients(host: str, sockets: list[socket.socket]) -> str:
+    """Return what clients on this machine connect to.
+
+    That is the host, unless it stands for all interfaces, as do ``""``, ``"0.0.0.0"``
+    and whatever else the system takes for these.
+    """
+    bound = {sock.getsockname()[0] for sock in sockets}
+    if not bound & {_ANY_IPV4, _ANY_IPV6}:
+        return host
+    if not host and _is_known("localhost"):
+        return "localhost"
+    return "127.0.0.1" if _ANY_IPV4 in bound else "::1"
+
+
+def _is_known(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    except OSError:
+        return False
 
 
 def _named(error: OSError, host: str, port: int) -> OSError:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Controller", "QueueController"]
 
-#: What stands for all interfaces, and who to connect to then.
+#: What stands for all interfaces, and who to connect to then, as far as is known
+#: before the server listens.
 _ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -129,6 +130,7 @@ class Controller:
         self._reset_timeout = positive_seconds("reset_timeout", reset_timeout)
         self._uvloop = uvloop
         self._changing = ForkSafeLock()
+        self._host: str | None = None
         self._port: int | None = None
         self._link: ServerLink | None = None
         self._ended: ServerLink | None = None  # of the server that was stopped last
@@ -148,6 +150,8 @@ class Controller:
 
         Where that means all interfaces, it is an address of this machine.
         """
+        if self._host is not None:
+            return self._host
         return _ALL_INTERFACES.get(self.server.host, self.server.host)
 
     @property
@@ -409,29 +413,38 @@ class Controller:
     def _start(self) -> None:
         # Not at the head: importing this package is not to cost what running
         # a server does.
-        from lazr_smtptest._launch import await_ready, launch, standard_descriptors
+        from lazr_smtptest import _launch
 
+        self._check_handlers()
         self._check_queue_is_free()
         if self.server.tls is not None:
             from lazr_smtptest.tls import server_context
 
             server_context(self._credentials())  # what is wrong is found here
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
-        with standard_descriptors(), contextlib.ExitStack() as handed_over:
+        with _launch.standard_descriptors(), contextlib.ExitStack() as handed_over:
             sockets = [handed_over.enter_context(sock) for sock in self._listen()]
             port = sockets[0].getsockname()[1]
-            link = launch(
+            host = _launch.host_for_clients(self.server.host, sockets)
+            link = _launch.launch(
                 self._context,
                 self.server,
                 sockets,
-                self.host,
+                host,
                 acknowledged=is_foreign,
                 uvloop=self._uvloop,
             )
         await_ready(link, self._start_timeout)
-        self._port = port
+        self._host, self._port = host, port
         self._link, self._ended = link, None
         self._connect_queue(link)
+
+    def _check_handlers(self) -> None:
+        """Warn of what they would lose; the first step, since a warning may be an exception."""
+        if type(self.server) not in (Server, QueueServer) or "handle_message" in vars(self.server):
+            from lazr_smtptest._parent.handler_data import warn_of_lost_data
+
+            warn_of_lost_data(self.server)
 
     def _listen(self) -> list[socket.socket]:
         from lazr_smtptest._launch import listen

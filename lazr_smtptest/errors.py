@@ -1,4 +1,4 @@
-"""Every exception that this package raises on its own account.  Both processes.
+"""Every exception and warning that comes from this package itself.  Both processes.
 
 `SMTPTestError` is never raised itself.  Below it, the classes tell whose
 turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
@@ -6,6 +6,7 @@ turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
 `MessageNotReceived` and `UnexpectedMessage` are what a test is for, and the
 rest is about the server process.  A port that is taken, or a host
 that is not ours, stays the plain `OSError` that the operating system raised.
+`HandlerDataWarning` is the one warning.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = [
     "AttachmentNotFound",
     "Difference",
     "GateTimeout",
+    "HandlerDataWarning",
     "HandlerError",
     "MessageNotReceived",
     "NearMiss",
@@ -147,6 +149,15 @@ class HandlerError(SMTPTestError):
 
 class AttachmentNotFound(SMTPTestError, LookupError):
     """Raised by `Message.attachment`: it has none of that name or Content-ID."""
+
+
+class HandlerDataWarning(UserWarning):
+    """Issued by ``start()`` when what a handler collects would never reach the test.
+
+    It names the object: a `queue.Queue`, an event, a list or the like, or a variable,
+    that the server's code writes to and does not read.  That code runs in a process of
+    its own, on a copy.
+    """
 
 
 class GateTimeout(SMTPTestError, AssertionError, TimeoutError):

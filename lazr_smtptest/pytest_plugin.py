@@ -6,8 +6,9 @@ used.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 #: The controllers that a test used.
 _USED = pytest.StashKey[list["QueueController"]]()
 
+#: The numbers of workers of pytest-xdist, by name.
+_NUMBERS = pytest.StashKey[dict[str, int]]()
+
+#: The names that pytest-xdist chooses by itself.
+_AUTOMATIC = re.compile(r"gw(\d+)")
+
 #: The type of an ini option that is a number; pytest has it from 8.4 on.
 _INT: Any = "int" if pytest.version_tuple >= (8, 4) else "string"
 
@@ -28,8 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("smtptest_host", "where SMTP servers listen", default="localhost")
     parser.addini(
         "smtptest_port",
-        "the port of the SMTP server; a worker gwN of pytest-xdist adds N to it.  "
-        "By default each gets a free one",
+        "the port of the SMTP server; a worker gwN of pytest-xdist adds N to it, and one of "
+        "another name the next number.  By default each gets a free one",
         type=_INT,
         default=0,
     )
@@ -77,11 +84,67 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     host, port = config.getini("smtptest_host"), _base_port(config)
     if not port:
         return None
-    # What pytest-xdist starts its workers by, such as "4*popen".
-    specs = (spec.partition("*") for spec in config.getoption("tx", None) or ())
-    workers = sum(int(count) if star and count.isdigit() else 1 for count, star, _ in specs)
-    owners = [f"port {port + n} for gw{n}" for n in range(workers)] or [f"port {port}"]
+    workers = _worker_specs(config)
+    numbers = _worker_numbers(config, workers)
+    owners = [
+        f"port {port + numbers[name]} for {name}{_machine(workers[name])}" for name in workers
+    ] or [f"port {port}"]
     return f"smtptest: {host or 'all interfaces'}, {', '.join(owners)}"
+
+
+# Which port each worker of pytest-xdist has.  The process that starts them decides:
+# it alone knows all of them.  No two have the same, since two that run on one machine
+# may not look like it: it has several names.
+
+
+def _worker_specs(config: pytest.Config) -> dict[str, str]:
+    """Return what pytest-xdist starts its workers by, such as "popen//id=web", by name."""
+    specs = []
+    for each in config.getoption("tx", None) or ():
+        count, star, spec = each.partition("*")
+        specs += [spec] * int(count) if star and count.isdigit() else [each]
+    unnamed = itertools.count()
+    return {_field(spec, "id") or f"gw{next(unnamed)}": spec for spec in specs}
+
+
+def _field(spec: str, name: str) -> str:
+    fields = (field.partition("=") for field in spec.split("//"))
+    return next((value for key, _, value in fields if key == name), "")
+
+
+def _machine(spec: str) -> str:
+    """Return where a worker is, if that is not simply here."""
+    fields = [_field(spec, name) for name in ("ssh", "vagrant_ssh", "socket", "via")]
+    where = next(filter(None, fields), "").rpartition(" ")[2]  # ssh may have options first
+    return f" on {where}" if where else ""
+
+
+def _worker_numbers(config: pytest.Config, names: Iterable[str]) -> dict[str, int]:
+    """Return the numbers of all workers so far, with those that are new.
+
+    Worker gwN has N, as a rule; it is such a worker, too, that takes the place of one
+    that crashed.  All others have the lowest numbers that are left.
+    """
+    numbers = config.stash.setdefault(_NUMBERS, {})
+    new = [name for name in names if name not in numbers]
+    for name in sorted(new, key=lambda name: not _AUTOMATIC.fullmatch(name)):
+        own = _AUTOMATIC.fullmatch(name)
+        taken = numbers.values()
+        if own and int(own[1]) not in taken:
+            numbers[name] = int(own[1])
+        else:
+            numbers[name] = next(n for n in itertools.count() if n not in taken)
+    return numbers
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Send a worker of pytest-xdist its port, before it starts."""
+    port = _base_port(node.config)
+    if port:
+        name = node.gateway.id
+        numbers = _worker_numbers(node.config, [*_worker_specs(node.config), name])
+        node.workerinput["smtptest_port"] = port + numbers[name]
 
 
 def _base_port(config: pytest.Config) -> int:
@@ -112,9 +175,8 @@ def _worker(config: pytest.Config) -> str:
 
 
 def _port(config: pytest.Config) -> int:
-    base = _base_port(config)
-    number = re.search(r"\d+\Z", _worker(config))
-    return base + int(number[0]) if base and number else base
+    port: int = getattr(config, "workerinput", {}).get("smtptest_port") or _base_port(config)
+    return port
 
 
 @pytest.fixture(scope="session")
@@ -209,12 +271,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report = yield
     used = item.stash.get(_USED, [])
     if used and report.failed:
-        from lazr_smtptest._fixtures import explain
+        from lazr_smtptest._fixtures import add_section, explain
 
         try:
             explain(report, used, item.config.getini("smtptest_check") != "off")
         except (Exception, pytest.fail.Exception) as error:  # such as a time limit
-            report.sections.append(("SMTP messages", f"These cannot be shown: {error!r}"))
+            add_section(report, f"These cannot be shown: {error!r}")
     if report.when == "teardown":
         used.clear()  # pytest keeps the item to the end
     return report

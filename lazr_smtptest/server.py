@@ -167,8 +167,9 @@ class QueueServer(Server):
         not a wait.  It stays in the test process and is filled there.
     :param options: The keyword arguments of `Server`.
 
-    :ivar queue: The queue.  In the server process it is the sending end of the
-        way to the real queue: it has ``put``, and nothing else.
+    :ivar queue: The queue.  In the server process it is a `queue.Queue` that sends
+        what is put to the real queue, and that reads as empty: ``get`` raises
+        `queue.Empty` at once.
     """
 
     queue: Any

@@ -16,13 +16,14 @@ must be true by the time it reads it.
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any
+from typing import Any, NoReturn
 
 from lazr_smtptest._smtp.connection import Delivery
 from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY
@@ -44,10 +45,7 @@ class PutRefused(Exception):
 
 
 class Outbox:
-    """The way to the test process.  Any thread may use it.
-
-    In the server process it stands in for a `QueueServer`'s queue.
-    """
+    """The way to the test process.  Any thread may use it."""
 
     def __init__(self, ends: ChildEnds, on_backlog: Callable[[], object]) -> None:
         self._writer = RecordWriter(ends.records.fileno(), on_backlog)
@@ -162,6 +160,27 @@ async def _acknowledged(future: Future[None]) -> None:
         await asyncio.wait_for(asyncio.wrap_future(future), _PUT_TIMEOUT)
     except asyncio.TimeoutError:
         raise _put_timed_out() from None
+
+
+class QueueStandIn(queue.Queue[Any]):
+    """Stands in for a `QueueServer`'s queue.
+
+    What is put goes to the test process; to read, it is a queue that is always
+    empty.  So an override of ``reset`` may empty it, as it had to in 2.x.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__()
+        self._outbox = outbox
+
+    # The signatures are those of every queue.Queue.
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Put something picklable into the real queue, which decides whether it waits."""
+        self._outbox.put(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
+        """Raise Empty at once: nothing is ever going to be here."""
+        raise queue.Empty
 
 
 def way_of_delivery(

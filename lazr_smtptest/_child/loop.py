@@ -12,7 +12,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from lazr_smtptest._child.delivery import AcknowledgedOutbox, Outbox, PutRefused, way_of_delivery
+from lazr_smtptest._child.delivery import (
+    AcknowledgedOutbox,
+    Outbox,
+    PutRefused,
+    QueueStandIn,
+    way_of_delivery,
+)
 from lazr_smtptest._smtp.connection import SessionContext
 from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.session import SMTPSession
@@ -71,7 +77,7 @@ class ServerLoop:
                 "importable and picklable there, or use start_method='fork'"
             )
         if isinstance(server, QueueServer):
-            server.queue = self.outbox
+            server.queue = QueueStandIn(self.outbox)
         self._deliver = way_of_delivery(server, self.outbox, self._worker, self._exit)
         self._context = self._make_context(server)
         if type(server) not in (QueueServer, Server):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 
 import pytest
+from helpers import send_to, subjects
 
+from lazr_smtptest import QueueController
 from lazr_smtptest._launch import listen
 
 has_ipv6 = True
@@ -84,6 +88,55 @@ def test_empty_host_is_all_interfaces():
         port = sockets[0].getsockname()[1]
         for host in ["127.0.0.1", "127.0.0.2", *(["::1"] if has_ipv6 else [])]:
             socket.create_connection((host, port), timeout=5).close()
+
+
+ALL = ["", "0.0.0.0", "0", "0x0", *(["::", "0:0:0:0:0:0:0:0"] if has_ipv6 else [])]
+
+
+@pytest.mark.parametrize("host", ALL)
+def test_clients_are_told_an_address_of_this_machine(host):
+    with QueueController(host) as controller:
+        assert controller.host in ("localhost", "127.0.0.1", "::1")
+        send_to(controller, "hello")
+        assert subjects(controller) == ["hello"]
+        assert f" on {controller.host} port " in repr(controller)
+
+
+WITHOUT_LOCALHOST = """
+import socket
+import smtplib
+from lazr_smtptest import QueueController
+
+try:
+    socket.getaddrinfo("localhost", 25)
+except OSError:
+    with QueueController("", tls="starttls") as controller:
+        with smtplib.SMTP(controller.host, controller.port, timeout=10) as client:
+            client.starttls(context=controller.client_context())
+            client.sendmail("kim@example.com", "lee@example.com", "Subject: Hello\\n")
+        print(controller.host, controller.queue.get_nowait()["Subject"])
+else:
+    print("There is a localhost")
+"""
+
+
+def test_all_interfaces_of_a_machine_without_localhost(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("192.0.2.1 somewhere\n")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody have an /etc/hosts of their own: run it as root")
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-euc"),
+            'mount --bind "$1" /etc/hosts; exec "$2" -c "$3"',
+            *("-", str(hosts), sys.executable, WITHOUT_LOCALHOST),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("127.0.0.1 Hello\n", "")
 
 
 @pytest.mark.skipif(not has_ipv6, reason="this machine has no IPv6")

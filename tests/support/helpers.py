@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lazr_smtptest import Controller, Message, MessageQueue, QueueController, QueueServer, Server
+from lazr_smtptest._launch import listen
 
 #: Each event loop that there is, as a server's option: uvloop's, and asyncio's.
 EVENT_LOOPS = [True, False] if importlib.util.find_spec("uvloop") else [False]
@@ -108,6 +109,16 @@ def refused(port: int, host: str = "localhost") -> bool:
             return False
     except ConnectionRefusedError:
         return True
+
+
+def is_free(port: int) -> bool:
+    try:
+        sockets = listen("localhost", port)
+    except OSError:
+        return False
+    for sock in sockets:
+        sock.close()
+    return True
 
 
 def gone(pid: int) -> bool:

@@ -19,14 +19,18 @@ LIMIT = 80
 #: longer than most of these tests.
 USUALLY_OFF = tuple(
     word
-    for name in ("randomly", "anyio", "asyncio", "hypothesispytest", "localserver", "smtpd")
+    for name in (
+        *("randomly", "anyio", "asyncio", "hypothesispytest", "localserver", "smtpd"),
+        *("allure_pytest", "html", "html_fixtures", "metadata", "run-parallel"),
+    )
     for word in ("-p", f"no:{name}")
 )
 
 #: What the inner tests have, and the plugin that tells how they went.
-INNER = """
+INNER = r"""
 import json
 import os
+import re
 import signal
 import smtplib
 from pathlib import Path
@@ -35,7 +39,7 @@ import pytest
 
 def _append(name, facts):
     with open(Path(__file__).with_name(name), "a") as file:
-        file.write(json.dumps(facts) + "\\n")
+        file.write(json.dumps(facts) + "\n")
 
 def note(**facts):
     _append("notes", facts)
@@ -53,6 +57,11 @@ def kill(server, number=signal.SIGKILL):
     if number == signal.SIGKILL:
         until(lambda: gone(pid))
 
+def _sections(longrepr):
+    if isinstance(longrepr, str):
+        return dict(re.findall(r"^-+ (.+?) -+\n((?:(?!-+ .+ -+$).*\n?)*)", longrepr, re.M))
+    return {name: text for name, text, *_ in getattr(longrepr, "sections", ())}
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef):
     value = yield
@@ -67,8 +76,8 @@ def pytest_runtest_logreport(report):
             "name": report.nodeid.rpartition("::")[2],
             "when": report.when,
             "outcome": outcome,
-            "text": report.longreprtext,
-            "sections": dict(report.sections),
+            "text": re.split(r"^-+ SMTP messages -+$", report.longreprtext, flags=re.M)[0],
+            "sections": dict(report.sections) | _sections(report.longrepr),
         })
 """
 

@@ -254,6 +254,7 @@ class Stage:
         (error,) = [excinfo.value for excinfo in calls if excinfo]
         reports = done.getreports("pytest_runtest_logreport")
         (report,) = [report.longreprtext for report in reports if report.failed]
+        report = re.split("\n-+ SMTP messages -+\n", report)[0]
         # In a traceback, an E marks the error; without one, there is the text alone.
         shown = "\n".join(re.findall(r"^E +(.*)", report, re.MULTILINE)) or report
         assert shown in (str(error), f"{type(error).__name__}: {error}")

@@ -26,9 +26,14 @@ from lazr_smtptest import TLS, QueueController, Server
 CONTENT = "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nTo: lee@example.com\r\n\r\nHello.\r\n"
 
 
+#: What a subclass of 2.x had: that package cannot be run any more.
+SUBCLASSES = "from-lazr-smtptest-2#Channels and servers of your own"
+
+
 def rows(page: str) -> Iterator[tuple[str, str]]:
-    """Give the two cells of each row, without the heads."""
-    text = (DOCS / f"{page}.rst").read_text("utf-8")
+    """Give the two cells of each row, without the heads; of a page, or from a heading on."""
+    page, _, heading = page.partition("#")
+    text = (DOCS / f"{page}.rst").read_text("utf-8").partition(f"\n{heading}\n")[2]
     for table in re.findall(r"^\.\. list-table::\n(.+?)(?=^\S)", text + "\nend", re.M | re.S):
         left, *_ = found = re.findall(
             r"^   \* - (.+?)\n     - (.+?)(?=^   \* - |\Z)", table, re.M | re.S
@@ -128,6 +133,8 @@ def ours():
         receive(controller.host, controller.port)
         yield {
             "smtptest": controller,
+            "controller": controller,
+            "smtplib": smtplib,
             "lazr_smtptest": lazr_smtptest,
             "TLS": TLS,
             "message": controller.messages[0],
@@ -150,7 +157,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     ("page", "literal"),
     [
         pytest.param(page, literal, id=f"{page}-{literal}")
-        for page in ("from-smtpdfix", "from-pytest-localserver")
+        for page in ("from-smtpdfix", "from-pytest-localserver", SUBCLASSES)
         for literal in literals(page, 1)
     ],
 )

@@ -151,6 +151,35 @@ class TestPortPerWorker:
         assert f"smtptest: 0.0.0.0, {owners}\n" in done.stdout
 
 
+class TestRunParallel:
+    """The recipe for pytest-run-parallel, and what happens without."""
+
+    def test_as_it_is(self, project):
+        done = run_pytest(
+            project("run_parallel"), "-p", "no:asyncio", "--parallel-threads=4", "-v"
+        )
+        assert check_passed(done) == 2
+        assert "::test_receipt PASSED [thread-unsafe]" in done.stdout
+        assert "::test_receipts PARALLEL PASSED" in done.stdout
+
+    def test_without_the_setting(self, project):
+        directory = project("run_parallel")
+        (directory / "pytest.ini").write_text("[pytest]\n")
+        done = run_pytest(directory, "-p", "no:asyncio", "--parallel-threads=8", "-v")
+        assert "::test_receipt PARALLEL FAILED" in done.stdout
+        assert "::test_receipts PARALLEL PASSED" in done.stdout
+
+
+def test_hypothesis_wants_no_fixture_of_a_single_test(examples):
+    """So the recipe has another fixture."""
+    recipe = examples / "test_hypothesis.py"
+    recipe.write_text(recipe.read_text().replace("smtptest_server", "smtptest"))
+    done = run_pytest(examples, "test_hypothesis.py")
+    assert done.returncode == 1
+    assert "FailedHealthCheck" in done.stdout
+    assert "function-scoped fixture 'smtptest'" in done.stdout.replace("\n", " ")
+
+
 # The pages.
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import re
 from collections.abc import Iterator
 
@@ -13,37 +12,6 @@ from inner_pytest import TIMEOUT
 from lazr_smtptest._launch import listen
 
 pytestmark = TIMEOUT
-
-
-def is_free(port: int) -> bool:
-    try:
-        sockets = listen("localhost", port)
-    except OSError:
-        return False
-    for sock in sockets:
-        sock.close()
-    return True
-
-
-@pytest.fixture
-def base_port() -> Iterator[int]:
-    """Give the first of six ports that nobody takes meanwhile.
-
-    They are below those that the system hands out, and each six has a seventh:
-    who listens there may use them.
-    """
-    for seventh in random.sample(range(15_000, 30_000, 7), 100):
-        with contextlib.ExitStack() as held:
-            try:
-                sockets = listen("localhost", seventh)
-            except OSError:
-                continue
-            for sock in sockets:
-                held.enter_context(sock)
-            if all(is_free(seventh + n) for n in range(1, 7)):
-                yield seventh + 1
-                return
-    raise AssertionError("no ports are free")
 
 
 @contextlib.contextmanager
