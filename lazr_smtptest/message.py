@@ -9,19 +9,20 @@ from __future__ import annotations
 import email
 import email.policy
 import os
-import pickle
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from email import message_from_bytes
 from email.errors import MessageDefect
 from email.message import EmailMessage
 from email.message import Message as AnyMessage
 from html.parser import HTMLParser
 from pathlib import Path
+from pickle import loads
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from lazr_smtptest._util import addresses, quoted
+from lazr_smtptest._util import addresses, quoted, utc
 
 if TYPE_CHECKING:
     from lazr_smtptest.checks import Problem
@@ -124,6 +125,14 @@ class Envelope(NamedTuple):
 
     def _by_recipient(self) -> tuple[tuple[str, ...], ...]:
         return self.rcpt_parameters or ((),) * len(self.rcpt_tos)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without a datetime, which pickle would make by what a test has in its place.
+        return _unpickled, (*self[:-2], self.received_at.timestamp(), self.rcpt_parameters)
+
+
+def _unpickled(*values: Any) -> Envelope:
+    return Envelope._make((*values[:-2], utc(values[-2]), values[-1]))
 
 
 def _value(parameters: Iterable[str], name: str) -> str | None:
@@ -297,7 +306,7 @@ def parse(envelope: Envelope, raw: bytes) -> Message:
         ``defects``.
     """
     try:
-        parsed = email.message_from_bytes(raw, policy=email.policy.default)
+        parsed = message_from_bytes(raw, policy=email.policy.default)
     except Exception as error:  # whatever the parser trips over, mail is mail
         parsed = EmailMessage()
         parsed.set_payload(raw.decode("ascii", "surrogateescape"))
@@ -344,7 +353,7 @@ class PickledItem:
         """
         octets = self._octets
         if octets is not None:
-            value = pickle.loads(octets)
+            value = loads(octets)
             self._item = parse(*value) if type(value) is Received else value
             self._octets = None
         return self._item

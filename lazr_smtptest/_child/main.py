@@ -34,6 +34,7 @@ from typing import NoReturn
 from lazr_smtptest._child.delivery import Outbox
 from lazr_smtptest._child.inherited import drop_inherited_descriptors
 from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
+from lazr_smtptest._fakes import end_time_travel
 from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
 from lazr_smtptest._wire.startup import PickledServer
 
@@ -57,6 +58,7 @@ def main(
     """
     code = EX_SOFTWARE
     try:
+        end_time_travel()
         if forked:
             drop_inherited_descriptors(ends, sockets, server.load())
         _reset_signals(ends)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -353,7 +354,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if rule is None:
             return False
         if rule.delay:
-            await asyncio.sleep(rule.delay)
+            await sleep(rule.delay)
         if rule.drop == "before":
             await self._hang_up(abruptly=True)
         self._is_to_drop = rule.closes
