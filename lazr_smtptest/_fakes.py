@@ -9,50 +9,82 @@ library looks up what it calls, a forked process keeps for life what its parent 
 replaced, and a module that is imported meanwhile keeps what it found.  So whatever
 imports, forks, or goes through `multiprocessing` does so `without_fakes`.
 
-This module is imported first of all, when nothing is replaced yet.
+This module is imported first of all, as a rule when nothing is replaced yet.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
-import copyreg
-import datetime
-import fcntl
-import gc
-import io
-import logging
-import os
-import pickle
-import resource
-import select
-import selectors
-import signal
-import socket
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-#: The functions and classes of the standard library that multiprocessing and asyncio
-#: look up, as they are without a test.
-_REAL = [
-    (
-        vars(module),
-        {
-            name: value
-            for name, value in vars(module).items()
-            if callable(value) and not name.startswith("_")
-        },
-    )
-    for module in (
-        *(builtins, datetime, fcntl, gc, io, logging, os, pickle, resource),
-        *(select, selectors, signal, socket, tempfile, threading, time),
-    )
-]
+
+@contextlib.contextmanager
+def _real_files() -> Iterator[None]:
+    pyfakefs: Any = sys.modules.get("pyfakefs.fake_filesystem_unittest")
+    patcher = getattr(getattr(pyfakefs, "Patcher", None), "PATCHER", None)
+    if patcher is None or not patcher.is_patching:
+        yield
+        return
+    # It would have what has been imported meanwhile imported again, as another module.
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "lazr_smtptest":
+            patcher.register_cleanup_handler(name, lambda _: True)
+    with pyfakefs.Pause(patcher):
+        yield
+
+
+def _reals(freezegun: ModuleType) -> dict[int, Any]:
+    """Return what freezegun replaces, by the ids of what it puts in its place."""
+    names = vars(freezegun)
+    return {
+        id(fake): names[real]
+        for name, fake in names.items()
+        if name[:4].lower() == "fake"  # FakeDate, fake_time
+        and (real := f"real_{name[4:].strip('_').lower()}") in names
+    }
+
+
+def _functions(module: ModuleType) -> dict[str, Any]:
+    freezegun = sys.modules.get("freezegun.api")
+    reals = {} if freezegun is None else _reals(freezegun)
+    return {
+        name: reals.get(id(value), value)
+        for name, value in vars(module).items()
+        if callable(value) and (not name.startswith("_") or name == "_exit")
+    }
+
+
+with _real_files():
+    import builtins
+    import copyreg
+    import datetime
+    import fcntl
+    import gc
+    import io
+    import logging
+    import os
+    import pickle
+    import resource
+    import select
+    import selectors
+    import signal
+    import socket
+    import tempfile
+    import threading
+    import time
+
+    #: The functions and classes of the standard library that multiprocessing and asyncio
+    #: look up, as they are without a test.
+    _REAL = [
+        (vars(module), _functions(module))
+        for module in (
+            *(builtins, datetime, fcntl, gc, io, logging, os, pickle, resource),
+            *(select, selectors, signal, socket, tempfile, threading, time),
+        )
+    ]
 
 #: The swap is the whole process's: one at a time, and within another there is none to do.
 #: Whoever takes other locks, too, takes this before `STARTING` and `FORKING`.
@@ -90,17 +122,6 @@ def without_fakes() -> Iterator[None]:
                 namespace[name] = fake
 
 
-@contextlib.contextmanager
-def _real_files() -> Iterator[None]:
-    pyfakefs: Any = sys.modules.get("pyfakefs.fake_filesystem_unittest")
-    patcher = getattr(getattr(pyfakefs, "Patcher", None), "PATCHER", None)
-    if patcher is None or not patcher.is_patching:
-        yield
-    else:
-        with pyfakefs.Pause(patcher):
-            yield
-
-
 # In a new server process.
 
 
@@ -119,13 +140,7 @@ def end_time_travel() -> None:
 
 def _unfreeze(freezegun: ModuleType) -> None:
     """Do what the end of freezegun's outermost context does; only that object could."""
-    fakes = vars(freezegun)
-    reals = {
-        id(fake): fakes[real]
-        for name, fake in fakes.items()
-        if name[:4].lower() == "fake"
-        and (real := f"real_{name[4:].strip('_').lower()}") in fakes  # FakeDate, fake_time
-    }
+    reals = _reals(freezegun)
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType) and module is not freezegun:
             namespace = vars(module)
@@ -133,7 +148,7 @@ def _unfreeze(freezegun: ModuleType) -> None:
                 {name: reals[id(fake)] for name, fake in namespace.items() if id(fake) in reals}
             )
     # Where else they are held, fakes whose freezing has ended call what is real.
-    fakes["freeze_factories"].clear()
-    fakes["ignore_lists"].clear()
+    freezegun.freeze_factories.clear()
+    freezegun.ignore_lists.clear()
     for kind in (datetime.datetime, datetime.date):
         copyreg.dispatch_table.pop(kind, None)
