@@ -64,7 +64,8 @@ class Envelope(NamedTuple):
     :ivar smtp_utf8: Whether MAIL had the parameter SMTPUTF8 (RFC 6531).
     :ivar tls: The TLS version of the session, or None if it was in the clear.
     :ivar auth_user: The name the client authenticated with, or None.
-    :ivar received_at: When the message was complete; UTC.
+    :ivar received_at: When the message was complete; UTC, and the real time, whatever
+        a test has frozen.
     :ivar rcpt_parameters: For each of ``rcpt_tos``, its own parameters; empty
         if none had any.
     """

@@ -73,7 +73,7 @@ class Session(NamedTuple):
     """One connection of a client.
 
     :ivar peer: The client's socket address.
-    :ivar connected_at: When it connected; UTC.
+    :ivar connected_at: When it connected; UTC, and the real time.
     :ivar helo: What it gave with EHLO or HELO last, or None.
     :ivar tls: The TLS version, such as ``"TLSv1.3"``, or None.
     :ivar cipher: The name of the TLS cipher, or None.

@@ -63,7 +63,11 @@ def main(
             drop_inherited_descriptors(ends, sockets, server.load())
         _reset_signals(ends)
         _raise_descriptor_limit()
-        loop = ServerLoop(ends, sockets, acknowledged, new_event_loop())
+        event_loop = new_event_loop()
+        # With python -X dev it would log each step that takes a tenth of a second, as
+        # many do while the machine is busy, and each is slower.
+        event_loop.set_debug(False)
+        loop = ServerLoop(ends, sockets, acknowledged, event_loop)
         _forward_logs(loop.outbox, log_level)
         gc.freeze()
         code = loop.run(server)
