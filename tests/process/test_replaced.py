@@ -314,3 +314,25 @@ def test_what_is_first_imported_while_time_stands_still():
                 print(type(moment) is datetime.datetime, moment.year > 2020)
     """)
     assert (done.stdout, done.stderr) == ("True True\nTrue True\n", "")
+
+
+@pytest.mark.parametrize("uvloop", EVENT_LOOPS, ids=loop_name)
+def test_development_mode_logs_nothing_of_a_slow_server(uvloop):
+    done = run_python(
+        f"""
+        import smtplib, sys, time
+        from lazr_smtptest import Controller, Server
+        class Slow(Server):
+            async def handle_EHLO(self, server, session, envelope, hostname, responses):
+                session.host_name = hostname
+                time.sleep(0.15)
+                return responses
+        assert sys.flags.dev_mode
+        with Controller(Slow(), uvloop={uvloop}) as controller:
+            with smtplib.SMTP(controller.host, controller.port, timeout=10) as client:
+                client.ehlo()
+                print(client.ehlo()[0])
+        """,
+        PYTHONDEVMODE="1",
+    )
+    assert (done.stdout, done.stderr) == ("250\n", "")
