@@ -25,13 +25,15 @@ from typing import Any
 def _real_files() -> Iterator[None]:
     pyfakefs: Any = sys.modules.get("pyfakefs.fake_filesystem_unittest")
     patcher = getattr(getattr(pyfakefs, "Patcher", None), "PATCHER", None)
-    if patcher is None or not patcher.is_patching:
+    if not getattr(patcher, "_patching", False):  # ``is_patching``, since 5.9
         yield
         return
     # It would have what has been imported meanwhile imported again, as another module.
+    # (In releases before 5.8 that cannot be helped.)
+    kept = getattr(patcher, "cleanup_handlers", {})
     for name in list(sys.modules):
         if name.partition(".")[0] == "lazr_smtptest":
-            patcher.register_cleanup_handler(name, lambda _: True)
+            kept[name] = lambda _: True
     with pyfakefs.Pause(patcher):
         yield
 
