@@ -56,6 +56,8 @@ def _functions(module: ModuleType) -> dict[str, Any]:
         name: reals.get(id(value), value)
         for name, value in vars(module).items()
         if callable(value) and (not name.startswith("_") or name == "_exit")
+        # What a host's name stands for is for the test to say.
+        if name != "getaddrinfo"
     }
 
 

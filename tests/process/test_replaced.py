@@ -36,7 +36,7 @@ FUNCTIONS = """
     os.waitpid os.waitstatus_to_exitcode os.write os.writev
     select.epoll select.poll select.select selectors.DefaultSelector selectors.PollSelector
     signal.getsignal signal.pthread_sigmask signal.set_wakeup_fd signal.signal signal.valid_signals
-    socket.create_connection socket.getaddrinfo socket.getfqdn socket.gethostname socket.socket
+    socket.create_connection socket.getfqdn socket.gethostname socket.socket
     socket.socketpair
     threading.Condition threading.Event threading.Lock threading.RLock threading.Thread
     threading.current_thread threading.get_ident threading.main_thread
