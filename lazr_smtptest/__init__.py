@@ -15,6 +15,7 @@ PYTEST_DONT_REWRITE: there are no assertions here for pytest to explain.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     for module, names in _MODULES.items():
         if name in names.split():
-            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            with without_fakes():
+                value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
             globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

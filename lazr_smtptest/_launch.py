@@ -2,7 +2,8 @@
 
 This is the one module that knows both processes.  It is imported when the
 first server is started, and with it all that runs in a server process: that
-one imports nothing once it is forked.
+one imports nothing once it is forked.  What only some calls need is imported, too,
+since they may come when a test has replaced what an import finds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import current_process
 from typing import Any
 
+import lazr_smtptest._parent.feeder
+import lazr_smtptest._parent.matching
+import lazr_smtptest.checks
+import lazr_smtptest.faults  # noqa: F401
+from lazr_smtptest._child.loop import EventLoop
 from lazr_smtptest._child.main import main
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.link import RAISING, ServerLink
@@ -261,7 +267,7 @@ def launch(
 def _event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
     # Here, since the server process must not import.
     if uvloop is False:
-        return asyncio.new_event_loop
+        return EventLoop
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -269,7 +275,7 @@ def _event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEve
             raise ImportError(
                 "uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'", name="uvloop"
             ) from None
-        return asyncio.new_event_loop
+        return EventLoop
     return new_event_loop
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import math
 import queue
-import time
 from collections.abc import Iterable
+from datetime import datetime, timezone
+from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime
 
 #: Characters of a text, and addresses, that a report shows.
 _WIDTH = 100
@@ -20,9 +21,23 @@ def now() -> float:
     """Return the seconds since some moment; no test can stop this clock.
 
     Tests that freeze time replace `time.monotonic`, and a deadline by a frozen
-    clock never comes.  This is the same clock, read in another way.
+    clock never comes.  This is the same clock, read in a way that neither freezegun
+    nor time-machine replaces.
     """
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
+    return clock_gettime(CLOCK_MONOTONIC)
+
+
+def time_of_day() -> float:
+    """Return the seconds since the epoch, for the server process: see `now`.
+
+    In the test process, time-machine replaces this, too.
+    """
+    return clock_gettime(CLOCK_REALTIME)
+
+
+def utc(timestamp: float) -> datetime:
+    """Return the time, in UTC, that is so many seconds after the epoch."""
+    return datetime.fromtimestamp(timestamp, timezone.utc)
 
 
 # Arguments that a caller got wrong.

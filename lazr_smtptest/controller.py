@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest.errors import (
@@ -51,7 +52,8 @@ def _context(start_method: str | None) -> BaseContext:
 
     System libraries of macOS do not survive a fork.
     """
-    import multiprocessing
+    with without_fakes():
+        import multiprocessing
 
     if start_method is None and os.name == "posix" and sys.platform != "darwin":
         start_method = "fork"
@@ -361,9 +363,10 @@ class Controller:
         :raises OSError: A file of your own is missing, or not right.
         :raises ValueError: The server has no TLS.
         """
-        from lazr_smtptest.tls import client_context
+        with without_fakes():
+            from lazr_smtptest.tls import client_context
 
-        return client_context(self._credentials())
+            return client_context(self._credentials())
 
     @property
     def ca_file(self) -> str:
@@ -380,7 +383,8 @@ class Controller:
                 "make it with tls='starttls' or 'implicit'"
             )
         if self.server._credentials is None:
-            self.server._credentials = self.server.tls.credentials(self.server.host)
+            with without_fakes():
+                self.server._credentials = self.server.tls.credentials(self.server.host)
         return self.server._credentials
 
     def _running(self, what: str) -> ServerLink:
@@ -411,22 +415,31 @@ class Controller:
     # Starting and stopping.
 
     def _start(self) -> None:
-        # Not at the head: importing this package is not to cost what running
-        # a server does.
-        from lazr_smtptest import _launch
-
         self._check_handlers()
         self._check_queue_is_free()
+        with without_fakes():
+            # Not at the head: importing this package is not to cost what running
+            # a server does.
+            from lazr_smtptest._launch import await_ready
+
+            link = self._launch()
+        await_ready(link, self._start_timeout)
+        self._host, self._port = link.process.where["host"], link.process.where["port"]
+        self._link, self._ended = link, None
+        self._connect_queue(link)
+
+    def _launch(self) -> ServerLink:
+        from lazr_smtptest._launch import host_for_clients, launch, standard_descriptors
+
         if self.server.tls is not None:
             from lazr_smtptest.tls import server_context
 
             server_context(self._credentials())  # what is wrong is found here
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
-        with _launch.standard_descriptors(), contextlib.ExitStack() as handed_over:
+        with standard_descriptors(), contextlib.ExitStack() as handed_over:
             sockets = [handed_over.enter_context(sock) for sock in self._listen()]
-            port = sockets[0].getsockname()[1]
-            host = _launch.host_for_clients(self.server.host, sockets)
-            link = _launch.launch(
+            host = host_for_clients(self.server.host, sockets)
+            return launch(
                 self._context,
                 self.server,
                 sockets,
@@ -434,10 +447,6 @@ class Controller:
                 acknowledged=is_foreign,
                 uvloop=self._uvloop,
             )
-        await_ready(link, self._start_timeout)
-        self._host, self._port = host, port
-        self._link, self._ended = link, None
-        self._connect_queue(link)
 
     def _check_handlers(self) -> None:
         """Warn of what they would lose; the first step, since a warning may be an exception."""

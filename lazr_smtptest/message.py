@@ -7,9 +7,9 @@ message parses it, so a message that nobody looks at costs no parsing.
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import sys
+from _pickle import loads  # pickle's may be a test's
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from email.message import EmailMessage
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazr_smtptest._reading.parser import ParserFailed, parsed, parsed_header
-from lazr_smtptest._util import addresses, quoted
+from lazr_smtptest._util import addresses, quoted, utc
 from lazr_smtptest.errors import AttachmentNotFound
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Envelope(NamedTuple):
     :ivar smtp_utf8: Whether MAIL had the parameter SMTPUTF8 (RFC 6531).
     :ivar tls: The TLS version of the session, or None if it was in the clear.
     :ivar auth_user: The name the client authenticated with, or None.
-    :ivar received_at: When the message was complete; UTC.
+    :ivar received_at: When the message was complete; UTC, and the real time, whatever
+        a test has frozen.
     :ivar rcpt_parameters: For each of ``rcpt_tos``, its own parameters; empty
         if none had any.
     """
@@ -116,6 +117,14 @@ class Envelope(NamedTuple):
 
     def _by_recipient(self) -> tuple[tuple[str, ...], ...]:
         return self.rcpt_parameters or ((),) * len(self.rcpt_tos)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without a datetime, which pickle would make by what a test has in its place.
+        return _unpickled, (*self[:-2], self.received_at.timestamp(), self.rcpt_parameters)
+
+
+def _unpickled(*values: Any) -> Envelope:
+    return Envelope._make((*values[:-2], utc(values[-2]), values[-1]))
 
 
 def _value(parameters: Iterable[str], name: str) -> str | None:
@@ -412,7 +421,7 @@ class PickledItem:
         """
         octets = self._octets
         if octets is not None:
-            value = pickle.loads(octets)
+            value = loads(octets)
             self._item = parse(*value) if type(value) is Received else value
             self._octets = None
         return self._item

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lazr_smtptest._fakes import without_fakes
+
 if TYPE_CHECKING:
     from lazr_smtptest._fixtures import WorkerServers
     from lazr_smtptest.controller import QueueController
@@ -190,7 +192,8 @@ def smtptest_options(pytestconfig: pytest.Config) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def _smtptest_worker(pytestconfig: pytest.Config) -> Generator[WorkerServers]:
-    from lazr_smtptest._fixtures import WorkerServers
+    with without_fakes():
+        from lazr_smtptest._fixtures import WorkerServers
 
     worker = WorkerServers(_worker(pytestconfig), pytestconfig.getini("smtptest_check"))
     yield worker

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._util import positive_seconds, whole_number
 from lazr_smtptest._version import __version__
 
@@ -226,7 +227,8 @@ def _int(name: str, value: object, least: int, most: int | None = None) -> int:
 
 def _tls(value: TLS | str) -> TLS:
     # Not at the head: few servers need it.
-    from lazr_smtptest.tls import TLS
+    with without_fakes():
+        from lazr_smtptest.tls import TLS
 
     return TLS.of(value)
 

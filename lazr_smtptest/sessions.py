@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazr_smtptest._util import quoted
+from lazr_smtptest._util import quoted, utc
 
 if TYPE_CHECKING:
     from lazr_smtptest.checks import Problem
@@ -73,7 +73,7 @@ class Session(NamedTuple):
     """One connection of a client.
 
     :ivar peer: The client's socket address.
-    :ivar connected_at: When it connected; UTC.
+    :ivar connected_at: When it connected; UTC, and the real time.
     :ivar helo: What it gave with EHLO or HELO last, or None.
     :ivar tls: The TLS version, such as ``"TLSv1.3"``, or None.
     :ivar cipher: The name of the TLS cipher, or None.
@@ -118,6 +118,14 @@ class Session(NamedTuple):
             if code in _NOTICED
         ]
         return tuple(dict.fromkeys(found))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without a datetime, which pickle would make by what a test has in its place.
+        return _unpickled, (self.peer, self.connected_at.timestamp(), *self[2:])
+
+
+def _unpickled(peer: tuple[Any, ...], connected_at: float, *values: Any) -> Session:
+    return Session(peer, utc(connected_at), *values)
 
 
 #: What the server process notices.

@@ -8,6 +8,7 @@ import itertools
 import os
 import socket
 import weakref
+from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -23,6 +24,7 @@ from lazr_smtptest._smtp.connection import SessionContext
 from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._smtp.transcript import Transcripts
+from lazr_smtptest._util import now
 from lazr_smtptest._wire.channel import BACKLOG, UNASKED, ChildEnds
 from lazr_smtptest._wire.ipc_queue import RecordReader, pickled
 from lazr_smtptest._wire.startup import PickledServer
@@ -32,6 +34,13 @@ from lazr_smtptest.tls import server_context
 
 #: What the process exits with when it could not even begin.
 EX_SOFTWARE = 70
+
+
+class EventLoop(asyncio.SelectorEventLoop):
+    """asyncio's event loop, with a clock that no handler can stop; uvloop's has one."""
+
+    def time(self) -> float:
+        return now()
 
 
 class ServerLoop:
@@ -209,7 +218,7 @@ class ServerLoop:
     async def _export_sessions(self) -> list[Session]:
         # A client for whom the TLS handshake is over, or has failed, is ahead of us
         # by what it sent last, which is read in this turn of the loop.
-        await asyncio.sleep(0)
+        await sleep(0)
         return self._transcripts.export()
 
     async def _reset(self, number: int) -> None:

@@ -34,6 +34,7 @@ from typing import NoReturn
 from lazr_smtptest._child.delivery import Outbox
 from lazr_smtptest._child.inherited import drop_inherited_descriptors
 from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
+from lazr_smtptest._fakes import end_time_travel
 from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
 from lazr_smtptest._wire.startup import PickledServer
 
@@ -57,11 +58,16 @@ def main(
     """
     code = EX_SOFTWARE
     try:
+        end_time_travel()
         if forked:
             drop_inherited_descriptors(ends, sockets, server.load())
         _reset_signals(ends)
         _raise_descriptor_limit()
-        loop = ServerLoop(ends, sockets, acknowledged, new_event_loop())
+        event_loop = new_event_loop()
+        # With python -X dev it would log each step that takes a tenth of a second, as
+        # many do while the machine is busy, and each is slower.
+        event_loop.set_debug(False)
+        loop = ServerLoop(ends, sockets, acknowledged, event_loop)
         _forward_logs(loop.outbox, log_level)
         gc.freeze()
         code = loop.run(server)

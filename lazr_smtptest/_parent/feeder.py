@@ -8,9 +8,9 @@ something else; so with such a queue, and only then, there is a thread.
 from __future__ import annotations
 
 import queue
-import threading
-import time
 import traceback
+from threading import Thread
+from time import sleep
 from typing import Any
 
 from lazr_smtptest._parent.link import FORGET, LONGEST_WAIT, ServerLink
@@ -36,9 +36,7 @@ class QueueFeeder:
         self._link = link
         self._put = getattr(target, "put_nowait", None) or target.put
         self._is_stock = _is_stock(target)
-        self._thread = threading.Thread(
-            target=self._run, name="lazr-smtptest-queue-feeder", daemon=True
-        )
+        self._thread = Thread(target=self._run, name="lazr-smtptest-queue-feeder", daemon=True)
         self._thread.start()
 
     def join(self, timeout: float) -> None:
@@ -86,7 +84,7 @@ class QueueFeeder:
             with self._target._notempty:
                 if not self._target._buffer and self._target._notempty._waiters:
                     return
-            time.sleep(_FLUSH_INTERVAL)
+            sleep(_FLUSH_INTERVAL)
 
     def _empty(self) -> None:
         get = getattr(self._target, "get_nowait", None)

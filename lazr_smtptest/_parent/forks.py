@@ -7,15 +7,15 @@ and those threads do not exist there.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
+from threading import RLock
 from typing import Protocol
 
 #: Held while descriptors are closed that a forked child would close again,
 #: and held over every fork: the child would hit what has that number by then.
 #: Nobody may fork while holding it: other modules have such locks, too, and
 #: who forks takes those first that came last.
-FORKING = threading.RLock()
+FORKING = RLock()
 
 
 class Disownable(Protocol):
@@ -43,11 +43,11 @@ class ForkSafeLock:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = RLock()
         disown_in_children(self)
 
     def disown(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = RLock()
 
 
 #: For starting a process, and for closing one that has ended: as it starts

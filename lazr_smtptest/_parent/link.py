@@ -13,16 +13,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
-import pickle
 import selectors
 import signal
-import threading
+from _pickle import loads  # pickle's may be a test's
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import connection
+from os import readv, set_blocking, writev
+from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
+from signal import pthread_sigmask
+from threading import Condition, RLock, get_ident, main_thread
 from typing import Any, NoReturn, TypeVar
 
+from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.process import ServerProcess
 from lazr_smtptest._util import now
@@ -64,9 +67,7 @@ _KILL_TIMEOUT = 5.0
 RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP})
 
 #: `multiprocessing.connection.wait` uses the same, and cannot wait for room.
-_Selector: type[selectors.BaseSelector] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
+_Selector: type[BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 #: Stands among the messages for a record to forget those before it, where somebody has
 #: passed on some of them.
@@ -112,8 +113,8 @@ class ServerLink:
         self.ended = False
         self.is_closed = False
         self._wake, self._waker = wake
-        os.set_blocking(self._wake.fileno(), False)
-        os.set_blocking(self._waker.fileno(), False)
+        set_blocking(self._wake.fileno(), False)
+        set_blocking(self._waker.fileno(), False)
         self._make_lock()
         # With the same lock: two could be taken in the wrong order by a signal handler.
         self._writer = RecordWriter(ends.requests.fileno(), self.notify, self.lock)
@@ -123,8 +124,8 @@ class ServerLink:
         # Reentrant, because a signal handler may call in here, too.  It is
         # taken as itself, because a Condition's own ``with`` is Python code,
         # where an exception from a signal handler would leave it locked.
-        self.lock = threading.RLock()
-        self._changed = threading.Condition(self.lock)
+        self.lock = RLock()
+        self._changed = Condition(self.lock)
         #: The id of the thread that watches the pipes, if one does.
         self.watcher: int | None = None
 
@@ -217,7 +218,7 @@ class ServerLink:
 
     def last_sessions(self) -> list[Session] | None:
         """Return what clients had done by the end; None where the process did not say."""
-        return None if self._sessions is None else pickle.loads(self._sessions)
+        return None if self._sessions is None else loads(self._sessions)
 
     def death(self, more: str = "") -> ServerDied:
         """Make the error that says how the process ended, and what that cost."""
@@ -231,7 +232,7 @@ class ServerLink:
         The attempt is called with the lock held, at least once, and returns
         None for "not yet".
         """
-        me = threading.get_ident()
+        me = get_ident()
         # A signal handler may call in here while this thread watches.
         outer = me if self.watcher == me else None
         deadline = now() + timeout
@@ -271,7 +272,7 @@ class ServerLink:
         return result
 
     def _nobody_else_watches(self) -> bool:
-        return self.watcher in (None, threading.get_ident())
+        return self.watcher in (None, get_ident())
 
     def _poll(self, timeout: float) -> None:
         """Wait until the pipes, the process, or another thread has news."""
@@ -287,7 +288,7 @@ class ServerLink:
                 return
             if self._wake in ready:
                 with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake.fileno(), 4096)
+                    readv(self._wake.fileno(), [bytearray(4096)])
             if self._ends.requests in ready:
                 self._flush()
             if self.process.pidfd in ready:
@@ -297,9 +298,9 @@ class ServerLink:
         pidfd = self.process.pidfd
         with _Selector() as selector:
             for readable in (self._ends.records, self._wake, *([pidfd] if pidfd else [])):
-                selector.register(readable, selectors.EVENT_READ)
+                selector.register(readable, EVENT_READ)
             if self._writer.has_backlog:
-                selector.register(self._ends.requests, selectors.EVENT_WRITE)
+                selector.register(self._ends.requests, EVENT_WRITE)
             return [key.fileobj for key, _ in selector.select(timeout)]
 
     # All of what follows, to the next heading, is called with the lock held.
@@ -309,7 +310,7 @@ class ServerLink:
         self._changed.notify_all()
         if not self._nobody_else_watches():
             with contextlib.suppress(BlockingIOError):  # it has been woken before
-                os.write(self._waker.fileno(), b"!")
+                writev(self._waker.fileno(), [b"!"])
 
     def _read(self) -> bool:
         """Read once, without blocking; return whether there was anything."""
@@ -455,8 +456,10 @@ class ServerLink:
             # feet would have it watch whatever gets their numbers next.
             self.ended = True
             self.notify()
-            self._changed.wait_for(self._nobody_else_watches, _LEAVE_TIMEOUT)
-            with STARTING.lock:
+            deadline = now() + _LEAVE_TIMEOUT
+            while not self._nobody_else_watches() and (left := deadline - now()) > 0:
+                self._changed.wait(left)
+            with without_fakes(), STARTING.lock:
                 self._close_pipes()
         self._pass_on_logs()
 
@@ -543,11 +546,11 @@ def _undisturbed(do: Callable[[], T]) -> T:
     runs handlers.  (It runs them, too, for a signal that a thread received which does not
     block it.)
     """
-    if threading.current_thread() is not threading.main_thread():
+    if get_ident() != main_thread().ident:
         return do()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    before = pthread_sigmask(signal.SIG_BLOCK, ())
     try:  # first, since to block may raise, for a signal that is there already
-        signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
+        pthread_sigmask(signal.SIG_BLOCK, RAISING)
         return do()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import time
 from multiprocessing import connection, process
+from os import getpid, kill, readv, set_blocking
+from select import POLLIN, poll
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._util import now
 from lazr_smtptest._wire.channel import STACK_SIGNAL
 from lazr_smtptest.errors import NotRunning, ServerDied
@@ -47,11 +49,11 @@ class ServerProcess:
     """
 
     def __init__(self, process: BaseProcess, stacks: Connection, host: str, port: int) -> None:
-        os.set_blocking(stacks.fileno(), False)
+        set_blocking(stacks.fileno(), False)
         assert process.pid is not None
         self._process = process
         self._stacks = stacks
-        self._owner = os.getpid()
+        self._owner = getpid()
         self.pid: int = process.pid
         #: What errors say of it.
         self.where: dict[str, Any] = {"host": host, "port": port, "pid": process.pid}
@@ -62,31 +64,32 @@ class ServerProcess:
         self._last_words = ""
         #: What becomes readable when it ends; None where the system has no such thing.
         self.pidfd = _open_pidfd(self.pid)
-        self._poll: select.poll | None = None
+        self._poll: poll | None = None
         if self.pidfd:
-            self._poll = select.poll()
-            self._poll.register(self.pidfd, select.POLLIN)
+            self._poll = poll()
+            self._poll.register(self.pidfd, POLLIN)
 
     def is_inherited(self) -> bool:
-        return os.getpid() != self._owner
+        return getpid() != self._owner
 
     def check_owner(self) -> None:
         """Raise NotRunning in a child of the process that started it."""
         if self.is_inherited():
             raise NotRunning(
                 f"{self.name} belongs to process {self._owner}, which started it; "
-                f"this is process {os.getpid()}, a child of that.  "
+                f"this is process {getpid()}, a child of that.  "
                 "Connect to it from here, and call its controller there",
                 **self.where,
             )
 
     def is_gone(self) -> bool:
         """Whether the process has ended.  Does not block."""
-        poll = self._poll  # a signal handler may close it meanwhile
-        if poll is not None:
-            return bool(poll.poll(0))
+        watch = self._poll  # a signal handler may close it meanwhile
+        if watch is not None:
+            return bool(watch.poll(0))
         try:
-            return not self._process.is_alive()
+            with without_fakes():
+                return not self._process.is_alive()
         except ValueError:  # it was closed, which it is when it has ended
             return True
 
@@ -100,21 +103,22 @@ class ServerProcess:
         if self._has_ended:
             return ""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, STACK_SIGNAL)
+            kill(self.pid, STACK_SIGNAL)
         return self._read_stacks(timeout)
 
     def _read_stacks(self, timeout: float = 0.0) -> str:
-        pieces = []
+        pieces = bytearray()
+        scratch = bytearray(65_536)
         while _is_readable(self._stacks, timeout):
             try:
-                piece = os.read(self._stacks.fileno(), 65_536)
+                count = readv(self._stacks.fileno(), [scratch])
             except BlockingIOError:  # another thread was quicker
                 break
-            if not piece:
+            if not count:
                 break
-            pieces.append(piece)
+            pieces += scratch[:count]
             timeout = _STACK_QUIET
-        return b"".join(pieces).decode("utf-8", "replace").strip()
+        return pieces.decode("utf-8", "replace").strip()
 
     # Its end.
 
@@ -122,12 +126,14 @@ class ServerProcess:
         """End it by SIGTERM, which it does not handle."""
         if not self._has_ended:
             self._was_forced = True
-            self._process.terminate()
+            with without_fakes():
+                self._process.terminate()
 
     def kill(self) -> None:
         if not self._has_ended:
             self._was_forced = True
-            self._process.kill()
+            with without_fakes():
+                self._process.kill()
 
     def note_end(self) -> None:
         """Find out how it ended; it is doing so, or has.  Blocks up to 10 seconds."""
@@ -145,9 +151,13 @@ class ServerProcess:
             _is_readable(self._process.sentinel, _REAP_TIMEOUT)
             # Another thread may be about to store the code that it has got.
             deadline = now() + _STORE_TIMEOUT
-        while self._process.exitcode is None and now() < deadline:
-            time.sleep(0.001)  # there is nothing to wait on
-        return self._process.exitcode
+        while (exitcode := self._poll_exitcode()) is None and now() < deadline:
+            sleep(0.001)  # there is nothing to wait on
+        return exitcode
+
+    def _poll_exitcode(self) -> int | None:
+        with without_fakes():
+            return self._process.exitcode
 
     def ended_well(self, lost: int) -> bool:
         """Whether the end was what was asked for, and cost no message."""
@@ -187,9 +197,9 @@ class ServerProcess:
 def _is_readable(pipe: Connection | int, timeout: float) -> bool:
     # By poll(2) itself: `multiprocessing.connection` measures its timeouts by a clock
     # that a test may have stopped.
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
+    watch = poll()
+    watch.register(pipe, POLLIN)
+    return bool(watch.poll(timeout * 1000))
 
 
 def _open_pidfd(pid: int) -> Connection | None:

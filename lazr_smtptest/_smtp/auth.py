@@ -6,11 +6,12 @@ import base64
 import hmac
 import json
 import secrets
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from aiosmtpd.smtp import MISSING, SMTP, AuthResult, LoginPassword, _AuthMechAttr
+
+from lazr_smtptest._util import time_of_day
 
 #: It failed, and the client has its reply; or is to have one.
 _ANSWERED = AuthResult(success=False, handled=True)
@@ -47,7 +48,7 @@ class AuthMechanisms:
         if len(args) > 1:
             await smtp.push("501 5.5.2 CRAM-MD5 takes no initial response")
             return _ANSWERED
-        challenge = f"<{secrets.randbits(64)}.{time.time_ns()}@{smtp.hostname}>".encode()
+        challenge = f"<{secrets.randbits(64)}.{int(time_of_day())}@{smtp.hostname}>".encode()
         response = await smtp.challenge_auth(challenge)
         if response is MISSING:
             return _ANSWERED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from datetime import datetime, timezone
 from typing import Any
 
 import aiosmtpd.smtp
@@ -25,6 +24,7 @@ from lazr_smtptest._smtp.protocol import (
     parse_path,
 )
 from lazr_smtptest._smtp.tls_transport import tls_failure
+from lazr_smtptest._util import time_of_day, utc
 from lazr_smtptest.message import Envelope
 
 _log = logging.getLogger("mail.log")
@@ -351,7 +351,7 @@ class SMTPCommands(SMTPConnection):
             smtp_utf8=envelope.smtp_utf8,
             tls=self._transcript.tls,
             auth_user=self._user() if session.authenticated else None,
-            received_at=datetime.now(timezone.utc),
+            received_at=utc(time_of_day()),
             rcpt_parameters=()
             if parameters is None
             else tuple(parameters.get(n, ()) for n in range(len(envelope.rcpt_tos))),

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import ssl
+from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -409,7 +410,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             return False
         if rule.delay:
             self._is_delayed = True
-            await asyncio.sleep(rule.delay)
+            await sleep(rule.delay)
             self._is_delayed = False
         if rule.drop == "before":
             await self._hang_up(abruptly=True)

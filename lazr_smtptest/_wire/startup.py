@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -36,7 +35,7 @@ class PickledServer:
 
     def load(self) -> Server:
         if self._pickle is not None:
-            self._server = pickle.loads(self._pickle)
+            self._server = ForkingPickler.loads(self._pickle)
         if isinstance(self._server, QueueServer):
             # Forked, it still has its queue, which stays in the test process.
             vars(self._server).pop("queue", None)

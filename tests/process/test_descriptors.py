@@ -10,12 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from global_queue import WithGlobal, results
 from helpers import send_to
 
 from lazr_smtptest import Controller, QueueController
+from lazr_smtptest._wire import channel
 
 #: Prints in a handler, with this descriptor closed when the program begins, so that
 #: the first file that it opens gets the number.
@@ -130,13 +132,16 @@ def test_standard_streams_that_were_put_elsewhere(tmp_path):
 def test_pipes_that_cannot_be_enlarged(number, monkeypatch):
     """As in some sandboxes; a smaller pipe will do."""
 
-    def refuse(fd, command, *arguments):
-        if command == fcntl.F_SETPIPE_SZ:
-            raise OSError(number, os.strerror(number))
-        return real(fd, command, *arguments)
+    refused = []
 
-    real = fcntl.fcntl
-    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    def refuse(fd, command, *arguments):
+        refused.append(command)
+        raise OSError(number, os.strerror(number))
+
+    # Not fcntl.fcntl, which a server's start does not take from a test.
+    system = SimpleNamespace(fcntl=refuse, F_SETPIPE_SZ=fcntl.F_SETPIPE_SZ)
+    monkeypatch.setattr(channel, "fcntl", system)
     with QueueController() as controller:
+        assert set(refused) == {fcntl.F_SETPIPE_SZ}
         send_to(controller, "one")
         assert controller.queue.get_nowait()["Subject"] == "one"

@@ -22,6 +22,7 @@ USUALLY_OFF = tuple(
     for name in (
         *("randomly", "anyio", "asyncio", "hypothesispytest", "localserver", "smtpd"),
         *("allure_pytest", "html", "html_fixtures", "metadata", "run-parallel"),
+        *("fakefs", "time_machine"),
     )
     for word in ("-p", f"no:{name}")
 )
@@ -33,13 +34,15 @@ import os
 import re
 import signal
 import smtplib
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
 def _append(name, facts):
-    with open(Path(__file__).with_name(name), "a") as file:
-        file.write(json.dumps(facts) + "\n")
+    # In the real files, where a test has others.
+    with FileIO(str(Path(__file__).with_name(name)), "a") as file:
+        file.write(json.dumps(facts).encode() + b"\n")
 
 def note(**facts):
     _append("notes", facts)

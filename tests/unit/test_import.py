@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+from scripts import run_python
+
 import lazr_smtptest
 
 
@@ -33,6 +35,26 @@ def test_aiosmtpd_only_when_a_server_starts():
         QueueController()
     """)
     assert "aiosmtpd" not in loaded
+
+
+def test_python_warns_of_nothing_that_aiosmtpd_imports():
+    """As Python 3.15 does: its `typing` warns of a name that is going."""
+    script = """
+        import typing, warnings
+        byte_string = vars(typing).pop("ByteString", None)
+        def warn(name):
+            if name != "ByteString":
+                raise AttributeError(name)
+            text = "'typing.ByteString' and 'collections.abc.ByteString' are deprecated"
+            warnings.warn(text, DeprecationWarning)
+            return byte_string
+        typing.__getattr__ = warn
+        from lazr_smtptest import QueueController
+        with QueueController():
+            print("started")
+    """
+    done = run_python(script)
+    assert (done.stdout, done.stderr) == ("started\n", "")
 
 
 def test_every_name_can_be_imported():

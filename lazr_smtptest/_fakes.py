@@ -1,0 +1,156 @@
+"""What a test may have put in the place of clocks, files and system calls.  Both processes.
+
+Tests freeze time (freezegun, time-machine), have files in memory (pyfakefs), and
+replace functions by mocks.  None of that is meant for a server beside the test.
+
+What is called for each message and each wait is held by reference from the import of
+its module on, so that a mock of ``os.readv`` is not called here.  But the standard
+library looks up what it calls, a forked process keeps for life what its parent had
+replaced, and a module that is imported meanwhile keeps what it found.  So whatever
+imports, forks, or goes through `multiprocessing` does so `without_fakes`.
+
+This module is imported first of all, as a rule when nothing is replaced yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+
+@contextlib.contextmanager
+def _real_files() -> Iterator[None]:
+    pyfakefs: Any = sys.modules.get("pyfakefs.fake_filesystem_unittest")
+    patcher = getattr(getattr(pyfakefs, "Patcher", None), "PATCHER", None)
+    if not getattr(patcher, "_patching", False):  # ``is_patching``, since 5.9
+        yield
+        return
+    # It would have what has been imported meanwhile imported again, as another module.
+    # (In releases before 5.8 that cannot be helped.)
+    kept = getattr(patcher, "cleanup_handlers", {})
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "lazr_smtptest":
+            kept[name] = lambda _: True
+    with pyfakefs.Pause(patcher):
+        yield
+
+
+def _reals(freezegun: ModuleType) -> dict[int, Any]:
+    """Return what freezegun replaces, by the ids of what it puts in its place."""
+    names = vars(freezegun)
+    return {
+        id(fake): names[real]
+        for name, fake in names.items()
+        if name[:4].lower() == "fake"  # FakeDate, fake_time
+        and (real := f"real_{name[4:].strip('_').lower()}") in names
+    }
+
+
+def _functions(module: ModuleType) -> dict[str, Any]:
+    freezegun = sys.modules.get("freezegun.api")
+    reals = {} if freezegun is None else _reals(freezegun)
+    return {
+        name: reals.get(id(value), value)
+        for name, value in vars(module).items()
+        if callable(value) and (not name.startswith("_") or name == "_exit")
+        # What a host's name stands for is for the test to say.
+        if name != "getaddrinfo"
+    }
+
+
+with _real_files():
+    import builtins
+    import copyreg
+    import datetime
+    import fcntl
+    import gc
+    import io
+    import logging
+    import os
+    import select
+    import selectors
+    import signal
+    import socket
+    import tempfile
+    import threading
+    import time
+
+    #: The functions and classes of the standard library that multiprocessing and asyncio
+    #: look up, as they are without a test.
+    _REAL = [
+        (vars(module), _functions(module))
+        for module in (
+            *(builtins, datetime, fcntl, gc, io, logging, os),
+            *(select, selectors, signal, socket, tempfile, threading, time),
+        )
+    ]
+
+#: The swap is the whole process's: one at a time, and within another there is none to do.
+#: Whoever takes other locks, too, takes this before `STARTING` and `FORKING`.
+_swapping = threading.RLock()
+
+
+def _after_fork_in_child() -> None:
+    global _swapping  # which a thread may have held that does not exist here
+    _swapping = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@contextlib.contextmanager
+def without_fakes() -> Iterator[None]:
+    """Have the real functions and the real files for a moment; see the module.
+
+    Other threads have them, too, so it is for moments only.  A process that is forked
+    in it keeps them.
+    """
+    with _swapping, _real_files():
+        replaced = [
+            (namespace, name, namespace[name], real)
+            for namespace, reals in _REAL
+            for name, real in reals.items()
+            if namespace.get(name, real) is not real
+        ]
+        try:
+            for namespace, name, _, real in replaced:
+                namespace[name] = real
+            yield
+        finally:
+            for namespace, name, fake, _ in replaced:
+                namespace[name] = fake
+
+
+# In a new server process.
+
+
+def end_time_travel() -> None:
+    """Set the clocks going that stood still when this process was forked.
+
+    Whoever stopped them does not exist here, and would never set them going.
+    """
+    time_machine: Any = sys.modules.get("time_machine")
+    while time_machine is not None and time_machine.escape_hatch.is_travelling():
+        time_machine.travel(0).stop()  # which ends the last journey, whosever it is
+    freezegun: Any = sys.modules.get("freezegun.api")
+    if freezegun is not None and freezegun.freeze_factories:
+        _unfreeze(freezegun)
+
+
+def _unfreeze(freezegun: ModuleType) -> None:
+    """Do what the end of freezegun's outermost context does; only that object could."""
+    reals = _reals(freezegun)
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType) and module is not freezegun:
+            namespace = vars(module)
+            namespace.update(
+                {name: reals[id(fake)] for name, fake in namespace.items() if id(fake) in reals}
+            )
+    # Where else they are held, fakes whose freezing has ended call what is real.
+    freezegun.freeze_factories.clear()
+    freezegun.ignore_lists.clear()
+    for kind in (datetime.datetime, datetime.date):
+        copyreg.dispatch_table.pop(kind, None)
