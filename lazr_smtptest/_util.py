@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import queue
+import selectors
+import sys
 import time
 from collections.abc import Iterable
 
@@ -15,6 +17,9 @@ _ADDRESSES = 5
 #: Errors that mean "no room": 452 and not 451 (RFC 5321, 4.2.3).
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+#: Whether this Python is built to run without its interpreter lock, be it in use or not.
+FREE_THREADED = "t" in getattr(sys, "abiflags", "")
+
 
 def now() -> float:
     """Return the seconds since some moment; no test can stop this clock.
@@ -23,6 +28,18 @@ def now() -> float:
     clock never comes.  This is the same clock, read in another way.
     """
     return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def new_selector() -> selectors.BaseSelector:
+    """Return a selector that takes any descriptor, and that lets greenlets run while it waits.
+
+    By what is there at this moment: eventlet takes away poll(2), and brings a select(2)
+    without its limit.
+    """
+    selector: type[selectors.BaseSelector] = getattr(
+        selectors, "PollSelector", selectors.SelectSelector
+    )
+    return selector()
 
 
 # Arguments that a caller got wrong.

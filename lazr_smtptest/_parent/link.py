@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TypeVar
 
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.process import ServerProcess
-from lazr_smtptest._util import now
+from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import (
     ACCEPTED,
     COUNTED,
@@ -60,11 +60,6 @@ _KILL_TIMEOUT = 5.0
 #: Signals whose Python handlers often raise, or call in here: Ctrl-C, a test's
 #: time limit, the end of a terminal.
 RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP})
-
-#: `multiprocessing.connection.wait` uses the same, and cannot wait for room.
-_Selector: type[selectors.BaseSelector] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
 
 #: Stands among the messages for a record to forget those before it, where somebody has
 #: passed on some of them.
@@ -281,7 +276,7 @@ class ServerLink:
 
     def _select(self, timeout: float) -> list[object]:
         pidfd = self.process.pidfd
-        with _Selector() as selector:
+        with new_selector() as selector:
             for readable in (self._ends.records, self._wake, *([pidfd] if pidfd else [])):
                 selector.register(readable, selectors.EVENT_READ)
             if self._writer.has_backlog:

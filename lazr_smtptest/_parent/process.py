@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import selectors
 import signal
 import time
 from multiprocessing import connection, process
 from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._util import now
+from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import STACK_SIGNAL
+from lazr_smtptest._wire.greenlets import original
 from lazr_smtptest.errors import NotRunning, ServerDied
 
 if TYPE_CHECKING:
@@ -64,8 +66,7 @@ class ServerProcess:
         self.pidfd = _open_pidfd(self.pid)
         self._poll: select.poll | None = None
         if self.pidfd:
-            self._poll = select.poll()
-            self._poll.register(self.pidfd, select.POLLIN)
+            self._poll = _poll_for_reading(self.pidfd)
 
     def is_inherited(self) -> bool:
         return os.getpid() != self._owner
@@ -185,11 +186,19 @@ class ServerProcess:
 
 
 def _is_readable(pipe: Connection | int, timeout: float) -> bool:
-    # By poll(2) itself: `multiprocessing.connection` measures its timeouts by a clock
-    # that a test may have stopped.
-    poll = select.poll()
+    # `multiprocessing.connection` measures its timeouts by a clock that a test may have
+    # stopped.  And eventlet raises if two greenlets wait for one descriptor.
+    if _poll_for_reading(pipe).poll(0):
+        return True
+    with new_selector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        return bool(selector.select(timeout))
+
+
+def _poll_for_reading(pipe: Connection | int) -> select.poll:
+    poll: select.poll = original("select", "poll")()
     poll.register(pipe, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
+    return poll
 
 
 def _open_pidfd(pid: int) -> Connection | None:
