@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import stat
 from collections.abc import Iterable
 
 from lazr_smtptest._wire.greenlets import original
@@ -18,6 +19,8 @@ _PREFIX = "anon_inode:"
 def kind_of(fd: int) -> str:
     """Return what an anonymous inode is, as "[eventpoll]"; nothing for any other descriptor."""
     try:
+        if stat.S_IFMT(os.fstat(fd).st_mode):  # anonymous inodes alone have no type
+            return ""
         target = os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return ""
