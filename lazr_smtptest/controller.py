@@ -97,7 +97,8 @@ class Controller:
     :param stop_timeout: How long `stop` may take, in seconds.
     :param reset_timeout: How long `reset` may take, in seconds.
     :param uvloop: Whether the server process uses uvloop's event loop; by
-        default if it is installed.
+        default if it is installed.  Where gevent or eventlet have replaced threads
+        by greenlets, it does not.
     :raises TypeError: The server is no `Server`, or its class is not right:
         its ``__init__`` does not call that of `Server`, or ``handle_message``
         or ``reset`` is a coroutine.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
 import sys
 import sysconfig
 
@@ -20,8 +19,12 @@ pytestmark = pytest.mark.skipif(
 
 
 def is_child(pid: int | None) -> bool:
-    parent = subprocess.check_output(["ps", "-o", "ppid=", "-p", str(pid)], text=True)
-    return int(parent) == os.getpid()
+    assert pid
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def test_it_is_known_by_its_build():
