@@ -67,8 +67,9 @@ class FirstStep:
 
 def find_coverage() -> Any:
     """Return the `coverage.Coverage` object that measures this process, if one does."""
-    module = sys.modules.get("coverage")
-    return None if module is None else module.Coverage.current()
+    module = sys.modules.get("coverage")  # which may be any module of that name
+    current = getattr(getattr(module, "Coverage", None), "current", None)
+    return None if current is None else current()
 
 
 def _drop_inherited_descriptors(
