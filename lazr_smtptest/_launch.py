@@ -225,9 +225,9 @@ def launch(
         wake = context.Pipe(duplex=False)  # now, while there is no process to be left behind
         for end in wake:
             undo.callback(end.close)
-        first = FirstStep(child_ends, passed, pickled) if method == "fork" else None
-        copied = (first, patches if first else None)
-        args = (child_ends, passed, pickled, acknowledged, *copied, log_level, new_loop)
+        forks = method == "fork"
+        first = FirstStep(child_ends, passed, pickled, patches) if forks else None
+        args = (child_ends, passed, pickled, acknowledged, first, log_level, new_loop)
         process = context.Process(  # type: ignore[attr-defined]
             target=main, args=args, name="lazr-smtptest", daemon=True
         )

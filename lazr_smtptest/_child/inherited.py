@@ -23,6 +23,7 @@ from typing import Any
 
 from lazr_smtptest._child.anonymous import AnonymousInodes, kind_of, open_idle
 from lazr_smtptest._wire.channel import ChildEnds
+from lazr_smtptest._wire.greenlets import MonkeyPatches
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.server import Server
 
@@ -41,10 +42,15 @@ class FirstStep:
     """
 
     def __init__(
-        self, ends: ChildEnds, sockets: Iterable[PassedSocket], server: PickledServer
+        self,
+        ends: ChildEnds,
+        sockets: Iterable[PassedSocket],
+        server: PickledServer,
+        patches: MonkeyPatches,
     ) -> None:
         """Look at what there is, in the test process."""
         self._given = (ends, sockets, server)
+        self.patches = patches
         self._anonymous = AnonymousInodes(_open_descriptors())
         self.coverage = find_coverage()
         self._error: BaseException | None = RuntimeError("the fork ran no hooks")

@@ -48,22 +48,21 @@ def main(
     server: PickledServer,
     acknowledged: bool,
     first_step: FirstStep | None,
-    patches: MonkeyPatches | None,
     log_level: int,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> NoReturn:
     """Run the server process.
 
     With ``acknowledged``, the test process puts each message into a queue before
-    it counts as accepted.  A forked process has taken its ``first_step`` before this, and
-    undoes the ``patches`` of the test process.  ``log_level`` is that of its root logger.
+    it counts as accepted.  A forked process has taken its ``first_step`` before this.
+    ``log_level`` is that of the test process's root logger.
     """
     code = EX_SOFTWARE
     try:
         if first_step is not None:
             first_step.check()
         # What was spawned may have imported a program that replaces things, too.
-        (patches or MonkeyPatches()).undo()
+        (first_step.patches if first_step else MonkeyPatches()).undo()
         _reset_signals(ends)
         _raise_descriptor_limit()
         listening = [passed.open() for passed in sockets]
