@@ -19,7 +19,15 @@ LIMIT = 80
 #: longer than most of these tests.
 USUALLY_OFF = tuple(
     word
-    for name in ("randomly", "anyio", "asyncio", "hypothesispytest", "localserver", "smtpd")
+    for name in (
+        "randomly",
+        "anyio",
+        "asyncio",
+        "hypothesispytest",
+        "localserver",
+        "pytest_cov",
+        "smtpd",
+    )
     for word in ("-p", f"no:{name}")
 )
 
