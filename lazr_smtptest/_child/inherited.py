@@ -53,7 +53,8 @@ class FirstStep:
         self.patches = patches
         self._anonymous = AnonymousInodes(_open_descriptors())
         self.coverage = find_coverage()
-        self._error: BaseException | None = RuntimeError("the fork ran no hooks")
+        self._was_taken = False
+        self._error: BaseException | None = None
         self.close = self._anonymous.close
 
     def __call__(self) -> None:
@@ -61,7 +62,7 @@ class FirstStep:
         try:
             ends, sockets, server = self._given
             _drop_inherited_descriptors(ends, sockets, server.load(), self._anonymous)
-            self._error = None
+            self._was_taken = True
         except BaseException as error:
             self._error = error
         self.close()
@@ -69,6 +70,7 @@ class FirstStep:
     def check(self) -> None:
         if self._error is not None:
             raise self._error
+        assert self._was_taken, "a hook of the fork failed before this one"
 
 
 def find_coverage() -> Any:
