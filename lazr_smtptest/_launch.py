@@ -25,15 +25,18 @@ from typing import Any
 
 import lazr_smtptest._parent.feeder
 import lazr_smtptest._parent.matching
+import lazr_smtptest._reading.links
 import lazr_smtptest.checks
 import lazr_smtptest.faults  # noqa: F401
+from lazr_smtptest._child.inherited import FirstStep
 from lazr_smtptest._child.loop import EventLoop
 from lazr_smtptest._child.main import main
-from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
+from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, first_step
 from lazr_smtptest._parent.link import RAISING, ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
 from lazr_smtptest._wire.channel import BACKLOG, open_channel
-from lazr_smtptest._wire.startup import PickledServer
+from lazr_smtptest._wire.greenlets import MonkeyPatches
+from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server
 
@@ -239,24 +242,29 @@ def launch(
     port = sockets[0].getsockname()[1]
     method = context.get_start_method()
     log_level = logging.getLogger().level
-    new_loop = _event_loop_factory(uvloop)
+    patches = MonkeyPatches()
+    # uvloop waits in C code, where nothing that switches greenlets gets a turn.
+    new_loop = _event_loop_factory(False if patches.are_threads_replaced() else uvloop)
     with FORKING:  # a child of another thread's would keep the lifeline open
         ends, child_ends = open_channel(context)
         disown_in_children(ends)
     pickled = PickledServer(server, port)
-    args = (child_ends, sockets, pickled, acknowledged, method == "fork", log_level, new_loop)
+    passed = [PassedSocket(sock) for sock in sockets]
     with contextlib.closing(child_ends), ExitStack() as undo:
         undo.callback(ends.close)  # a process that was started ends with its lifeline
         wake = context.Pipe(duplex=False)  # now, while there is no process to be left behind
         for end in wake:
             undo.callback(end.close)
+        forks = method == "fork"
+        first = FirstStep(child_ends, passed, pickled, patches) if forks else None
+        args = (child_ends, passed, pickled, acknowledged, first, log_level, new_loop)
         process = context.Process(  # type: ignore[attr-defined]
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
         if method == "forkserver":
             # Not with signals blocked: all its children would inherit that.
             forkserver.ensure_running()
-        with _undisturbed(), _free_to_have_children():
+        with _undisturbed(), _free_to_have_children(), first_step(first):
             process.start()
         server_process = ServerProcess(process, ends.stacks, host, port)
         link = ServerLink(ends, server_process, wake, keeps_forgets=acknowledged)

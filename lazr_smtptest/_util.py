@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import queue
+import selectors
+import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime
@@ -15,6 +17,9 @@ _ADDRESSES = 5
 
 #: Errors that mean "no room": 452 and not 451 (RFC 5321, 4.2.3).
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+#: Whether this Python is built to run without its interpreter lock, be it in use or not.
+FREE_THREADED = "t" in getattr(sys, "abiflags", "")
 
 
 def now() -> float:
@@ -38,6 +43,24 @@ def time_of_day() -> float:
 def utc(timestamp: float) -> datetime:
     """Return the time, in UTC, that is so many seconds after the epoch."""
     return datetime.fromtimestamp(timestamp, timezone.utc)
+
+
+def _selector() -> type[selectors.BaseSelector]:
+    return getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+#: As it is now: a test may put something else in its place.
+_SELECTOR = _selector()
+
+
+def new_selector() -> selectors.BaseSelector:
+    """Return a selector that takes any descriptor, and that lets greenlets run while it waits.
+
+    With gevent and eventlet it is what is there at this moment: eventlet takes away
+    poll(2), and brings a select(2) without its limit.
+    """
+    has_greenlets = "gevent.monkey" in sys.modules or "eventlet.patcher" in sys.modules
+    return _selector()() if has_greenlets else _SELECTOR()
 
 
 # Arguments that a caller got wrong.

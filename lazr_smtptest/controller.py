@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent.forks import ForkSafeLock
-from lazr_smtptest._util import now, positive_seconds
+from lazr_smtptest._util import FREE_THREADED, now, positive_seconds
 from lazr_smtptest.errors import (
     AlreadyRunning,
     HandlerError,
@@ -50,13 +50,15 @@ _ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa
 def _context(start_method: str | None) -> BaseContext:
     """Choose how the process is started: fork where that is safe.
 
-    System libraries of macOS do not survive a fork.
+    System libraries of macOS do not survive a fork.  Nor, now and then, does a Python without
+    the interpreter lock, if another thread runs meanwhile: that may be in the middle of
+    anything, with a lock of the interpreter's own.
     """
     with without_fakes():
         import multiprocessing
 
     if start_method is None and os.name == "posix" and sys.platform != "darwin":
-        start_method = "fork"
+        start_method = "forkserver" if FREE_THREADED else "fork"
     try:
         return multiprocessing.get_context(start_method)
     except ValueError:
@@ -92,13 +94,14 @@ class Controller:
 
     :param server: What to run.
     :param start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``, see
-        `multiprocessing`.  By default ``"fork"``, and on macOS the platform's
-        default.
+        `multiprocessing`.  By default ``"fork"``; on macOS the platform's
+        default, and ``"forkserver"`` in free-threaded Python.
     :param start_timeout: How long the server process may take to serve, in seconds.
     :param stop_timeout: How long `stop` may take, in seconds.
     :param reset_timeout: How long `reset` may take, in seconds.
     :param uvloop: Whether the server process uses uvloop's event loop; by
-        default if it is installed.
+        default if it is installed.  Where gevent or eventlet have replaced threads
+        by greenlets, it does not.
     :raises TypeError: The server is no `Server`, or its class is not right:
         its ``__init__`` does not call that of `Server`, or ``handle_message``
         or ``reset`` is a coroutine.

@@ -6,22 +6,25 @@ purpose: a `multiprocessing.Queue` to send results through, a socket, an open
 file.  Those are the ones that can be reached from the server object: by its
 attributes, and by the variables that its class's own functions use.
 
-Server process, after a fork.  None of this imports a module, or writes to an
+Server process, right after the fork.  None of this imports a module, or writes to an
 inherited stream: see `main`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import socket
 import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lazr_smtptest._child.anonymous import AnonymousInodes, kind_of, open_idle
 from lazr_smtptest._wire.channel import ChildEnds
+from lazr_smtptest._wire.greenlets import MonkeyPatches
+from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.server import Server
 
 #: How many objects to look at.  A server that carries more than that hardly
@@ -31,8 +34,54 @@ _MOST = 20_000
 _OPAQUE = (str, bytes, bytearray, int, float, complex, type, type(None), types.ModuleType)
 
 
-def drop_inherited_descriptors(
-    ends: ChildEnds, sockets: Iterable[socket.socket], server: Server
+class FirstStep:
+    """What a forked server process does before anything else can run there.
+
+    It is called by the fork itself, and not from `main`.  What is opened there between the
+    two, by a debugger that connects anew, say, is the server process's own, and stays.
+    """
+
+    def __init__(
+        self,
+        ends: ChildEnds,
+        sockets: Iterable[PassedSocket],
+        server: PickledServer,
+        patches: MonkeyPatches,
+    ) -> None:
+        """Look at what there is, in the test process."""
+        self._given = (ends, sockets, server)
+        self.patches = patches
+        self._anonymous = AnonymousInodes(_open_descriptors())
+        self.coverage = find_coverage()
+        self._was_taken = False
+        self._error: BaseException | None = None
+        self.close = self._anonymous.close
+
+    def __call__(self) -> None:
+        """Take that step.  An exception would be lost here, so it is raised by `check`."""
+        try:
+            ends, sockets, server = self._given
+            _drop_inherited_descriptors(ends, sockets, server.load(), self._anonymous)
+            self._was_taken = True
+        except BaseException as error:
+            self._error = error
+        self.close()
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        assert self._was_taken, "a hook of the fork failed before this one"
+
+
+def find_coverage() -> Any:
+    """Return the `coverage.Coverage` object that measures this process, if one does."""
+    module = sys.modules.get("coverage")  # which may be any module of that name
+    current = getattr(getattr(module, "Coverage", None), "current", None)
+    return None if current is None else current()
+
+
+def _drop_inherited_descriptors(
+    ends: ChildEnds, sockets: Iterable[PassedSocket], server: Server, anonymous: AnonymousInodes
 ) -> None:
     """Let go of all descriptors that the fork copied and that are not for this process.
 
@@ -45,16 +94,24 @@ def drop_inherited_descriptors(
     keep |= reachable_descriptors(server)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in _open_descriptors():
-        if fd not in keep and fd != null:
-            try:
+        if fd in keep or fd == null:
+            continue
+        with contextlib.suppress(OSError):  # the descriptor that the listing itself used
+            if kind := kind_of(fd):
+                if anonymous.is_inherited(fd):
+                    _replace(fd, open_idle(kind, fcntl.fcntl(fd, fcntl.F_GETFL)))
+            else:
                 os.dup2(null, fd, inheritable=False)
-            except OSError:  # the descriptor that the listing itself used
-                continue
     # Fresh streams: the copied ones may have text in them that the test
     # process is going to write too, and their locks may be held for ever.
     _inherited.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
     sys.stdout = sys.__stdout__ = _open_stream(1 if 1 in standard else null)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _open_stream(2 if 2 in standard else null)  # type: ignore[misc]
+
+
+def _replace(fd: int, new: int) -> None:
+    os.dup2(new, fd, inheritable=False)
+    os.close(new)
 
 
 #: Streams of the test process.  Kept, because collecting one would write, here

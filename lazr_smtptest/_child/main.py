@@ -23,7 +23,6 @@ import os
 import resource
 import select
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -32,11 +31,13 @@ from multiprocessing import util
 from typing import NoReturn
 
 from lazr_smtptest._child.delivery import Outbox
-from lazr_smtptest._child.inherited import drop_inherited_descriptors
+from lazr_smtptest._child.inherited import FirstStep, find_coverage
 from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
 from lazr_smtptest._fakes import end_time_travel
+from lazr_smtptest._util import FREE_THREADED
 from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
-from lazr_smtptest._wire.startup import PickledServer
+from lazr_smtptest._wire.greenlets import MonkeyPatches
+from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 
 #: Seconds that the feeder threads of a handler's queues have to finish.
 _FEEDERS_TIMEOUT = 1.0
@@ -44,34 +45,40 @@ _FEEDERS_TIMEOUT = 1.0
 
 def main(
     ends: ChildEnds,
-    sockets: list[socket.socket],
+    sockets: list[PassedSocket],
     server: PickledServer,
     acknowledged: bool,
-    forked: bool,
+    first_step: FirstStep | None,
     log_level: int,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> NoReturn:
     """Run the server process.
 
     With ``acknowledged``, the test process puts each message into a queue before
-    it counts as accepted.  ``log_level`` is that of its root logger.
+    it counts as accepted.  A forked process has taken its ``first_step`` before this.
+    ``log_level`` is that of the test process's root logger.
     """
     code = EX_SOFTWARE
     try:
         end_time_travel()
-        if forked:
-            drop_inherited_descriptors(ends, sockets, server.load())
+        if first_step is not None:
+            first_step.check()
+        # What was spawned may have imported a program that replaces things, too.
+        (first_step.patches if first_step else MonkeyPatches()).undo()
         _reset_signals(ends)
         _raise_descriptor_limit()
+        listening = [passed.open() for passed in sockets]
         event_loop = new_event_loop()
         # With python -X dev it would log each step that takes a tenth of a second, as
         # many do while the machine is busy, and each is slower.
         event_loop.set_debug(False)
-        loop = ServerLoop(ends, sockets, acknowledged, event_loop)
+        loop = ServerLoop(ends, listening, acknowledged, event_loop)
         _forward_logs(loop.outbox, log_level)
-        gc.freeze()
+        if not FREE_THREADED:  # there it stops all threads, and may wait for one that is gone
+            gc.freeze()
         code = loop.run(server)
         _finish_queues()
+        _save_coverage(first_step)
     except BaseException:
         # Nobody is left to tell but whoever reads the last words.
         text = traceback.format_exc().encode("utf-8", "backslashreplace")
@@ -173,6 +180,20 @@ def _finish_queues() -> None:
         finisher = threading.Thread(target=util._run_finalizers, daemon=True)  # type: ignore[attr-defined]
         finisher.start()
         finisher.join(_FEEDERS_TIMEOUT)
+
+
+def _save_coverage(first_step: FirstStep | None) -> None:
+    """Save which lines ran here, where coverage.py measures this process.
+
+    It would do so behind the target of a process, or in an exit handler, and neither is
+    reached.  What a fork has copied is the test process's, with its file, unless each
+    process is to have a file of its own.
+    """
+    coverage = find_coverage()
+    is_inherited = first_step is not None and coverage is first_step.coverage
+    if coverage and not (is_inherited and not coverage.get_option("run:parallel")):
+        coverage.stop()
+        coverage.save()
 
 
 def _flush_streams() -> None:

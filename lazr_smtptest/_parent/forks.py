@@ -6,9 +6,11 @@ and those threads do not exist there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
-from threading import RLock
+from collections.abc import Callable, Iterator
+from threading import RLock, get_ident
 from typing import Protocol
 
 #: Held while descriptors are closed that a forked child would close again,
@@ -56,12 +58,40 @@ class ForkSafeLock:
 STARTING = ForkSafeLock()
 
 
+#: By thread, what the child does first that this thread forks now.
+_first_steps: dict[int, Callable[[], None]] = {}
+
+
+@contextlib.contextmanager
+def first_step(step: Callable[[], None] | None) -> Iterator[None]:
+    """Call ``step`` first of all in the child that this thread forks meanwhile."""
+    if step is not None:
+        _first_steps[get_ident()] = step
+    try:
+        yield
+    finally:
+        _first_steps.pop(get_ident(), None)
+
+
 def _after_fork_in_child() -> None:
     for thing in list(_disownable):
         thing.disown()
     FORKING.release()
+    step = _first_steps.get(get_ident())
+    _first_steps.clear()
+    if step is not None:
+        step()
+
+
+def _before_fork() -> None:
+    # By its name: eventlet puts other locks in the place of those that it finds.
+    FORKING.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    FORKING.release()
 
 
 os.register_at_fork(
-    before=FORKING.acquire, after_in_parent=FORKING.release, after_in_child=_after_fork_in_child
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
 )

@@ -13,14 +13,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import selectors
 import signal
 from _pickle import loads  # pickle's may be a test's
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import connection
 from os import readv, set_blocking, writev
-from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
+from selectors import EVENT_READ, EVENT_WRITE
 from signal import pthread_sigmask
 from threading import Condition, RLock, get_ident, main_thread
 from typing import Any, NoReturn, TypeVar
@@ -28,7 +27,7 @@ from typing import Any, NoReturn, TypeVar
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.process import ServerProcess
-from lazr_smtptest._util import now
+from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import (
     ACCEPTED,
     COUNTED,
@@ -65,9 +64,6 @@ _KILL_TIMEOUT = 5.0
 #: Signals whose Python handlers often raise, or call in here: Ctrl-C, a test's
 #: time limit, the end of a terminal.
 RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP})
-
-#: `multiprocessing.connection.wait` uses the same, and cannot wait for room.
-_Selector: type[BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 #: Stands among the messages for a record to forget those before it, where somebody has
 #: passed on some of them.
@@ -296,7 +292,7 @@ class ServerLink:
 
     def _select(self, timeout: float) -> list[object]:
         pidfd = self.process.pidfd
-        with _Selector() as selector:
+        with new_selector() as selector:
             for readable in (self._ends.records, self._wake, *([pidfd] if pidfd else [])):
                 selector.register(readable, EVENT_READ)
             if self._writer.has_backlog:

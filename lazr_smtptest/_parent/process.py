@@ -10,18 +10,24 @@ import os
 import signal
 from multiprocessing import connection, process
 from os import getpid, kill, readv, set_blocking
-from select import POLLIN, poll
+from select import POLLIN
+from selectors import EVENT_READ
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._util import now
+from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import STACK_SIGNAL
+from lazr_smtptest._wire.greenlets import original
 from lazr_smtptest.errors import NotRunning, ServerDied
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
+    from select import poll
+
+#: As it was before gevent or eventlet, and is now: a test may replace it.
+_new_poll = original("select", "poll")
 
 #: Seconds to wait for a dead process to be reaped.  The kernel has only to
 #: finish taking it apart.
@@ -66,8 +72,7 @@ class ServerProcess:
         self.pidfd = _open_pidfd(self.pid)
         self._poll: poll | None = None
         if self.pidfd:
-            self._poll = poll()
-            self._poll.register(self.pidfd, POLLIN)
+            self._poll = _poll_for_reading(self.pidfd)
 
     def is_inherited(self) -> bool:
         return getpid() != self._owner
@@ -195,11 +200,19 @@ class ServerProcess:
 
 
 def _is_readable(pipe: Connection | int, timeout: float) -> bool:
-    # By poll(2) itself: `multiprocessing.connection` measures its timeouts by a clock
-    # that a test may have stopped.
-    watch = poll()
+    # `multiprocessing.connection` measures its timeouts by a clock that a test may have
+    # stopped.  And eventlet raises if two greenlets wait for one descriptor.
+    if _poll_for_reading(pipe).poll(0):
+        return True
+    with new_selector() as selector:
+        selector.register(pipe, EVENT_READ)
+        return bool(selector.select(timeout))
+
+
+def _poll_for_reading(pipe: Connection | int) -> poll:
+    watch: poll = _new_poll()
     watch.register(pipe, POLLIN)
-    return bool(watch.poll(timeout * 1000))
+    return watch
 
 
 def _open_pidfd(pid: int) -> Connection | None:

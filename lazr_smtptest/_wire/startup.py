@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from multiprocessing import reduction
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -40,6 +42,31 @@ class PickledServer:
             # Forked, it still has its queue, which stays in the test process.
             vars(self._server).pop("queue", None)
         return self._server
+
+
+class PassedSocket:
+    """A listening socket on its way to the server process.
+
+    It is passed as a descriptor: eventlet's sockets cannot be pickled, and there it is to be
+    one of the standard library in any case.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (reduction.DupFd(self.fileno()),)
+
+    def open(self) -> socket.socket:
+        """Return it, in the server process."""
+        return socket.socket(fileno=self._socket.detach())
+
+
+def _reopened(fd: Any) -> PassedSocket:
+    return PassedSocket(socket.socket(fileno=fd.detach()))
 
 
 def _why_unpicklable(server: Server, error: Exception) -> str:

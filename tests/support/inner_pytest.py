@@ -22,7 +22,7 @@ USUALLY_OFF = tuple(
     for name in (
         *("randomly", "anyio", "asyncio", "hypothesispytest", "localserver", "smtpd"),
         *("allure_pytest", "html", "html_fixtures", "metadata", "run-parallel"),
-        *("fakefs", "time_machine"),
+        *("fakefs", "pytest_cov", "time_machine"),
     )
     for word in ("-p", f"no:{name}")
 )

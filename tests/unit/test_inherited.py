@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import sys
 import tempfile
+import types
 from collections import deque
 
 from global_queue import WithGlobal, results
 
 from lazr_smtptest import Server
-from lazr_smtptest._child.inherited import reachable_descriptors
+from lazr_smtptest._child.inherited import find_coverage, reachable_descriptors
 
 
 class Slotted:
@@ -57,3 +59,8 @@ def test_what_is_closed_or_no_file_is_passed_over():
     server.myself = server
     server.text = "fileno"
     assert reachable_descriptors(server) == set()
+
+
+def test_a_module_of_ones_own_that_is_called_coverage(monkeypatch):
+    monkeypatch.setitem(sys.modules, "coverage", types.ModuleType("coverage"))
+    assert find_coverage() is None
