@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._limits import check_descriptors, limit_behind
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest.errors import (
@@ -19,6 +20,7 @@ from lazr_smtptest.errors import (
     ServerDied,
     ServerStuck,
     SMTPTestError,
+    StartError,
 )
 from lazr_smtptest.inbox import MessageQueue
 from lazr_smtptest.server import QueueServer, Server
@@ -174,7 +176,8 @@ class Controller:
         :raises AlreadyRunning: It runs already.
         :raises ImportError: uvloop was asked for and is not installed.
         :raises OSError: The port is taken, or the host is not of this machine.
-        :raises StartError: The server process could not begin.
+        :raises StartError: The server process could not begin; or a limit of the
+            system is reached, which is named then.
         :raises StartTimeout: It was not ready within ``start_timeout``.
         """
         with self._changing.lock:
@@ -185,7 +188,9 @@ class Controller:
                     **self._link.process.where,
                 )
             self._take_down()
-            self._start()
+            with self._limits_named():
+                check_descriptors()
+                self._start()
 
     def stop(self) -> None:
         """Stop the server process; the port is free when this returns.
@@ -384,6 +389,21 @@ class Controller:
 
     # Starting and stopping.
 
+    @contextlib.contextmanager
+    def _limits_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, MemoryError, RuntimeError) as error:
+            limit = limit_behind(error)
+            if not limit:
+                raise
+            raise StartError(
+                f"the server on {self.host} port {self.port} cannot start: "
+                f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
+                host=self.host,
+                port=self.port,
+            ) from error
+
     def _start(self) -> None:
         # Not at the head: importing this package is not to cost what running
         # a server does.
@@ -409,7 +429,11 @@ class Controller:
         await_ready(link, self._start_timeout)
         self._port = port
         self._link = link
-        self._connect_queue(link)
+        try:
+            self._connect_queue(link)
+        except BaseException:  # there may be no thread for it
+            self._give_up()
+            raise
 
     def _listen(self) -> list[socket.socket]:
         from lazr_smtptest._launch import listen

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing import connection, process
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,8 @@ class ServerProcess:
         if poll is not None:
             return bool(poll.poll(0))
         try:
-            return not self._process.is_alive()
+            # To multiprocessing, a process is alive whose exit code somebody else has got.
+            return not (self._process.is_alive() and _exists(self.pid))
         except ValueError:  # it was closed, which it is when it has ended
             return True
 
@@ -120,14 +122,16 @@ class ServerProcess:
 
     def terminate(self) -> None:
         """End it by SIGTERM, which it does not handle."""
-        if not self._has_ended:
-            self._was_forced = True
-            self._process.terminate()
+        self._end_by(self._process.terminate)
 
     def kill(self) -> None:
-        if not self._has_ended:
+        self._end_by(self._process.kill)
+
+    def _end_by(self, strike: Callable[[], None]) -> None:
+        # One that is gone may have been reaped by others, and its number be another's now.
+        if not self._has_ended and not self.is_gone():
             self._was_forced = True
-            self._process.kill()
+            strike()
 
     def note_end(self) -> None:
         """Find out how it ended; it is doing so, or has.  Blocks up to 10 seconds."""
@@ -140,13 +144,16 @@ class ServerProcess:
         deadline = now() + _REAP_TIMEOUT
         if self.pidfd:
             _is_readable(self.pidfd, _REAP_TIMEOUT)
-            # From a fork server the exit code comes by way of the sentinel, a
-            # little later; for a forked process this does not wait.
-            _is_readable(self._process.sentinel, _REAP_TIMEOUT)
-            # Another thread may be about to store the code that it has got.
-            deadline = now() + _STORE_TIMEOUT
-        while self._process.exitcode is None and now() < deadline:
+        while not self.is_gone() and now() < deadline:
             time.sleep(0.001)  # there is nothing to wait on
+        # From a fork server the exit code comes by way of the sentinel, a little later; for
+        # a forked process this does not wait.
+        if self._process.exitcode is None:
+            _is_readable(self._process.sentinel, _REAP_TIMEOUT)
+        # Another thread may be about to store the code that it has got.
+        deadline = now() + _STORE_TIMEOUT
+        while self._process.exitcode is None and now() < deadline:
+            time.sleep(0.001)
         return self._process.exitcode
 
     def ended_well(self, lost: int) -> bool:
@@ -192,9 +199,17 @@ def _is_readable(pipe: Connection | int, timeout: float) -> bool:
     return bool(poll.poll(timeout * 1000))
 
 
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:  # none has this number; or one that we did not start, and may not signal
+        return False
+    return True
+
+
 def _open_pidfd(pid: int) -> Connection | None:
-    # In an object that closes it.  It takes Linux 5.3; elsewhere, the pipe's end
-    # of file has to do.
+    # In an object that closes it.  It takes Linux 5.3, and some sandboxes refuse it.
+    # Elsewhere, the pipe's end of file has to do, and a look now and then.
     if not hasattr(os, "pidfd_open"):
         return None
     try:
