@@ -269,7 +269,7 @@ def _close_pipes_left_by(error: BaseException) -> None:
     """Close the two pipes that multiprocessing leaves open where fork(2) fails."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code is popen_fork.Popen._launch.__code__:  # type: ignore[attr-defined]
-            ends = frame.f_locals
+            ends = dict(frame.f_locals)
             for pair in (("parent_r", "child_w"), ("child_r", "parent_w")):
                 if ends.keys() >= set(pair):
                     _close_pipe(*map(ends.__getitem__, pair))
