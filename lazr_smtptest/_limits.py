@@ -10,7 +10,7 @@ import errno
 import os
 import resource
 
-#: What ulimit of a shell calls them, and what each is about.
+#: What a shell's ulimit calls them.
 _ULIMITS = {"RLIMIT_NOFILE": "n", "RLIMIT_NPROC": "u", "RLIMIT_AS": "v", "RLIMIT_DATA": "d"}
 
 MEMORY = ("RLIMIT_AS", "RLIMIT_DATA")
