@@ -92,8 +92,14 @@ def deaths(code: int, reaping: str, method: str) -> str:
 
 
 @pytest.mark.parametrize("reaping", REAPING)
-def test_a_death_is_learned_at_once(reaping, start_method):
-    assert deaths(SANDBOX, reaping, start_method) == "learned\n"
+def test_a_death_is_learned_at_once(reaping):
+    assert deaths(SANDBOX, reaping, "fork") == "learned\n"
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("reaping", ["by us", "by a thread"])
+def test_a_death_is_learned_at_once_without_a_fork(reaping, method):
+    assert deaths(SANDBOX, reaping, method) == "learned\n"
 
 
 def test_a_death_is_learned_at_once_on_an_old_kernel():

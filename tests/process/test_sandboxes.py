@@ -66,8 +66,14 @@ def run_life(mount: str, method: str, before: str = "") -> str:
 
 
 @pytest.mark.parametrize("state", SHM)
-def test_no_shared_memory_is_needed(state, start_method):
-    assert run_life(SHM[state], start_method) == "well\n"
+def test_no_shared_memory_is_needed(state):
+    assert run_life(SHM[state], "fork") == "well\n"
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("state", ["missing", "somebody else's"])
+def test_no_shared_memory_is_needed_without_a_fork(state, method):
+    assert run_life(SHM[state], method) == "well\n"
 
 
 @pytest.mark.parametrize("state", SHM)
