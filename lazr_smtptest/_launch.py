@@ -15,12 +15,13 @@ import logging
 import os
 import signal
 import socket
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from multiprocessing import forkserver
+from multiprocessing import forkserver, popen_fork
 from multiprocessing.context import BaseContext
-from multiprocessing.process import current_process
+from multiprocessing.process import BaseProcess, current_process
 from typing import Any
 
 import lazr_smtptest._parent.feeder
@@ -31,6 +32,7 @@ import lazr_smtptest.faults  # noqa: F401
 from lazr_smtptest._child.inherited import FirstStep
 from lazr_smtptest._child.loop import EventLoop
 from lazr_smtptest._child.main import main
+from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, first_step
 from lazr_smtptest._parent.link import RAISING, ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
@@ -261,15 +263,67 @@ def launch(
         process = context.Process(  # type: ignore[attr-defined]
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
-        if method == "forkserver":
-            # Not with signals blocked: all its children would inherit that.
-            forkserver.ensure_running()
-        with _undisturbed(), _free_to_have_children(), first_step(first):
-            process.start()
+        with _starting(host, port):
+            if method == "forkserver":
+                # Not with signals blocked: all its children would inherit that.
+                forkserver.ensure_running()
+            with _undisturbed(), _free_to_have_children(), first_step(first):
+                process.start()
+        undo.callback(_reap, process)
         server_process = ServerProcess(process, ends.stacks, host, port)
         link = ServerLink(ends, server_process, wake, keeps_forgets=acknowledged)
         undo.pop_all()
     return link
+
+
+@contextlib.contextmanager
+def _starting(host: str, port: int) -> Iterator[None]:
+    """Start a process: what comes of it when that fails is a StartError."""
+    try:
+        yield
+    except StartError as error:
+        # Python 3.14's pickle adds what it was about to pickle, which is of our making.
+        vars(error).pop("__notes__", None)
+        raise
+    except (EOFError, OSError) as error:
+        _close_pipes_left_by(error)
+        if limit_behind(error):
+            raise
+        reason = str(error)
+        if isinstance(error, EOFError | ConnectionError):
+            reason = (
+                "multiprocessing's fork server has ended.  Its standard error may say why.  "
+                f"These limits are set: {limits_set() or 'none'}"
+            )
+        raise StartError(
+            f"no process can be started for the server on {host} port {port}: {reason}",
+            host=host,
+            port=port,
+        ) from error
+
+
+def _close_pipes_left_by(error: BaseException) -> None:
+    """Close the two pipes that multiprocessing leaves open where fork(2) fails."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is popen_fork.Popen._launch.__code__:  # type: ignore[attr-defined]
+            ends = dict(frame.f_locals)
+            for pair in (("parent_r", "child_w"), ("child_r", "parent_w")):
+                if ends.keys() >= set(pair):
+                    _close_pipe(*map(ends.__getitem__, pair))
+
+
+def _close_pipe(*ends: int) -> None:
+    # If a later Python closes them itself, they may be anything by now, but hardly one pipe.
+    with contextlib.suppress(OSError):
+        if len({os.fstat(fd).st_ino for fd in ends}) == 1:
+            for fd in ends:
+                os.close(fd)
+
+
+def _reap(process: BaseProcess) -> None:
+    process.kill()
+    process.join()
+    process.close()
 
 
 def _event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -303,6 +357,11 @@ def await_ready(link: ServerLink, timeout: float) -> None:
         raise
 
 
+def _describe_silence() -> str:
+    limits = limits_set(*MEMORY)
+    return _SEE_STDERR + (f".  It may have run out of memory: {limits}" if limits else "")
+
+
 def _await_report(link: ServerLink, timeout: float) -> str | None:
     """Return why a server process cannot serve, or None when it does."""
     process = link.process
@@ -320,7 +379,7 @@ def _await_report(link: ServerLink, timeout: float) -> str | None:
     except ServerDied as error:
         raise StartError(
             f"{process.name} {describe_end(error.exitcode)} before it served.  "
-            + (f"Its last words say why:\n{error.stack}" if error.stack else _SEE_STDERR),
+            + (f"Its last words say why:\n{error.stack}" if error.stack else _describe_silence()),
             exitcode=error.exitcode,
             **process.where,
         ) from None

@@ -11,6 +11,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._limits import check_descriptors, limit_behind
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import FREE_THREADED, now, positive_seconds
 from lazr_smtptest.errors import (
@@ -20,6 +21,7 @@ from lazr_smtptest.errors import (
     ServerDied,
     ServerStuck,
     SMTPTestError,
+    StartError,
 )
 from lazr_smtptest.inbox import MessageQueue
 from lazr_smtptest.server import QueueServer, Server
@@ -197,7 +199,8 @@ class Controller:
         :raises AlreadyRunning: It runs already.
         :raises ImportError: uvloop was asked for and is not installed.
         :raises OSError: The port is taken, or the host is not of this machine.
-        :raises StartError: The server process could not begin.
+        :raises StartError: The server process could not begin; or a limit of the
+            system is reached, which is named then.
         :raises StartTimeout: It was not ready within ``start_timeout``.
         """
         with self._changing.lock:
@@ -208,7 +211,9 @@ class Controller:
                     **self._link.process.where,
                 )
             self._take_down()
-            self._start()
+            with self._limits_named():
+                check_descriptors()
+                self._start()
 
     def stop(self) -> None:
         """Stop the server process; the port is free when this returns.
@@ -417,6 +422,21 @@ class Controller:
 
     # Starting and stopping.
 
+    @contextlib.contextmanager
+    def _limits_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, MemoryError, RuntimeError) as error:
+            limit = limit_behind(error)
+            if not limit:
+                raise
+            raise StartError(
+                f"the server on {self.host} port {self.server.port} cannot start: "
+                f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
+                host=self.host,
+                port=self.server.port,
+            ) from error
+
     def _start(self) -> None:
         self._check_handlers()
         self._check_queue_is_free()
@@ -429,7 +449,11 @@ class Controller:
         await_ready(link, self._start_timeout)
         self._host, self._port = link.process.where["host"], link.process.where["port"]
         self._link, self._ended = link, None
-        self._connect_queue(link)
+        try:
+            self._connect_queue(link)
+        except BaseException:  # there may be no thread for it
+            self._give_up()
+            raise
 
     def _launch(self) -> ServerLink:
         from lazr_smtptest._launch import host_for_clients, launch, standard_descriptors

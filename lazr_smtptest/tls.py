@@ -155,7 +155,7 @@ class _Authority:
 
     def __init__(self) -> None:
         self._trustme: Any = _import_trustme()
-        self._folder = Path(tempfile.mkdtemp(prefix="lazr-smtptest-"))
+        self._folder = _temporary_folder()
         atexit.register(_remove, self._folder, os.getpid())
         self._ca = self._trustme.CA(organization_name="lazr_smtptest")
         self._ca_file = self._folder / "ca.pem"
@@ -188,6 +188,17 @@ def _import_trustme() -> ModuleType:
             name="trustme",
         ) from None
     return trustme
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="lazr-smtptest-"))
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"cannot keep the files of a certificate: {_reason(error)}; set TMPDIR to a folder "
+            "that can be written to, or give TLS a certfile and keyfile",
+        ) from error
 
 
 def _remove(folder: Path, owner: int) -> None:

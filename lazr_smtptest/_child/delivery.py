@@ -23,8 +23,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._smtp.connection import Delivery
 from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY
 from lazr_smtptest._util import refusal, what_raised
@@ -36,6 +37,8 @@ from lazr_smtptest.server import QueueServer, Server
 #: Seconds that the test process's thread has to put a message into a queue that
 #: is not ours.  A test that computes may keep the thread from running.
 _PUT_TIMEOUT = 60.0
+
+T = TypeVar("T")
 
 _COUNTED = {"failed": FAILED, "forget": FORGOTTEN, "log": LOGGED}
 
@@ -49,7 +52,7 @@ class Outbox:
 
     def __init__(self, ends: ChildEnds, on_backlog: Callable[[], object]) -> None:
         self._writer = RecordWriter(ends.records.fileno(), on_backlog)
-        self._counters = ends.counters
+        self._counters = ends.counters.numbers
         # Reentrant: collecting garbage in here may log, and logging sends.
         self._count = threading.RLock()
         self._is_closed = False
@@ -183,8 +186,29 @@ class QueueStandIn(queue.Queue[Any]):
         raise queue.Empty
 
 
+class HandlerThread:
+    """The one thread that plugged-in code runs on, started when there is something to run."""
+
+    def __init__(self) -> None:
+        self._executor = self._make_executor()
+
+    @staticmethod
+    def _make_executor() -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="handler")
+
+    def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        """Run it behind what was submitted before; raise if there is no thread for it."""
+        try:
+            return self._executor.submit(work, *args)
+        except (MemoryError, RuntimeError) as error:
+            # It would still run this, should it have a thread one day; the client was refused.
+            self._executor = self._make_executor()
+            reasons = filter(None, [str(error), limit_behind(error)])
+            raise type(error)("; ".join(reasons)) from error
+
+
 def way_of_delivery(
-    server: Server, outbox: Outbox, worker: ThreadPoolExecutor, on_exit: Callable[[int], object]
+    server: Server, outbox: Outbox, worker: HandlerThread, on_exit: Callable[[int], object]
 ) -> Delivery:
     """Choose the way that a server's messages go.
 
@@ -222,7 +246,7 @@ def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
 
 
 def _handling(
-    server: Server, outbox: Outbox, worker: ThreadPoolExecutor, on_exit: Callable[[int], object]
+    server: Server, outbox: Outbox, worker: HandlerThread, on_exit: Callable[[int], object]
 ) -> Delivery:
     where = f"{type(server).__name__}.handle_message"
 
@@ -241,10 +265,13 @@ def _handling(
         return ACCEPTED_REPLY
 
     async def hand_over(envelope: Envelope, raw: bytes) -> str:
-        loop = asyncio.get_running_loop()
-        reply = await loop.run_in_executor(worker, handle, envelope, raw)
+        try:
+            work = worker.submit(handle, envelope, raw)
+        except (MemoryError, RuntimeError) as error:
+            return outbox.report(where, error)
+        reply = await asyncio.wrap_future(work)
         if reply is None:
-            await loop.create_future()  # the process is ending
+            await asyncio.get_running_loop().create_future()  # the process is ending
             raise AssertionError("unreachable")
         return reply
 

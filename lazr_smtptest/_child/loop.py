@@ -10,11 +10,12 @@ import socket
 import weakref
 from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from lazr_smtptest._child.delivery import (
     AcknowledgedOutbox,
+    HandlerThread,
     Outbox,
     PutRefused,
     QueueStandIn,
@@ -59,7 +60,7 @@ class ServerLoop:
         outbox = AcknowledgedOutbox if acknowledged else Outbox
         self.outbox = outbox(ends, self._on_backlog)
         self._requests = RecordReader(ends.requests.fileno())
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="handler")
+        self._worker = HandlerThread()
         self._faults = FaultScript()
         self._transcripts = Transcripts()
         self._stopped: asyncio.Future[int] = self._loop.create_future()

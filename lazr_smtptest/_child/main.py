@@ -34,6 +34,7 @@ from lazr_smtptest._child.delivery import Outbox
 from lazr_smtptest._child.inherited import FirstStep, find_coverage
 from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
 from lazr_smtptest._fakes import end_time_travel
+from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._util import FREE_THREADED
 from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
 from lazr_smtptest._wire.greenlets import MonkeyPatches
@@ -79,9 +80,10 @@ def main(
         code = loop.run(server)
         _finish_queues()
         _save_coverage(first_step)
-    except BaseException:
+    except BaseException as error:
         # Nobody is left to tell but whoever reads the last words.
-        text = traceback.format_exc().encode("utf-8", "backslashreplace")
+        words = traceback.format_exc() + limit_behind(error)
+        text = words.encode("utf-8", "backslashreplace")
         os.write(ends.stacks.fileno(), text[-4096:])
     finally:
         try:
@@ -131,7 +133,8 @@ def _raise_descriptor_limit() -> None:
     """Allow as many sessions as the system does; the usual limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard and hard != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with contextlib.suppress(OSError, ValueError):  # a sandbox may not allow it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _ForwardingHandler(logging.handlers.QueueHandler):

@@ -51,6 +51,10 @@ LONGEST_WAIT = 86_400.0
 #: the pipe already, or the server process is writing it.
 _TRANSIT_TIMEOUT = 5.0
 
+#: Seconds between two looks whether the process lives, where nothing says so by itself.
+#: The pipe's end of file does as a rule, unless a grandchild holds the pipe.
+_LOOK_INTERVAL = 0.05
+
 #: Seconds that the thread that watches has to stop doing so.
 _LEAVE_TIMEOUT = 5.0
 
@@ -287,7 +291,7 @@ class ServerLink:
                     readv(self._wake.fileno(), [bytearray(4096)])
             if self._ends.requests in ready:
                 self._flush()
-            if self.process.pidfd in ready:
+            if self.process.is_gone():
                 self._read_the_rest()
 
     def _select(self, timeout: float) -> list[object]:
@@ -297,6 +301,8 @@ class ServerLink:
                 selector.register(readable, EVENT_READ)
             if self._writer.has_backlog:
                 selector.register(self._ends.requests, EVENT_WRITE)
+            if not pidfd:
+                timeout = min(timeout, _LOOK_INTERVAL)
             return [key.fileobj for key, _ in selector.select(timeout)]
 
     # All of what follows, to the next heading, is called with the lock held.

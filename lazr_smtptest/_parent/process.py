@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing import connection, process
 from os import getpid, kill, readv, set_blocking
 from select import POLLIN
@@ -94,7 +95,8 @@ class ServerProcess:
             return bool(watch.poll(0))
         try:
             with without_fakes():
-                return not self._process.is_alive()
+                # To multiprocessing, a process is alive whose exit code somebody else has got.
+                return not (self._process.is_alive() and _exists(self.pid))
         except ValueError:  # it was closed, which it is when it has ended
             return True
 
@@ -129,16 +131,17 @@ class ServerProcess:
 
     def terminate(self) -> None:
         """End it by SIGTERM, which it does not handle."""
-        if not self._has_ended:
-            self._was_forced = True
-            with without_fakes():
-                self._process.terminate()
+        self._end_by(self._process.terminate)
 
     def kill(self) -> None:
-        if not self._has_ended:
+        self._end_by(self._process.kill)
+
+    def _end_by(self, strike: Callable[[], None]) -> None:
+        # One that is gone may have been reaped by others, and its number be another's now.
+        if not self._has_ended and not self.is_gone():
             self._was_forced = True
             with without_fakes():
-                self._process.kill()
+                strike()
 
     def note_end(self) -> None:
         """Find out how it ended; it is doing so, or has.  Blocks up to 10 seconds."""
@@ -151,13 +154,16 @@ class ServerProcess:
         deadline = now() + _REAP_TIMEOUT
         if self.pidfd:
             _is_readable(self.pidfd, _REAP_TIMEOUT)
-            # From a fork server the exit code comes by way of the sentinel, a
-            # little later; for a forked process this does not wait.
-            _is_readable(self._process.sentinel, _REAP_TIMEOUT)
-            # Another thread may be about to store the code that it has got.
-            deadline = now() + _STORE_TIMEOUT
-        while (exitcode := self._poll_exitcode()) is None and now() < deadline:
+        while not self.is_gone() and now() < deadline:
             sleep(0.001)  # there is nothing to wait on
+        # From a fork server the exit code comes by way of the sentinel, a little later; for
+        # a forked process this does not wait.
+        if self._poll_exitcode() is None:
+            _is_readable(self._process.sentinel, _REAP_TIMEOUT)
+        # Another thread may be about to store the code that it has got.
+        deadline = now() + _STORE_TIMEOUT
+        while (exitcode := self._poll_exitcode()) is None and now() < deadline:
+            sleep(0.001)
         return exitcode
 
     def _poll_exitcode(self) -> int | None:
@@ -215,9 +221,17 @@ def _poll_for_reading(pipe: Connection | int) -> poll:
     return watch
 
 
+def _exists(pid: int) -> bool:
+    try:
+        kill(pid, 0)
+    except OSError:  # none has this number; or one that we did not start, and may not signal
+        return False
+    return True
+
+
 def _open_pidfd(pid: int) -> Connection | None:
-    # In an object that closes it.  It takes Linux 5.3; elsewhere, the pipe's end
-    # of file has to do.
+    # In an object that closes it.  It takes Linux 5.3, and some sandboxes refuse it.
+    # Elsewhere, the pipe's end of file has to do, and a look now and then.
     if not hasattr(os, "pidfd_open"):
         return None
     try:

@@ -15,14 +15,16 @@ as much knows that there is no more.
 from __future__ import annotations
 
 import fcntl
+import mmap
+import os
 import signal
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from ctypes import Array, c_uint64
+    from io import FileIO
     from multiprocessing.connection import Connection
     from multiprocessing.context import BaseContext
 
@@ -44,6 +46,51 @@ BACKLOG = 4096
 #: Octets that a pipe holds by itself, on Linux.
 _PIPE_SIZE = 65_536
 
+#: Octets of all counters: each is one number of memoryview's format "Q".
+_COUNTERS_SIZE = 8 * len(COUNTED)
+
+
+class Counters:
+    """The shared numbers.  They go to the server process as an argument of the process.
+
+    That makes memory of our own, since multiprocessing's is a file in ``/dev/shm``, which a
+    container, a chroot or a sandbox may lack.  A forked process has the same memory anyhow;
+    one that is not has to open it by a descriptor, which is that of a file without a name.
+
+    :param file: A file of their size; without, the memory is one that only a fork can share.
+    """
+
+    def __init__(self, file: FileIO | None = None) -> None:
+        fd = -1 if file is None else file.fileno()
+        self.numbers = memoryview(mmap.mmap(fd, _COUNTERS_SIZE)).cast("Q")
+        self._file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Called while a process is started, and works only then.
+        from multiprocessing.reduction import DupFd
+
+        assert self._file is not None
+        return _open_counters, (DupFd(self._file.fileno()),)
+
+    def close(self) -> None:
+        """Close the file; the memory stays for as long as the numbers are in use."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _open_counters(given: Any) -> Counters:
+    with open(given.detach(), "r+b", buffering=0) as file:
+        return Counters(file)
+
+
+def _nameless_file() -> FileIO:
+    try:
+        return open(os.memfd_create("lazr-smtptest"), "r+b", buffering=0)
+    except (AttributeError, OSError):  # not Linux, or a sandbox that does not allow it
+        import tempfile
+
+        return tempfile.TemporaryFile(buffering=0)
+
 
 class ChildEnds(NamedTuple):
     """The server process's ends.  They go there as an argument of the process."""
@@ -52,7 +99,7 @@ class ChildEnds(NamedTuple):
     requests: Connection
     lifeline: Connection
     stacks: Connection
-    counters: Array[c_uint64]
+    counters: Counters
 
     def pipes(self) -> tuple[Connection, ...]:
         return self.records, self.requests, self.lifeline, self.stacks
@@ -60,6 +107,7 @@ class ChildEnds(NamedTuple):
     def close(self) -> None:
         for pipe in self.pipes():
             pipe.close()
+        self.counters.close()
 
 
 @dataclass(frozen=True, eq=False)  # by identity, so that a WeakSet can hold it
@@ -70,7 +118,7 @@ class ParentEnds:
     requests: Connection
     lifeline: Connection
     stacks: Connection
-    counters: Array[c_uint64]
+    counters: memoryview
 
     def close(self) -> None:
         """Close them; more than once does no harm."""
@@ -83,8 +131,6 @@ class ParentEnds:
 
 def open_channel(context: BaseContext) -> tuple[ParentEnds, ChildEnds]:
     """Open the pipes and the counters, in the test process; all of them or none."""
-    from ctypes import c_uint64
-
     with ExitStack() as stack:
         pipes = []
         for _ in range(4):
@@ -94,10 +140,16 @@ def open_channel(context: BaseContext) -> tuple[ParentEnds, ChildEnds]:
             pipes.append(pipe)
         records, requests, lifeline, stacks = pipes
         _enlarge(records[1].fileno())
-        counters = context.RawArray(c_uint64, len(COUNTED))
+        file = None
+        if context.get_start_method() != "fork":
+            file = stack.enter_context(_nameless_file())
+            # Written, and not just made as large: where there is no room, that is an error
+            # here, and not SIGBUS when the first message is counted.
+            file.write(bytes(_COUNTERS_SIZE))
+        counters = Counters(file)
         stack.pop_all()
     return (
-        ParentEnds(records[0], requests[1], lifeline[1], stacks[0], counters),
+        ParentEnds(records[0], requests[1], lifeline[1], stacks[0], counters.numbers),
         ChildEnds(records[1], requests[0], lifeline[0], stacks[1], counters),
     )
 

@@ -1,6 +1,7 @@
 """Which Pythons there are to try a release on.
 
-As a script, it prints a line for each: its version, and where it is.
+As a script, it prints a line for each: its version, and where it is; or, with
+``--missing``, the versions that are not here.
 """
 
 from __future__ import annotations
@@ -51,5 +52,9 @@ def _is(python: str, version: str) -> bool:
 
 
 if __name__ == "__main__":
-    for line in found().items():
-        print(*line)
+    there = found()
+    if "--missing" in sys.argv:
+        print(*[version for version in supported() if version not in there])
+    else:
+        for line in there.items():
+            print(*line)

@@ -7,6 +7,10 @@ import subprocess
 import sys
 import textwrap
 
+#: Options for a Python that runs pytest with all plugins: warnings are errors.  On Python 3.15,
+#: smtpdfix brings one about as it imports aiosmtpd, which is nobody's business here.
+STRICT = ("-W", "error", "-W", "ignore:'typing.ByteString':DeprecationWarning")
+
 
 def run_python(
     script: str, *, redirect: str = "", **environment: str

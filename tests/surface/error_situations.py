@@ -16,17 +16,20 @@ import os
 import pkgutil
 import queue
 import re
+import resource
 import signal
 import smtplib
 import socket
 import stat
 import sys
+import tempfile
 import threading
 import time as time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -38,7 +41,7 @@ import pytest
 from helpers import awaited, connected, send, state, until
 
 import lazr_smtptest
-from lazr_smtptest import Controller, QueueController, QueueServer, Server, SMTPTestError
+from lazr_smtptest import Controller, QueueController, QueueServer, Server, SMTPTestError, tls
 from lazr_smtptest._fixtures import WorkerServers as WorkerServers
 from lazr_smtptest.message import parse
 
@@ -241,6 +244,28 @@ class Stage:
         """Be on a machine that does not know localhost, such as a bare chroot."""
         unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         self._monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=unknown))
+
+    def limited(self, name: str, soft: int) -> None:
+        """Be where a limit of the system is soon reached."""
+        kind = getattr(resource, name)
+        before = resource.getrlimit(kind)
+        resource.setrlimit(kind, (soft, before[1]))
+        self._ending.callback(resource.setrlimit, kind, before)
+
+    def lose_fork_server(self, *, keep_name: bool) -> None:
+        """Be where nobody answers for multiprocessing's fork server; it goes on elsewhere."""
+        forkserver.ensure_running()
+        lost = Path(forkserver._forkserver._forkserver_address)  # type: ignore[attr-defined]
+        kept = lost.rename(f"{lost}-kept")
+        self._ending.callback(kept.rename, lost)
+        if keep_name:
+            with socket.socket(socket.AF_UNIX) as deaf:
+                deaf.bind(str(lost))
+
+    def have_no_folder(self) -> None:
+        """Be where no temporary file can be made, and no certificate was."""
+        self._monkeypatch.setattr(tempfile, "tempdir", "/proc/none")
+        self._monkeypatch.setattr(tls, "_authority", tls._Authority)
 
     def run_test(self, fixtures: str, line: str = "pass", above: str = "") -> NoReturn:
         """Raise what a test of the plugin does; pytest must report that, and no more."""

@@ -34,6 +34,7 @@ from helpers import gone
 
 import lazr_smtptest
 from lazr_smtptest import SMTPTestError, StartError
+from lazr_smtptest._limits import limits_set
 from lazr_smtptest.checks import CODES
 from lazr_smtptest.sessions import SESSION_CODES
 
@@ -144,6 +145,22 @@ SITUATIONS = {
         f"StartTimeout(elapsed=1.0): {SERVER} was started, and did not report that it serves "
         "within 1 seconds.  Look for what keeps it, or give a longer start_timeout on a busy "
         "machine.  It was here:\nSTACK in auth_AWKWARD",
+    f"limited('RLIMIT_AS', {2**46}); "
+    "Controller(Awkward('os.kill(os.getpid(), signal.SIGKILL)'), start_method='fork').start()":
+        f"StartError(exitcode=-9): {SERVER} was killed by SIGKILL before it served.  Its standard "
+        "error may say why.  Unless it is forked, it imports the main module again, "
+        "which must be a file, and guard what it runs by __name__ == '__main__'.  "
+        f"It may have run out of memory: RLIMIT_AS (ulimit -v) is {2**46}",
+    "limited('RLIMIT_NOFILE', 0); QueueController(port=9025).start()":
+        "StartError: the server on localhost port PORT cannot start: REASON; "
+        "a limit is reached: RLIMIT_NOFILE (ulimit -n) is 0",
+    "lose_fork_server(keep_name=False); QueueController(start_method='forkserver').start()":
+        "StartError: no process can be started for the server on localhost port PORT: "
+        "[Errno 2] REASON",
+    "lose_fork_server(keep_name=True); QueueController(start_method='forkserver').start()":
+        "StartError: no process can be started for the server on localhost port PORT: "
+        "multiprocessing's fork server has ended.  Its standard error may say why.  "
+        "These limits are set: LIMITS",
     "Controller(Server(), start_method='spawn', start_timeout=0.001).start()":
         f"StartTimeout(elapsed=0.001): {SERVER} was started, and did not report that it serves "
         "within 0.001 seconds.  Look for what keeps it, or give a longer start_timeout on a busy "
@@ -347,6 +364,9 @@ SITUATIONS = {
         "PermissionError: [Errno EACCES] cannot listen on '127.0.0.1' port 1: REASON; "
         "ports below 1024 need privilege: choose another, or 0 for a free one",
     # TLS, and what is not installed.
+    "have_no_folder(); QueueController(tls='starttls').start()":
+        "FileNotFoundError: [Errno ENOENT] cannot keep the files of a certificate: REASON; "
+        "set TMPDIR to a folder that can be written to, or give TLS a certfile and keyfile",
     "QueueController(tls=TLS(certfile='no/cert.pem', keyfile='no/key.pem')).start()":
         f"FileNotFoundError: [Errno ENOENT] cannot serve TLS with no/cert.pem, no/key.pem: REASON"
         f"{IN_PEM_FORM}",
@@ -576,6 +596,7 @@ def variables(error: BaseException, where: dict[str, Any]) -> Iterator[tuple[str
         yield f"{type(cause).__name__}: {cause}", "REASON"
         yield getattr(cause, "strerror", ""), "REASON"
         yield str(cause), "REASON"
+    yield limits_set(), "LIMITS"
 
 
 def squeezed(text: str) -> str:

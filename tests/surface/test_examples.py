@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from paths import DOCS, EXAMPLES, literal_block
+from scripts import STRICT
 
 import lazr_smtptest
 
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.timeout(60)
 
 def run_pytest(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the tests of a directory, with all plugins that are installed."""
-    return run_python(directory, "-m", "pytest", "-W", "error", "--rootdir=.", *arguments)
+    return run_python(directory, "-m", "pytest", *STRICT, "--rootdir=.", *arguments)
 
 
 def run_python(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,7 @@ def run_python(directory: Path, *arguments: str) -> subprocess.CompletedProcess[
     # Nothing of the run that we are in.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
+        [sys.executable, *STRICT, *arguments],
         cwd=directory,
         env={**environment, "PYTHONPATH": str(package), "COLUMNS": "80"},
         capture_output=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from inner_pytest import TIMEOUT
+from scripts import STRICT
 
 pytestmark = TIMEOUT
 
@@ -137,7 +138,7 @@ def test_other_kinds_of_tests_without_a_warning(inner):
     inner.ini(asyncio_default_fixture_loop_scope="function")
     inner.files(**OTHERS)
     inner.text(test_doc=GOOD_DOCTEST)
-    run = inner.run("-W", "error", off=("-p", "no:randomly"))
+    run = inner.run(*STRICT, off=("-p", "no:randomly"))
     names = ["asyncio", "anyio", "unittest", "unittest_again", "async_unittest", "doc.txt"]
     assert run.outcomes == {f"test_{name}": "passed" for name in names}
     assert len(set(run.noted("pid"))) == 1
