@@ -212,7 +212,6 @@ class Controller:
                 )
             self._take_down()
             with self._limits_named():
-                check_descriptors()
                 self._start()
 
     def stop(self) -> None:
@@ -445,6 +444,7 @@ class Controller:
             # a server does.
             from lazr_smtptest._launch import await_ready
 
+            check_descriptors()
             link = self._launch()
         await_ready(link, self._start_timeout)
         self._host, self._port = link.process.where["host"], link.process.where["port"]
