@@ -470,13 +470,14 @@ MANY: dict[str, Callable[[int], bytes]] = {
 
 
 def seconds(raw: bytes) -> float:
-    start = time.perf_counter()
+    """Return the CPU seconds that it takes: other programs on the machine cost none."""
+    start = time.process_time()
     read = make(raw)
     assert isinstance(read.text + read.html + "".join(read.links()), str)
     assert all(one.type for one in read.attachments)
     assert all(isinstance(value, str) for _, value in read.header_items())
     meets(read, to="max@example.org", subject="none")
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 @pytest.mark.parametrize("kind", MANY, ids=ascii)
