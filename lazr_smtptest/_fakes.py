@@ -78,6 +78,8 @@ with _real_files():
     import threading
     import time
 
+    from lazr_smtptest._greenlets import replaced_by_greenlets
+
     #: The functions and classes of the standard library that multiprocessing and asyncio
     #: look up, as they are without a test.
     _REAL = [
@@ -109,11 +111,14 @@ def without_fakes() -> Iterator[None]:
     in it keeps them.
     """
     with _swapping, _real_files():
+        # Not what gevent or eventlet have replaced: they notice, and the server process
+        # undoes that in order.
+        kept = {(module, name) for module, name, _ in replaced_by_greenlets()}
         replaced = [
             (namespace, name, namespace[name], real)
             for namespace, reals in _REAL
             for name, real in reals.items()
-            if namespace.get(name, real) is not real
+            if namespace.get(name, real) is not real and (namespace["__name__"], name) not in kept
         ]
         try:
             for namespace, name, _, real in replaced:

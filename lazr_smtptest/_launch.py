@@ -32,12 +32,12 @@ import lazr_smtptest.faults  # noqa: F401
 from lazr_smtptest._child.inherited import FirstStep
 from lazr_smtptest._child.loop import EventLoop
 from lazr_smtptest._child.main import main
+from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, first_step
 from lazr_smtptest._parent.link import RAISING, ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
 from lazr_smtptest._wire.channel import BACKLOG, open_channel
-from lazr_smtptest._wire.greenlets import MonkeyPatches
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server

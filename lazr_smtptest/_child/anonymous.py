@@ -11,7 +11,7 @@ import select
 import stat
 from collections.abc import Iterable
 
-from lazr_smtptest._wire.greenlets import original
+from lazr_smtptest._greenlets import original
 
 _PREFIX = "anon_inode:"
 

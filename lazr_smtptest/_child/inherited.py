@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lazr_smtptest._child.anonymous import AnonymousInodes, kind_of, open_idle
+from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._wire.channel import ChildEnds
-from lazr_smtptest._wire.greenlets import MonkeyPatches
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.server import Server
 

@@ -34,10 +34,10 @@ from lazr_smtptest._child.delivery import Outbox
 from lazr_smtptest._child.inherited import FirstStep, find_coverage
 from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
 from lazr_smtptest._fakes import end_time_travel
+from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._util import FREE_THREADED
 from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
-from lazr_smtptest._wire.greenlets import MonkeyPatches
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 
 #: Seconds that the feeder threads of a handler's queues have to finish.

@@ -17,9 +17,9 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._greenlets import original
 from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import STACK_SIGNAL
-from lazr_smtptest._wire.greenlets import original
 from lazr_smtptest.errors import NotRunning, ServerDied
 
 if TYPE_CHECKING:

@@ -97,6 +97,8 @@ class _Part(EmailMessage):
 
 _PARSE = _ParsePolicy()
 _READ = ReadPolicy()
+# As `email.policy.default` does: the class has one, and this would be in each pickle.
+del _READ.header_factory
 
 
 def _type_by_policy(value: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from paths import SUPPORT
 
+from lazr_smtptest._child.loop import EventLoop
+
 #: What replaces things, when, and how servers are started.
 WAYS = [
     ("gevent", "before", "fork"),
@@ -55,7 +57,7 @@ def test_greenlets_run_in_the_test_process_alone(results):
 
 
 def test_the_event_loop_is_that_of_asyncio(results):
-    assert results["event_loop"] == "asyncio.unix_events"
+    assert results["event_loop"] == EventLoop.__module__
 
 
 def test_waiting_lets_greenlets_run(results):

@@ -32,7 +32,7 @@ TESTS = {
             assert all(getattr(lazr_smtptest, name) for name in lazr_smtptest.__all__)
             smtptest.stop()
             with pytest.raises(lazr_smtptest.NotRunning):
-                smtptest.sessions()
+                smtptest.reset()
             smtptest.start()
             use(smtptest)
         """,

@@ -142,6 +142,14 @@ def test_an_internationalized_address_is_readable() -> None:
     assert message["X-MailFrom"] == "kïm@exämple.com"
 
 
+def test_a_pickle_is_not_larger_than_the_standard_librarys() -> None:
+    """Many go through one pipe, whose room is small."""
+    raw = b"Subject: x\r\n\r\nHello\r\n"
+    ours = parse(ENVELOPE, raw)
+    stock = email.message_from_bytes(raw, policy=email.policy.default)
+    assert len(pickle.dumps(ours.policy)) < len(pickle.dumps(stock.policy)) + 50
+
+
 # What is not well-formed.
 
 

@@ -58,7 +58,7 @@ class MonkeyPatches:
 
     def __init__(self) -> None:
         self._originals: dict[str, dict[str, Any]] = {}
-        for module, name, original in (*_replaced_by_gevent(), *_replaced_by_eventlet()):
+        for module, name, original in replaced_by_greenlets():
             self._originals.setdefault(module, {})[name] = original
 
     def are_threads_replaced(self) -> bool:
@@ -76,6 +76,12 @@ class MonkeyPatches:
             thread._ident = threading.get_ident()
             threading._active[thread._ident] = thread  # type: ignore[attr-defined]
         _leave_hubs()
+
+
+def replaced_by_greenlets() -> Iterator[tuple[str, str, Any]]:
+    """Yield the module, the name and the original of what gevent or eventlet have replaced."""
+    yield from _replaced_by_gevent()
+    yield from _replaced_by_eventlet()
 
 
 def _replaced_by_gevent() -> Iterator[tuple[str, str, Any]]:
