@@ -90,6 +90,9 @@ with _real_files():
         )
     ]
 
+#: Packages that wrap functions for good.
+_TOOLS = frozenset({"_pydev_bundle", "_pydevd_bundle", "coverage", "pydevd"})
+
 #: The swap is the whole process's: one at a time, and within another there is none to do.
 #: Whoever takes other locks, too, takes this before `STARTING` and `FORKING`.
 _swapping = threading.RLock()
@@ -101,6 +104,12 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _is_of_a_tool(replacement: Any) -> bool:
+    """Return whether a debugger or coverage follows processes by it, and means to."""
+    module = getattr(replacement, "__module__", None)
+    return isinstance(module, str) and module.partition(".")[0] in _TOOLS
 
 
 @contextlib.contextmanager
@@ -118,7 +127,9 @@ def without_fakes() -> Iterator[None]:
             (namespace, name, namespace[name], real)
             for namespace, reals in _REAL
             for name, real in reals.items()
-            if namespace.get(name, real) is not real and (namespace["__name__"], name) not in kept
+            if namespace.get(name, real) is not real
+            and (namespace["__name__"], name) not in kept
+            and not _is_of_a_tool(namespace[name])
         ]
         try:
             for namespace, name, _, real in replaced:
