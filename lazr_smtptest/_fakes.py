@@ -21,11 +21,18 @@ from types import ModuleType
 from typing import Any
 
 
-@contextlib.contextmanager
-def _real_files() -> Iterator[None]:
+def _pyfakefs_patcher() -> Any:
+    """Return what has put files in memory into the place of the real ones, if that is so."""
     pyfakefs: Any = sys.modules.get("pyfakefs.fake_filesystem_unittest")
     patcher = getattr(getattr(pyfakefs, "Patcher", None), "PATCHER", None)
-    if not getattr(patcher, "_patching", False):  # ``is_patching``, since 5.9
+    # ``is_patching``, since 5.9
+    return patcher if getattr(patcher, "_patching", False) else None
+
+
+@contextlib.contextmanager
+def _real_files() -> Iterator[None]:
+    patcher = _pyfakefs_patcher()
+    if patcher is None:
         yield
         return
     # It would have what has been imported meanwhile imported again, as another module.
@@ -34,7 +41,7 @@ def _real_files() -> Iterator[None]:
     for name in list(sys.modules):
         if name.partition(".")[0] == "lazr_smtptest":
             kept[name] = lambda _: True
-    with pyfakefs.Pause(patcher):
+    with sys.modules["pyfakefs.fake_filesystem_unittest"].Pause(patcher):
         yield
 
 
@@ -55,7 +62,10 @@ def _functions(module: ModuleType) -> dict[str, Any]:
     return {
         name: reals.get(id(value), value)
         for name, value in vars(module).items()
-        if callable(value) and (not name.startswith("_") or name == "_exit")
+        if callable(value)
+        and (not name.startswith("_") or name == "_exit")
+        # What is mocked while this is imported is not known.
+        and type(value).__module__ != "unittest.mock"
         # What a host's name stands for is for the test to say.
         if name != "getaddrinfo"
     }
@@ -81,12 +91,15 @@ with _real_files():
     from lazr_smtptest._greenlets import replaced_by_greenlets
 
     #: The functions and classes of the standard library that multiprocessing and asyncio
-    #: look up, as they are without a test.
+    #: look up, as they are without a test: modules' namespaces, names, and what these are.
     _REAL = [
-        (vars(module), _functions(module))
-        for module in (
-            *(builtins, datetime, fcntl, gc, io, logging, os),
-            *(select, selectors, signal, socket, tempfile, threading, time),
+        (vars(module), tuple(functions), tuple(functions.values()))
+        for module, functions in (
+            (module, _functions(module))
+            for module in (
+                *(builtins, datetime, fcntl, gc, io, logging, os),
+                *(select, selectors, signal, socket, tempfile, threading, time),
+            )
         )
     ]
 
@@ -112,32 +125,45 @@ def _is_of_a_tool(replacement: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _TOOLS
 
 
+def _replaced() -> list[tuple[dict[str, Any], str, Any, Any]]:
+    """Return what a test has replaced: the namespace, the name, what is there, what was."""
+    changed = [
+        (namespace, name, namespace[name], real)
+        for namespace, names, reals in _REAL
+        if tuple(map(namespace.get, names)) != reals
+        for name, real in zip(names, reals, strict=True)
+        if namespace.get(name, real) is not real
+    ]
+    # Not what gevent or eventlet have replaced: they notice, and the server process
+    # undoes that in order.
+    kept = {(module, name) for module, name, _ in replaced_by_greenlets()} if changed else ()
+    return [
+        one
+        for one in changed
+        if (one[0]["__name__"], one[1]) not in kept and not _is_of_a_tool(one[2])
+    ]
+
+
 @contextlib.contextmanager
 def without_fakes() -> Iterator[None]:
     """Have the real functions and the real files for a moment; see the module.
 
-    Other threads have them, too, so it is for moments only.  A process that is forked
-    in it keeps them.
+    Where a test has replaced nothing, this does nothing.  Other threads have them, too,
+    so it is for moments only.  A process that is forked in it keeps them.
     """
+    if _pyfakefs_patcher() is None and not _replaced():
+        yield
+        return
     with _swapping, _real_files():
-        # Not what gevent or eventlet have replaced: they notice, and the server process
-        # undoes that in order.
-        kept = {(module, name) for module, name, _ in replaced_by_greenlets()}
-        replaced = [
-            (namespace, name, namespace[name], real)
-            for namespace, reals in _REAL
-            for name, real in reals.items()
-            if namespace.get(name, real) is not real
-            and (namespace["__name__"], name) not in kept
-            and not _is_of_a_tool(namespace[name])
-        ]
+        replaced = _replaced()
         try:
             for namespace, name, _, real in replaced:
                 namespace[name] = real
             yield
         finally:
-            for namespace, name, fake, _ in replaced:
-                namespace[name] = fake
+            for namespace, name, fake, real in replaced:
+                if namespace[name] is real:  # nobody has replaced it anew
+                    namespace[name] = fake
 
 
 # In a new server process.

@@ -22,6 +22,8 @@ from contextlib import ExitStack
 from multiprocessing import forkserver, popen_fork
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
+from os import close
+from os import open as open_file
 from typing import Any
 
 import lazr_smtptest._parent.feeder
@@ -32,6 +34,7 @@ import lazr_smtptest.faults  # noqa: F401
 from lazr_smtptest._child.inherited import FirstStep
 from lazr_smtptest._child.loop import EventLoop
 from lazr_smtptest._child.main import main
+from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, first_step
@@ -70,13 +73,13 @@ def standard_descriptors() -> Iterator[None]:
     """
     placeholders = []
     try:
-        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        while (fd := open_file(os.devnull, os.O_RDWR)) <= 2:
             placeholders.append(fd)
-        os.close(fd)
+        close(fd)
         yield
     finally:
         for fd in placeholders:
-            os.close(fd)
+            close(fd)
 
 
 @contextlib.contextmanager
@@ -137,9 +140,12 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise _named(unknown, host, port) from error
     except OSError as error:
         raise _named(error, host, port) from error
+    if not addresses:
+        raise _named(socket.gaierror(socket.EAI_NONAME, "it has no address"), host, port)
     for attempt in range(_ATTEMPTS):
         try:
-            return _bind_all(addresses, port)
+            with without_fakes():
+                return _bind_all(addresses, port)
         except OSError as error:
             elsewhere = port == 0 and error.errno == errno.EADDRINUSE
             if not elsewhere or attempt == _ATTEMPTS - 1:

@@ -211,6 +211,7 @@ class Controller:
                     **self._link.process.where,
                 )
             self._take_down()
+            self._ended = None
             with self._limits_named():
                 self._start()
 
@@ -445,7 +446,7 @@ class Controller:
             from lazr_smtptest._launch import await_ready
 
             check_descriptors()
-            link = self._launch()
+        link = self._launch()
         await_ready(link, self._start_timeout)
         self._host, self._port = link.process.where["host"], link.process.where["port"]
         self._link, self._ended = link, None
@@ -465,15 +466,17 @@ class Controller:
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
         with standard_descriptors(), contextlib.ExitStack() as handed_over:
             sockets = [handed_over.enter_context(sock) for sock in self._listen()]
+            # Looking a name up may take long, and has been done.
             host = host_for_clients(self.server.host, sockets)
-            return launch(
-                self._context,
-                self.server,
-                sockets,
-                host,
-                acknowledged=is_foreign,
-                uvloop=self._uvloop,
-            )
+            with without_fakes():
+                return launch(
+                    self._context,
+                    self.server,
+                    sockets,
+                    host,
+                    acknowledged=is_foreign,
+                    uvloop=self._uvloop,
+                )
 
     def _check_handlers(self) -> None:
         """Warn of what they would lose; the first step, since a warning may be an exception."""

@@ -7,10 +7,10 @@ called with mail and commands, and the functions that these name in turn.  None 
 it is run.
 
 An object is reported if that code writes to it and never reads from it: whoever
-is meant to read it is the test.  What is read as well is the server's own affair,
-such as a cache or a set of names that were seen.  `Server.reset` does not count
-as a reader, since what it reads is thrown away.  Likewise with a variable or an
-attribute that is given another value.
+is meant to read it is the test.  What is used in any other way is the server's own
+affair, such as a cache, or a queue that a thread is started with.  `Server.reset` does
+not count as a reader, since what it reads is thrown away.  Where code looks attributes
+up by names that it computes, nothing is known of it, and nothing is reported.
 """
 
 from __future__ import annotations
@@ -42,27 +42,25 @@ _MOST = 60
 class _Kind(NamedTuple):
     """Objects that are written to in one place and read in another.
 
-    Without ``reads``, each use that is not one of ``writes`` is reading.
+    Each use that is not one of ``writes`` is reading.
     """
 
     types: tuple[type, ...]
     writes: frozenset[str]
-    reads: frozenset[str] | None
 
 
-def _kind(types: tuple[type, ...], writes: str, reads: str = "") -> _Kind:
-    return _Kind(types, frozenset(writes.split()), frozenset(reads.split()) or None)
+def _kind(types: tuple[type, ...], writes: str) -> _Kind:
+    return _Kind(types, frozenset(writes.split()))
 
 
 _KINDS = (
-    _kind((queue.Queue, queue.SimpleQueue, asyncio.Queue), "put put_nowait", "get get_nowait"),
-    _kind((threading.Event, asyncio.Event), "set", "is_set isSet wait"),
-    _kind((threading.Condition, asyncio.Condition), "notify notify_all", "wait wait_for"),
-    _kind((threading.Semaphore, asyncio.Semaphore), "release", "acquire"),
-    _kind((Future, asyncio.Future), "set_result set_exception", "result exception done"),
+    _kind((queue.Queue, queue.SimpleQueue, asyncio.Queue), "put put_nowait"),
+    _kind((threading.Event, asyncio.Event), "set"),
+    _kind((threading.Semaphore, asyncio.Semaphore), "release"),
+    _kind((Future, asyncio.Future), "set_result set_exception"),
     _kind((list, deque, UserList), "append appendleft extend extendleft insert"),
     _kind((set,), "add update"),
-    _kind((dict, UserDict), "update setdefault"),
+    _kind((dict, UserDict), "update"),
     _kind((bytearray,), "append extend"),
     _kind((io.StringIO, io.BytesIO), "write writelines"),
 )
@@ -148,6 +146,8 @@ class _Reader:
         self._seen: set[tuple[object, ...]] = set()
         self._written: dict[object, tuple[_Found, str]] = {}
         self._read: set[object] = set()
+        #: Whether some of the code cannot be followed.
+        self.is_lost = False
 
     def lost(self) -> list[str]:
         for name in _hooks(self._server):
@@ -157,7 +157,7 @@ class _Reader:
             if code.key() not in self._seen:
                 self._seen.add(code.key())
                 _FunctionReader(self, code).read()
-        if self._todo:
+        if self._todo or self.is_lost:
             return []
         return [
             text
@@ -171,27 +171,18 @@ class _Reader:
         assert kind is not None
         if method in kind.writes:
             self.write(found, f"calls {method}() of", hook)
-        elif method in kind.reads if kind.reads else method != "clear":
+        elif method != "clear":
             self.read(found, hook)
 
     def write(self, found: _Found, verb: str, hook: str) -> None:
+        if not found.where:  # a library's
+            return
         what = f"{verb} the {_type_name(found.value)} in {found.where}"
         self._written.setdefault(id(found.value), (found, self._explain(what, hook)))
 
     def read(self, found: _Found, hook: str) -> None:
         if hook != "reset":
             self._read.add(id(found.value))
-
-    def assign(self, found: _Found, hook: str) -> None:
-        """Note that a variable or an attribute gets another value."""
-        if found.places and _kind_of(found.value) is None:
-            text = self._explain(f"sets {found.where}", hook)
-            self._written.setdefault(found.places[0], (found, text))
-
-    def look(self, found: _Found, hook: str) -> None:
-        """Note that the value of a variable or of an attribute is used."""
-        if hook != "reset":
-            self._read.update(found.places)
 
     def look_by_name(self, name: str, hook: str) -> None:
         """Note that some object's attribute is used, which may well be the server's."""
@@ -250,9 +241,9 @@ class _Reader:
             if value is None:
                 value = _bind(_lookup(cls, name), owner)
         places = [(id(each), name) for each in (owner, *cls.__mro__)]
-        is_known = self._is_own_class(cls) and not _is_declared(cls, name)
-        where = f"the attribute {name!r} of {cls.__name__}"
-        return _Found(value, where, tuple(places) if is_known else ())
+        if not self._is_own_class(cls):
+            return _Found(value, "")
+        return _Found(value, f"the attribute {name!r} of {cls.__name__}", tuple(places))
 
     def _is_own_class(self, cls: type) -> bool:
         module = cls.__module__
@@ -269,13 +260,8 @@ def _global(namespace: dict[str, Any], name: str) -> _Found:
     return _Found(namespace.get(name), where, ((id(namespace), name),))
 
 
-#: Attributes that a server's own classes have, and that are read.
-_OF_SERVERS = frozenset((*dir(QueueServer), *vars(Server()), "queue"))
-
-
-def _is_declared(cls: type, name: str) -> bool:
-    """Return whether more comes of setting an attribute than that it is set."""
-    return _is(_lookup(cls, name), property) or (issubclass(cls, Server) and name in _OF_SERVERS)
+#: By these, code reads attributes whose names it does not show.
+_REFLECTION = frozenset(("__dict__", "attrgetter", "getattr", "vars"))
 
 
 def _is(value: Any, *kinds: type) -> bool:
@@ -377,6 +363,7 @@ class _FunctionReader:
 
     def read(self) -> None:
         function = self._function
+        self._reader.is_lost |= not _REFLECTION.isdisjoint(function.__code__.co_names)
         names = self._parameters(function.__code__)
         closure = function.__closure__ or ()
         for name, cell in zip(function.__code__.co_freevars, closure, strict=True):
@@ -420,11 +407,7 @@ class _FunctionReader:
 
     def _read_other(self, step: _Step, frame: _Frame) -> None:
         """Read an instruction that loads nothing by a name."""
-        if step.op == "STORE_GLOBAL":
-            self._reader.assign(_global(self._function.__globals__, step.name), self._hook)
-        elif step.op == "STORE_DEREF" and step.name in self._function.__code__.co_freevars:
-            self._reader.assign(frame.names[step.name], self._hook)
-        elif step.op in ("STORE_DEREF", "STORE_FAST"):
+        if step.op in ("STORE_DEREF", "STORE_FAST"):
             frame.names.pop(step.name, None)
         elif step.op in _AFTER_CALLS and "super" in frame.code.co_names:
             self._read_super(step.name, frame.names)
@@ -444,8 +427,6 @@ class _FunctionReader:
     def _read_path(self, frame: _Frame, at: int, found: _Found) -> int:
         """Read the attributes that follow a name; return where that ends."""
         steps = frame.steps
-        if not _is_stored_into(steps, at):
-            self._reader.look(found, self._hook)
         while steps[at].op in _ATTRIBUTES or _is_copied(steps, at):
             is_copied = _is_copied(steps, at)
             name = steps[at + is_copied].name
@@ -455,22 +436,16 @@ class _FunctionReader:
                 return at
             if found.value is None and not self._is_hook:
                 self._reader.look_by_name(name, self._hook)
-            found = self._attribute(found, name, is_copied)
-        if steps[at].op not in ("STORE_FAST", "STORE_ATTR"):
-            self._read_use(frame, at, found)
-            return at
+            found = self._reader.attribute(found, name)
+            if _is(found.value, types.MethodType):  # which a property is here, too
+                self._reader.follow(found, self._instance, self._hook)
         if steps[at].op == "STORE_FAST":
             frame.names[steps[at].name] = found
-        else:
-            self._reader.assign(self._reader.attribute(found, steps[at].name), self._hook)
-        return at + 1
-
-    def _attribute(self, found: _Found, name: str, is_set: bool) -> _Found:
-        found = self._reader.attribute(found, name)
-        if _is(found.value, types.MethodType):  # which a property is here, too
-            self._reader.follow(found, self._instance, self._hook)
-        (self._reader.assign if is_set else self._reader.look)(found, self._hook)
-        return found
+            return at + 1
+        if steps[at].op == "STORE_ATTR":  # it gets another attribute
+            return at + 1
+        self._read_use(frame, at, found)
+        return at
 
     def _read_use(self, frame: _Frame, at: int, found: _Found) -> None:
         """Read what is done to an object that was loaded just before."""
@@ -479,7 +454,7 @@ class _FunctionReader:
             self._follow_call(frame, at, found)
         elif _is_stored_into(frame.steps, at):
             self._reader.write(found, "stores into", self._hook)
-        elif kind.reads is None and (id(frame.code), at) not in self._passed:
+        elif (id(frame.code), at) not in self._passed:
             self._reader.read(found, self._hook)
 
     def _follow_call(self, frame: _Frame, at: int, found: _Found) -> None:

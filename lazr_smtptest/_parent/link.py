@@ -463,6 +463,10 @@ class ServerLink:
                 self._changed.wait(left)
             with without_fakes(), STARTING.lock:
                 self._close_pipes()
+            if self._counters is self._ends.counters:
+                # Nobody changes them any more, and shared memory may have a descriptor.
+                self._counters = memoryview(bytes(self._counters)).cast("Q")
+                self._ends.counters.release()
         self._pass_on_logs()
 
     def disown(self) -> None:
