@@ -50,7 +50,10 @@ class _Kind(NamedTuple):
 
 
 def _kind(types: tuple[type, ...], writes: str) -> _Kind:
-    return _Kind(types, frozenset(writes.split()))
+    # One may be a mock while this is imported.
+    return _Kind(
+        tuple(each for each in types if isinstance(each, type)), frozenset(writes.split())
+    )
 
 
 _KINDS = (
