@@ -10,7 +10,6 @@ The test process looks for what was replaced; the server process undoes it.
 
 from __future__ import annotations
 
-import asyncio
 import select
 import selectors
 import sys
@@ -133,4 +132,4 @@ def _leave_hubs() -> None:
         _undone.append(hubs.get_hub())
         hubs.use_hub(type(_undone[-1]))
         # Its hub on top of asyncio lets each child go on in the loop of its parent.
-        asyncio._set_running_loop(None)
+        sys.modules["asyncio"]._set_running_loop(None)

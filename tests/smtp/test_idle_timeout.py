@@ -15,7 +15,7 @@ from lazr_smtptest import Controller, QueueController, Server
 
 #: Seconds that the servers of these tests wait, and how late they may be.
 IDLE = 0.4
-LATE = 0.5
+LATE = 2.0
 
 TIMED_OUT = b"421 4.4.2 Error: timeout exceeded\r\n"
 
