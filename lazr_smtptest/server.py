@@ -140,16 +140,20 @@ class Server:
             if name == "handle_AUTH" or name.startswith("auth_")
         )
 
-    def handle_message(self, message: Message) -> None:
+    def handle_message(self, message: Message) -> str | None:  # noqa: ARG002 -- overrides have it
         """Do something with a message that has just arrived; here: nothing.
 
         Runs in the server process, on one thread, one message at a time, in
-        the order in which the messages were completed.  The client gets 250
-        when this returns; when this raises, it gets 451, and the test process
-        a `HandlerError`.
+        the order in which the messages were completed.  The client gets its reply
+        when this returns; when this raises, or returns what is no reply, the client
+        gets 451, and the test process a `HandlerError`.
 
         :param message: The message.
+        :return: The reply, as in ``'553 5.7.1 Not wanted here'``, whose code is 2xx, 4xx
+            or 5xx; None stands for 250.  It is sent as it is; further lines come after
+            line feeds.  After 421 the connection is closed.
         """
+        return None
 
     def reset(self) -> None:
         """Forget all messages; here there are none to forget.
@@ -186,16 +190,22 @@ class QueueServer(Server):
         state.pop("queue", None)
         return state
 
-    def handle_message(self, message: Message) -> None:
+    def handle_message(self, message: Message) -> str | None:
         """Put the message into the queue.
 
         An override decides what the test gets by what it passes on to
         ``super().handle_message``: something picklable, once, several times,
-        or not at all.
+        or not at all.  It is pickled at once, and put when the override has returned;
+        it is not put if the override raises, or returns a reply of 4xx or 5xx.
 
         :param message: The message.
+        :return: None, which accepts the message.
         """
-        self.queue.put(message)
+        if hasattr(type(self.queue), "_put_if_accepted"):  # in the server process
+            self.queue._put_if_accepted(message)
+        else:
+            self.queue.put(message)
+        return None
 
 
 def _check_names(make: Callable[..., None], options: Iterable[str]) -> None:

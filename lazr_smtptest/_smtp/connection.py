@@ -385,6 +385,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if isinstance(status, str):
             if not isinstance(status, VerbatimReply) and self._command not in ("", "EHLO", "HELO"):
                 status = self._context.reply(corrected(status, self._command), self._command)
+            if isinstance(status, VerbatimReply) and status.startswith("421"):
+                self._is_to_drop = True  # RFC 5321, 3.8: that is what it says
             if self._command == "AUTH" and status.startswith("535"):
                 self._transcript.failed_logins += 1
             status = status.encode("utf-8", "surrogateescape")

@@ -91,6 +91,13 @@ class Obedient(QueueServer):
         return obey(arg, self=self)
 
 
+class Returning(QueueServer):
+    """Returns what a message's subject comes to."""
+
+    def handle_message(self, message: Any) -> Any:
+        return eval(message["subject"])
+
+
 class Forgetful(QueueServer):
     async def handle_MAIL(self, *of_the_session: Any) -> None:
         """Take the sender, and say nothing."""

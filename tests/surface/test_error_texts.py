@@ -57,6 +57,8 @@ LOOK_FOR_THE_KILLER = (
 
 MUST_REPLY = "must return a reply, such as '250 OK', not None"
 
+NONE_OR_REPLY = "handle_message must return None or a reply, such as '553 5.7.1 No'"
+
 FOR_EVER = (
     "on the event loop, put() would wait for ever for what the loop has yet to read: "
     "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
@@ -261,6 +263,18 @@ SITUATIONS = {
     "say(own(Obedient), 'NOOP value = None').queue.get_nowait()":
         f"451 4.3.0 Error: (TypeError) handle_NOOP {MUST_REPLY}\n"
         f"HandlerError: Obedient.handle_NOOP raised TypeError: handle_NOOP {MUST_REPLY}{TRACED}",
+    "deliver(own(Returning), '7').queue.get_nowait()":
+        f"451 4.3.0 Error: (TypeError) {NONE_OR_REPLY}, not 7\n"
+        f"HandlerError: Returning.handle_message raised TypeError: {NONE_OR_REPLY}, not 7{TRACED}",
+    "deliver(own(Returning), '\"no\"').queue.get_nowait()":
+        f"451 4.3.0 Error: (ValueError) {NONE_OR_REPLY}: reply must begin with a reply code, such "
+        "as '451 4.7.1 Later', not 'no'\n"
+        f"HandlerError: Returning.handle_message raised ValueError: {NONE_OR_REPLY}: reply must "
+        f"begin with a reply code, such as '451 4.7.1 Later', not 'no'{TRACED}",
+    "deliver(own(Returning), '\"354 Go\"').queue.get_nowait()":
+        f"451 4.3.0 Error: (ValueError) {NONE_OR_REPLY}, and none of 3xx, not '354 Go'\n"
+        f"HandlerError: Returning.handle_message raised ValueError: {NONE_OR_REPLY}, and none of "
+        f"3xx, not '354 Go'{TRACED}",
     "deliver(with_queue(QueueServer, Refusing()), 'pass').reset()":
         "451 4.3.0 Error: (RuntimeError) this queue is closed for the season\nHandlerError: "
         f"Refusing.put raised RuntimeError: this queue is closed for the season{TRACED}",
