@@ -377,8 +377,8 @@ def _scram_keys(logins: Any) -> dict[str, ScramKeys]:
             keys[user] = mechanism.make_auth_info(password)
         except scramp.ScramException as error:
             raise ValueError(
-                f"SCRAM-SHA-256 cannot have the password of {user!r}: {error}"
-            ) from None
+                f"SCRAM-SHA-256 cannot have the password of {user!r}: {error.args[0]}"
+            ) from error
     return keys
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
-import importlib
 import json
 import re
 import secrets
@@ -13,7 +13,7 @@ from typing import Any
 
 from aiosmtpd.smtp import MISSING, SMTP, AuthResult, LoginPassword, _AuthMechAttr
 
-from lazr_smtptest._smtp.protocol import VerbatimReply
+from lazr_smtptest._smtp.protocol import Refused, VerbatimReply
 from lazr_smtptest._util import time_of_day
 from lazr_smtptest._wire.rules import encode_reply
 from lazr_smtptest.server import ScramKeys, Server
@@ -25,8 +25,16 @@ _REFUSED = AuthResult(success=False, handled=False)
 #: What a token would have to be good for; it says so in an error.
 _SCOPE = "https://mail.example/"
 
+_NAME = r"(?:[^=,\0]|=2C|=3D)+"
+_BASE64 = r"[A-Za-z0-9+/]+={0,2}"
+
 #: RFC 7628, 3.1: no channel binding, and perhaps a name (RFC 5801, 4).
-_GS2_HEADER = re.compile(r"[ny],(?:a=((?:[^=,\0]|=2C|=3D)+))?,")
+_GS2_HEADER = re.compile(f"[ny],(?:a=({_NAME}))?,")
+
+#: RFC 5802, 7: header, what follows it, name and nonce; and the message without its proof,
+#: the header again, nonce and proof.
+_SCRAM_FIRST = re.compile(f"([ny],(?:a={_NAME})?,)(n=({_NAME}),r=([!-+.-~-]+)(?:,[^m].*)?)")
+_SCRAM_LAST = re.compile(f"(c=({_BASE64}),r=([^,]+)(?:,.*)?),p=({_BASE64})")
 
 _SCHEMES = {("bearer", " "), ("", "")}
 
@@ -150,33 +158,25 @@ class AuthMechanisms:
 
     async def _scram(self, smtp: SMTP, args: list[str]) -> AuthResult:
         """Proofs on both sides (RFC 5802, RFC 7677), and no channel binding."""
-        scramp = importlib.import_module("scramp")
         response = await _response(smtp, args)
         if response is MISSING:
             return _ANSWERED
-        user = ""
-
-        def keys_of(name: str) -> ScramKeys:
-            nonlocal user
-            user = name
-            return self._keys_of(name)
-
-        exchange = scramp.ScramMechanism("SCRAM-SHA-256").make_server(keys_of)
         try:
-            exchange.set_client_first(response.decode("utf-8"))
-            response = await smtp.challenge_auth(exchange.get_server_first())
+            exchange = _ScramExchange(response, self._keys_of)
+            response = await smtp.challenge_auth(exchange.challenge)
             if response is MISSING:
                 return _ANSWERED
-            exchange.set_client_final(response.decode("utf-8"))
-        except (scramp.ScramException, ValueError) as error:
-            if getattr(getattr(error, "server_error", None), "value", "") == "invalid-proof":
-                return _REFUSED
-            await smtp.push(f"501 5.5.2 SCRAM-SHA-256: {_in_one_line(error)}")
+            proof = exchange.answer(response)
+        except ValueError as error:
+            what = error if isinstance(error, Refused) else "a message is malformed"
+            await smtp.push(f"501 5.5.2 SCRAM-SHA-256: {what}")
             return _ANSWERED
-        # The server's proof; SMTP has no room for it beside the 235 (RFC 4954, 4).
-        if await smtp.challenge_auth(exchange.get_server_final()) is MISSING:
+        if proof is None:
+            return _REFUSED
+        # SMTP has no room for it beside the 235 (RFC 4954, 4).
+        if await smtp.challenge_auth(proof) is MISSING:
             return _ANSWERED
-        return _accepted(user)
+        return _accepted(exchange.user)
 
     def _keys_of(self, user: str) -> ScramKeys:
         assert self._scram_keys is not None
@@ -217,6 +217,45 @@ class AuthMechanisms:
             user = next((name for name, known in self._auth.items() if known == token), None)
         result = None if token is None else await self._check("OAUTHBEARER", user or "", token)
         return await _explained(smtp, result, {"status": "invalid_token", "scope": _SCOPE})
+
+
+class _ScramExchange:
+    """The server's side of SCRAM-SHA-256 (RFC 5802, 3).
+
+    scramp, which makes the keys, does not let a client send whom it would act for, and
+    Cyrus SASL's sends that.  It is passed over here.
+
+    :param first: The client's first message; a ValueError says that it is wrong.
+    """
+
+    def __init__(self, first: bytes, keys_of: Callable[[str], ScramKeys]) -> None:
+        found = _SCRAM_FIRST.fullmatch(first.decode("utf-8"))
+        if found is None:
+            raise Refused("the first message is not as RFC 5802, 7 has it, without binding")
+        self._header, self._bare, name, nonce = found.groups()
+        self.user = _unescaped(name)
+        salt, self._stored_key, self._server_key, count = keys_of(self.user)
+        self._nonce = nonce + secrets.token_urlsafe(18)
+        self.challenge = f"r={self._nonce},s={base64.b64encode(salt).decode()},i={count}"
+
+    def answer(self, last: bytes) -> bytes | None:
+        """Return the server's proof; None if that of the client is wrong."""
+        found = _SCRAM_LAST.fullmatch(last.decode("utf-8"))
+        if found is None:
+            raise Refused("the last message is not as RFC 5802, 7 has it")
+        unproven, header, nonce, proof = found.groups()
+        if (base64.b64decode(header), nonce) != (self._header.encode(), self._nonce):
+            raise Refused("the last message has another header or nonce than the first")
+        said = f"{self._bare},{self.challenge},{unproven}".encode()
+        signature = hmac.digest(self._stored_key, said, "sha256")
+        key = bytes(a ^ b for a, b in zip(signature, base64.b64decode(proof), strict=False))
+        if hashlib.sha256(key).digest() != self._stored_key:
+            return None
+        return b"v=" + base64.b64encode(hmac.digest(self._server_key, said, "sha256"))
+
+
+def _unescaped(name: str) -> str:
+    return name.replace("=2C", ",").replace("=3D", "=")
 
 
 def _verdict(returned: object, user: str) -> AuthResult:
@@ -265,10 +304,6 @@ def _instead(response: bytes) -> str:
     return f"and this has {nuls} NUL{'s' * (nuls != 1)} in place of two (RFC 4616)"
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).encode("ascii", "backslashreplace").decode().split())[:400]
-
-
 def _parse_xoauth2(response: bytes) -> tuple[str, str | None]:
     """Split ``user=NAME ^A auth=Bearer TOKEN ^A ^A``."""
     try:
@@ -291,9 +326,8 @@ def _parse_oauthbearer(response: bytes) -> tuple[str | None, str | None]:
     fields = dict(pair.split("=", 1) for pair in pairs)
     scheme, space, token = fields.get("auth", "-").partition(" ")
     if gs2 is None or end or very_end or (scheme.lower(), space) not in _SCHEMES:
-        raise ValueError("not what RFC 7628, 3.1 has")
-    name = gs2[1] and gs2[1].replace("=2C", ",").replace("=3D", "=")
-    return name, token if space else None
+        raise Refused("the response is not as RFC 7628, 3.1 has it")
+    return gs2[1] and _unescaped(gs2[1]), token if space else None
 
 
 def _accepted(user: str) -> AuthResult:

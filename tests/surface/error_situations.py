@@ -198,6 +198,9 @@ class Stage:
         for module in homes:
             self._monkeypatch.setattr(module, name, SOON)
 
+    def log_in(self, server: Any, mechanism: str) -> Any:
+        return self.say(server, f"AUTH {mechanism} AGtpbQBzM2NyZXQ=")
+
     def say(self, server: Any, *lines: str) -> Any:
         """Send lines, and keep the reply to the last."""
         with connected(server) as client:
@@ -393,6 +396,11 @@ def listen_without_privilege() -> None:
     if os.getuid() == 0:
         os.setuid(65534)
     QueueController("127.0.0.1", 1).start()
+
+
+def make_without_scramp() -> None:
+    sys.modules["scramp"] = None  # type: ignore[assignment]
+    Server(auth={}, auth_mechanisms=["SCRAM-SHA-256"])
 
 
 def start_without(module: str, option: str, value: object) -> None:
