@@ -110,7 +110,7 @@ class Server:
         port: int = 0,
         *,
         tls: TLS | str | None = None,
-        auth: Mapping[str, str] | bool | Decision | None = None,
+        auth: Mapping[str, str] | bool | Callable[[str, str, str], bool | str] | None = None,
         auth_mechanisms: Iterable[str] | None = None,
         auth_required: bool = False,
         auth_require_tls: bool = False,

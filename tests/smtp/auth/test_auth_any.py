@@ -10,7 +10,14 @@ import pytest
 from auth_client import LOGINS, MECHANISMS, AuthClient, b64, plain, user, xoauth2
 from helpers import LOGIN, START_METHODS, connected, send, serving
 
-from lazr_smtptest import Controller, HandlerError, MessageQueue, QueueController, QueueServer
+from lazr_smtptest import (
+    Controller,
+    HandlerDataWarning,
+    HandlerError,
+    MessageQueue,
+    QueueController,
+    QueueServer,
+)
 
 
 def offered(controller: Controller) -> list[str]:
@@ -290,3 +297,32 @@ def test_the_dialogue_has_auth_without_its_secret(server, client, line, shown):
         client.command(b"" if b"XOAUTH2" in line else b"!" if b"LOGIN" in line else b64("x"))
     said = [str(line)[9:] for line in server.sessions()[-1].dialogue if line.speaker == "C"]
     assert said[1:] == shown
+
+
+# What a function leaves behind in the server process.
+
+
+def test_what_only_the_test_would_read_is_warned_of():
+    asked: list[str] = []
+
+    def decide(mechanism, user, secret):
+        asked.append(user)
+        return True
+
+    controller = QueueController(auth=decide, start_method="fork")
+    with pytest.warns(HandlerDataWarning, match=r"QueueServer\.auth calls append\(\) of the list"):
+        controller.start()
+    controller.stop()
+
+
+def test_what_it_reads_itself_is_its_own_business():
+    asked: list[str] = []
+
+    def decide(mechanism, user, secret):
+        asked.append(user)
+        return asked.count(user) > 1 or "454 4.7.0 Once more"
+
+    with QueueController(auth=decide, start_method="fork") as controller:
+        with AuthClient(controller) as client:
+            assert client.log_in("PLAIN", "kim", "x").code == 454
+            assert client.log_in("PLAIN", "kim", "x").code == 235
