@@ -27,6 +27,7 @@ from lazr_smtptest._version import __version__
 from lazr_smtptest._wire.rules import make_rule
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
+from lazr_smtptest.server import MECHANISMS
 
 __all__ = ["main"]
 
@@ -38,6 +39,10 @@ def _login(text: str) -> tuple[str, str]:
     if not user or not colon:
         raise argparse.ArgumentTypeError(f"must be USER:PASSWORD, not {text!r}")
     return user, password
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _fault(text: str) -> tuple[str, str]:
@@ -78,8 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="localhost", help="where to listen (%(default)s)")
     add("--port", type=int, default=9025, help="the port; 0 takes a free one (%(default)s)")
     add("--tls", choices=("starttls", "implicit"), help="speak TLS (needs the extra tls)")
-    add("--auth", type=_login, action="append", default=[], metavar="USER:PASSWORD",
-        help="let USER log in; may be repeated")  # fmt: skip
+    known = parser.add_mutually_exclusive_group()
+    known.add_argument("--auth", type=_login, action="append", default=[],
+        metavar="USER:PASSWORD", help="let USER log in; may be repeated")  # fmt: skip
+    known.add_argument("--auth-any", action="store_true",
+        help="let anybody log in, with any password")  # fmt: skip
+    add("--auth-mechanisms", type=_names, metavar="NAME,...",
+        help="offer these mechanisms, in this order: " + ", ".join(MECHANISMS))  # fmt: skip
     add("--fault", type=_fault, action="append", default=[], metavar="STAGE=REPLY",
         help="say REPLY at STAGE, as in RCPT='451 4.7.1 Later'; may be repeated")  # fmt: skip
     add("--count", type=_positive(int), metavar="N", help="end after N messages")
@@ -109,10 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    auth = dict(options.auth) or None
     try:
-        controller = QueueController(options.host, options.port, tls=options.tls, auth=auth)
-    except ValueError as error:
+        controller = _controller(options)
+    except (ImportError, ValueError) as error:
         parser.error(str(error))
     # Mail may have any characters; a terminal may have few.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -127,6 +136,16 @@ def main(arguments: list[str] | None = None) -> int:
             _drop_output()
         _print(f"lazr-smtptest: {error}", sys.stderr)
         return 1
+
+
+def _controller(options: argparse.Namespace) -> QueueController:
+    return QueueController(
+        options.host,
+        options.port,
+        tls=options.tls,
+        auth=options.auth_any or dict(options.auth) or None,
+        auth_mechanisms=options.auth_mechanisms,
+    )
 
 
 def _drop_output() -> None:

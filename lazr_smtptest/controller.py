@@ -480,10 +480,12 @@ class Controller:
 
     def _check_handlers(self) -> None:
         """Warn of what they would lose; the first step, since a warning may be an exception."""
-        if type(self.server) not in (Server, QueueServer) or "handle_message" in vars(self.server):
+        server = self.server
+        has_code = type(server) not in (Server, QueueServer) or "handle_message" in vars(server)
+        if has_code or callable(server._auth):
             from lazr_smtptest._parent.handler_data import warn_of_lost_data
 
-            warn_of_lost_data(self.server)
+            warn_of_lost_data(server)
 
     def _listen(self) -> list[socket.socket]:
         from lazr_smtptest._launch import listen

@@ -8,6 +8,7 @@ stored in the server process, and the test process does not see it.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,15 @@ EXTENSIONS = frozenset(
     "8BITMIME AUTH DSN ENHANCEDSTATUSCODES HELP PIPELINING SIZE SMTPUTF8 STARTTLS".split()
 )
 
+#: Ways to log in; the one that is not offered unless it is asked for needs an extra.
+MECHANISMS = ("CRAM-MD5", "LOGIN", "OAUTHBEARER", "PLAIN", "SCRAM-SHA-256", "XOAUTH2")
+
+#: Decides by mechanism, user and secret whether a client may log in: a bool, or a refusal.
+Decision = Callable[[str, str, str], "bool | str"]
+
+#: Salt, stored key, server key and iterations (RFC 5802, 3).
+ScramKeys = tuple[bytes, bytes, bytes, int]
+
 #: RFC 5321, 4.5.3.1.8 asks for no less than 100; many servers stop at 1,000.
 _RECIPIENT_LIMIT = 1000
 
@@ -57,8 +67,14 @@ class Server:
     :param port: The TCP port; 0 asks for a free one, which
         `Controller.port` tells.
     :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; without, no TLS.
-    :param auth: The passwords by user name, for AUTH by PLAIN, LOGIN and
-        CRAM-MD5; for XOAUTH2 they are tokens.
+    :param auth: The passwords by user name, for AUTH by PLAIN, LOGIN, CRAM-MD5 and
+        SCRAM-SHA-256; for XOAUTH2 and OAUTHBEARER they are tokens.  Or True, to let anybody
+        in; or a function that is called with the mechanism, the user and the secret, and
+        returns True, False, or the reply to a login that fails.  It runs in the server
+        process, on a thread of its own, for one login at a time.
+    :param auth_mechanisms: The mechanisms that are offered, in this order: of CRAM-MD5,
+        LOGIN, OAUTHBEARER, PLAIN, SCRAM-SHA-256 and XOAUTH2, and those that a subclass has.
+        By default all but SCRAM-SHA-256, which needs the extra ``scram``.
     :param auth_required: Whether mail is only taken after AUTH; the reply is 530
         before (RFC 4954, 6).
     :param auth_require_tls: Whether AUTH is only offered under TLS.
@@ -79,7 +95,8 @@ class Server:
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
     :raises ValueError: The port or a limit is out of range, or a name would
-        break the greeting's line.
+        break the greeting's line, or there is no such mechanism or extension.
+    :raises ImportError: SCRAM-SHA-256 was asked for, and scramp is not installed.
 
     >>> Server("localhost", 70000)
     Traceback (most recent call last):
@@ -93,7 +110,8 @@ class Server:
         port: int = 0,
         *,
         tls: TLS | str | None = None,
-        auth: Mapping[str, str] | None = None,
+        auth: Mapping[str, str] | bool | Callable[[str, str, str], bool | str] | None = None,
+        auth_mechanisms: Iterable[str] | None = None,
         auth_required: bool = False,
         auth_require_tls: bool = False,
         hide: Iterable[str] = (),
@@ -110,8 +128,7 @@ class Server:
         self.tls = None if tls is None else _tls(tls)
         #: The files that TLS takes; a controller's `start` fills this in.
         self._credentials: Credentials | None = None
-        # aiosmtpd takes each attribute named auth_* for a way to log in.
-        self._logins = None if auth is None else _logins(auth)
+        self._set_auth(auth, auth_mechanisms)
         self._needs_auth = auth_required
         self._needs_tls_for_auth = auth_require_tls
         if auth_required and not self._offers_auth:
@@ -131,25 +148,50 @@ class Server:
         self.idle_timeout = positive_seconds("idle_timeout", idle_timeout)
         self.reset_on_rset = reset_on_rset
 
+    def _set_auth(self, auth: object, mechanisms: Iterable[str] | None) -> None:
+        # aiosmtpd takes each attribute named auth_* for a way to log in.
+        self._auth = None if auth is None else _auth(auth)
+        #: In the order in which they are offered; None for all that need no extra.
+        self._mechanisms: tuple[str, ...] | None = None
+        self._scram_keys: dict[str, ScramKeys] | None = None
+        if mechanisms is None:
+            return
+        if not self._offers_auth:
+            raise ValueError("auth_mechanisms needs auth, such as auth={'kim': 'secret'}")
+        self._mechanisms = names = _names("auth_mechanisms", mechanisms)
+        own = {_mechanism(hook) for hook in self._auth_hooks}
+        _check_mechanisms(names, own, self._auth)
+        if "SCRAM-SHA-256" in {*names} - own:
+            self._scram_keys = _scram_keys(self._auth)
+
+    @property
+    def _auth_hooks(self) -> list[str]:
+        return [
+            getattr(getattr(type(self), name), "__auth_mechanism_name__", name)
+            for name in dir(type(self))
+            if name.startswith("auth_") and callable(getattr(type(self), name))
+        ]
+
     @property
     def _offers_auth(self) -> bool:
         """Whether a client can log in: by ``auth``, or by aiosmtpd's hooks."""
-        return self._logins is not None or any(
-            callable(getattr(type(self), name))
-            for name in dir(type(self))
-            if name == "handle_AUTH" or name.startswith("auth_")
-        )
+        has_hook = callable(getattr(type(self), "handle_AUTH", None))
+        return self._auth is not None or has_hook or bool(self._auth_hooks)
 
-    def handle_message(self, message: Message) -> None:
+    def handle_message(self, message: Message) -> str | None:  # noqa: ARG002 -- overrides have it
         """Do something with a message that has just arrived; here: nothing.
 
         Runs in the server process, on one thread, one message at a time, in
-        the order in which the messages were completed.  The client gets 250
-        when this returns; when this raises, it gets 451, and the test process
-        a `HandlerError`.
+        the order in which the messages were completed.  The client gets its reply
+        when this returns; when this raises, or returns what is no reply, the client
+        gets 451, and the test process a `HandlerError`.
 
         :param message: The message.
+        :return: The reply, as in ``'553 5.7.1 Not wanted here'``, whose code is 2xx, 4xx
+            or 5xx; None stands for 250.  It is sent as it is; further lines come after
+            line feeds.  After 421 the connection is closed.
         """
+        return None
 
     def reset(self) -> None:
         """Forget all messages; here there are none to forget.
@@ -186,16 +228,22 @@ class QueueServer(Server):
         state.pop("queue", None)
         return state
 
-    def handle_message(self, message: Message) -> None:
+    def handle_message(self, message: Message) -> str | None:
         """Put the message into the queue.
 
         An override decides what the test gets by what it passes on to
         ``super().handle_message``: something picklable, once, several times,
-        or not at all.
+        or not at all.  It is pickled at once, and put when the override has returned;
+        it is not put if the override raises, or returns a reply of 4xx or 5xx.
 
         :param message: The message.
+        :return: None, which accepts the message.
         """
-        self.queue.put(message)
+        if hasattr(type(self.queue), "_put_if_accepted"):  # in the server process
+            self.queue._put_if_accepted(message)
+        else:
+            self.queue.put(message)
+        return None
 
 
 def _check_names(make: Callable[..., None], options: Iterable[str]) -> None:
@@ -233,10 +281,39 @@ def _tls(value: TLS | str) -> TLS:
     return TLS.of(value)
 
 
-def _logins(auth: object) -> dict[str, str]:
+def _auth(auth: object) -> Mapping[str, str] | bool | Decision:
+    if auth is True:
+        return True
+    if callable(auth) and not isinstance(auth, Mapping):
+        return _decision(auth)
     if not isinstance(auth, Mapping):
         # No values here: they may be secrets.
-        raise TypeError(f"auth must map names to passwords, not be a {type(auth).__name__}")
+        raise TypeError(
+            "auth must map names to passwords, or be True or a function of mechanism, user and "
+            f"secret, not a {type(auth).__name__}"
+        )
+    return _logins(auth)
+
+
+def _decision(auth: Decision) -> Decision:
+    try:
+        inspect.signature(auth).bind("PLAIN", "", "")
+    except ValueError:  # of what is written in C, that is not known
+        return auth
+    except TypeError as error:
+        wanted = "auth must be a function of mechanism, user and secret"
+        raise TypeError(f"{wanted}: {error}") from None
+    if inspect.iscoroutinefunction(auth) or inspect.iscoroutinefunction(
+        getattr(auth, "__call__", None)  # noqa: B004 -- what an object of a class calls
+    ):
+        raise TypeError(
+            "auth must be made by def, not by async def: it is called on a thread, "
+            "and nobody awaits it"
+        )
+    return auth
+
+
+def _logins(auth: Mapping[str, str]) -> dict[str, str]:
     logins = dict(auth)
     for name, password in logins.items():
         if not isinstance(name, str) or not isinstance(password, str):
@@ -246,10 +323,67 @@ def _logins(auth: object) -> dict[str, str]:
     return logins
 
 
+def _mechanism(hook: str) -> str:
+    """Return the name of a mechanism, as aiosmtpd makes it of a method's."""
+    return hook.replace("auth_", "").replace("__", "-").upper()
+
+
+def _names(option: str, value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError(f"{option} must be several names, such as ({value!r},)")
+    names = tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{option} must be names, such as ('PLAIN',), not {names!r}")
+    return tuple(name.upper() for name in names)
+
+
+def _check_mechanisms(names: tuple[str, ...], own: set[str], auth: object) -> None:
+    """Check that a server has what it is to offer; it has some itself, by its hooks."""
+    known = own | ({"LOGIN", "PLAIN"} if auth is None else {*MECHANISMS})
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"auth_mechanisms may have {', '.join(sorted(known))}, "
+            f"not {', '.join(unknown) or 'nothing at all'}"
+        )
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"auth_mechanisms has {', '.join(twice)} more than once")
+    if not isinstance(auth, Mapping):
+        needy = {"SCRAM-SHA-256"} | ({"CRAM-MD5"} if callable(auth) else set())
+        lacking = [name for name in names if name in needy - own]
+        if lacking:
+            raise ValueError(
+                f"{', '.join(lacking)} of auth_mechanisms needs the passwords, "
+                "such as auth={'kim': 'secret'}"
+            )
+
+
+def _scram_keys(logins: Any) -> dict[str, ScramKeys]:
+    """Make the keys that SCRAM has in place of passwords."""
+    try:
+        with without_fakes():
+            scramp = importlib.import_module("scramp")
+    except ImportError:
+        raise ImportError(
+            "SCRAM-SHA-256 needs scramp: pip install 'lazr-smtptest[scram]', "
+            "or leave it out of auth_mechanisms",
+            name="scramp",
+        ) from None
+    mechanism = scramp.ScramMechanism("SCRAM-SHA-256")
+    keys = {}
+    for user, password in logins.items():
+        try:
+            keys[user] = mechanism.make_auth_info(password)
+        except scramp.ScramException as error:
+            raise ValueError(
+                f"SCRAM-SHA-256 cannot have the password of {user!r}: {error.args[0]}"
+            ) from error
+    return keys
+
+
 def _extensions(hide: Iterable[str]) -> frozenset[str]:
-    if isinstance(hide, str):
-        raise TypeError(f"hide must be several names, such as ({hide!r},)")
-    hidden = frozenset(name.upper() for name in hide)
+    hidden = frozenset(_names("hide", hide))
     unknown = hidden - EXTENSIONS
     if unknown:
         known = ", ".join(sorted(EXTENSIONS))

@@ -41,7 +41,7 @@ _COMMAND = re.compile(
 _SIZE = re.compile(r"\sSIZE=(\d+)", re.IGNORECASE)
 _CONTENT = re.compile(r"(\d+) octets of content")
 #: Mechanisms that show the secret to whoever reads along.
-_CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b")
+_CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b", re.IGNORECASE)
 
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?[^?]*\?=", re.IGNORECASE)
 
@@ -57,8 +57,8 @@ class Line(NamedTuple):
 
     :ivar at: Seconds since the client connected.
     :ivar speaker: ``"C"`` for the client, ``"S"`` for the server, and ``"*"``
-        for a remark on what is no line: content, TLS, a secret.
-    :ivar text: The line, without its end.
+        for a remark on what is no line: content, TLS, what may be a secret.
+    :ivar text: The line, without its end.  In place of a secret it has ``***``.
     """
 
     at: float
@@ -161,6 +161,10 @@ class _Reader:
             self._is_offered |= line.text[4:].strip().upper() == "STARTTLS"
         elif line.speaker == "*":
             yield from self._remark(line.text)
+        elif _CLEAR.match(line.text):
+            if self._is_offered and not self._is_encrypted:
+                text = "A password went in the clear: send STARTTLS before AUTH"
+                yield "password-in-clear", text
         elif found := _COMMAND.match(line.text):
             if found[1].upper() == "MAIL FROM":
                 yield from self._mail(found[4])
@@ -168,8 +172,6 @@ class _Reader:
 
     def _remark(self, text: str) -> Iterator[tuple[str, str]]:
         self._is_encrypted |= text.startswith("TLSv")
-        if _CLEAR.match(text) and self._is_offered and not self._is_encrypted:
-            yield "password-in-clear", "A password went in the clear: send STARTTLS before AUTH"
         content = _CONTENT.match(text)
         # RFC 1870, 5: it is an estimate.  Dots that transparency adds are counted here.
         if content and self._declared and int(content[1]) > self._declared * 1.05 + 100:

@@ -27,10 +27,11 @@ from typing import Any, NoReturn, TypeVar
 
 from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._smtp.connection import Delivery
-from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY
+from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY, VerbatimReply
 from lazr_smtptest._util import refusal, what_raised
 from lazr_smtptest._wire.channel import ACCEPTED, FAILED, FORGOTTEN, LOGGED, ChildEnds
 from lazr_smtptest._wire.ipc_queue import RecordWriter, pickled
+from lazr_smtptest._wire.rules import encode_reply
 from lazr_smtptest.message import Envelope, Received, parse
 from lazr_smtptest.server import QueueServer, Server
 
@@ -47,6 +48,12 @@ class PutRefused(Exception):
     """A put failed in the test process, which knows; its text is the reply for the client."""
 
 
+class _Held(threading.local):
+    """What a thread has yet to send, pickled; None where it sends at once."""
+
+    pickles: list[bytes] | None = None
+
+
 class Outbox:
     """The way to the test process.  Any thread may use it."""
 
@@ -56,6 +63,7 @@ class Outbox:
         # Reentrant: collecting garbage in here may log, and logging sends.
         self._count = threading.RLock()
         self._is_closed = False
+        self._held = _Held()
         self.flush = self._writer.flush
 
     def close(self) -> None:
@@ -65,7 +73,33 @@ class Outbox:
 
     def put(self, item: Any) -> None:
         """Put a message, or whatever is picklable, into the queue of the test process."""
-        self._put(pickled(item))
+        self._deliver(pickled(item))
+
+    def put_if_accepted(self, item: Any) -> None:
+        """Put it when this thread's handler has accepted its message, or at once if it has none.
+
+        It is pickled now, as it is.
+        """
+        held = self._held.pickles
+        if held is None:
+            self.put(item)
+        else:
+            held.append(pickled(item))
+
+    def handle(self, handler: Callable[[], str]) -> str:
+        """Run a handler; put what it passed on if it returns a reply that accepts."""
+        held: list[bytes] = []
+        self._held.pickles = held
+        try:
+            reply = handler()
+        finally:
+            self._held.pickles = None
+        for octets in held if reply.startswith("2") else ():
+            self._deliver(octets)
+        return reply
+
+    def _deliver(self, octets: bytes) -> None:
+        self._put(octets)
 
     def _put(self, octets: bytes) -> None:
         with self._count:
@@ -128,7 +162,7 @@ class AcknowledgedOutbox(Outbox):
                 raise
         return future
 
-    def put(self, item: Any) -> None:
+    def _deliver(self, octets: bytes) -> None:
         """Put a message into the queue of the test process, and wait for it.
 
         Blocks up to 60 seconds; raises PutRefused if the queue's own put raised.
@@ -139,7 +173,7 @@ class AcknowledgedOutbox(Outbox):
                 "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
             )
         try:
-            self.post(item).result(_PUT_TIMEOUT)
+            self._post(self._put, octets).result(_PUT_TIMEOUT)
         except FutureTimeoutError:
             raise _put_timed_out() from None
 
@@ -180,6 +214,10 @@ class QueueStandIn(queue.Queue[Any]):
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
         """Put something picklable into the real queue, which decides whether it waits."""
         self._outbox.put(item)
+
+    def _put_if_accepted(self, item: Any) -> None:
+        """Put what an override passes on to `QueueServer.handle_message`."""
+        self._outbox.put_if_accepted(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
         """Raise Empty at once: nothing is ever going to be here."""
@@ -254,7 +292,7 @@ def _handling(
         # Everything is dealt with here and not where this is awaited: the
         # client may hang up, and nobody awaits it then.
         try:
-            server.handle_message(parse(envelope, raw))
+            return outbox.handle(lambda: _reply(server.handle_message(parse(envelope, raw))))
         except PutRefused as error:
             return str(error)
         except SystemExit as error:
@@ -262,7 +300,6 @@ def _handling(
             return None
         except BaseException as error:
             return outbox.report(where, error)
-        return ACCEPTED_REPLY
 
     async def hand_over(envelope: Envelope, raw: bytes) -> str:
         try:
@@ -276,3 +313,19 @@ def _handling(
         return reply
 
     return Delivery(hand_over)
+
+
+def _reply(returned: object) -> str:
+    """Return what a client is told, where `handle_message` has returned this."""
+    if returned is None:
+        return ACCEPTED_REPLY
+    must = "handle_message must return None or a reply, such as '553 5.7.1 No'"
+    if not isinstance(returned, str):
+        raise TypeError(f"{must}, not {returned!r}")
+    try:
+        reply = encode_reply(returned).decode("utf-8")
+    except ValueError as error:
+        raise ValueError(f"{must}: {error}") from None
+    if reply.startswith("3"):  # the client would send more (RFC 5321, 4.3.2)
+        raise ValueError(f"{must}, and none of 3xx, not {returned!r}")
+    return VerbatimReply(reply)

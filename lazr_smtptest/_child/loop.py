@@ -61,6 +61,7 @@ class ServerLoop:
         self.outbox = outbox(ends, self._on_backlog)
         self._requests = RecordReader(ends.requests.fileno())
         self._worker = HandlerThread()
+        self._auth_worker = HandlerThread()  # nobody's login waits for a message
         self._faults = FaultScript()
         self._transcripts = Transcripts()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
@@ -108,6 +109,7 @@ class ServerLoop:
             server=server,
             deliver=self._deliver,
             report=self.outbox.report,
+            run=lambda *work: asyncio.wrap_future(self._auth_worker.submit(*work)),
             on_rset=self._reset_server if server.reset_on_rset else None,
             numbers=itertools.count(1),
             faults=self._faults,

@@ -193,8 +193,9 @@ class _Reader:
             self._read.add(name)
 
     def _explain(self, what: str, hook: str) -> str:
+        where = f"{type(self._server).__name__}.{hook.lstrip('_')}"
         return (
-            f"{type(self._server).__name__}.{hook} {what}, and only the test would read it.  The "
+            f"{where} {what}, and only the test would read it.  The "
             "server runs in a process of its own, with a copy, so the test will not see that.  "
             "Use a QueueServer, whose queue the test can read, or a multiprocessing.Queue; "
             "sessions() shows what clients did"
@@ -288,7 +289,8 @@ def _is_library(file: str | None) -> bool:
 def _hooks(server: Server) -> list[str]:
     names = [*vars(server)]
     names += [name for base in type(server).__mro__ if _is_users(base) for name in vars(base)]
-    return [name for name in dict.fromkeys(names) if name == "reset" or name.startswith(_PREFIXES)]
+    known = ("_auth", "reset")
+    return [name for name in dict.fromkeys(names) if name in known or name.startswith(_PREFIXES)]
 
 
 #: What aiosmtpd calls, and `Server.handle_message`.

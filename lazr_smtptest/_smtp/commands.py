@@ -17,7 +17,6 @@ from lazr_smtptest._smtp.protocol import (
     DataReader,
     Refused,
     VerbatimReply,
-    advertised,
     as_recorded,
     check_parameters,
     octet_codes,
@@ -53,12 +52,11 @@ class SMTPCommands(SMTPConnection):
             await self.push(VerbatimReply("\r\n".join(self._ehlo_reply(lines))))
 
     def _ehlo_reply(self, lines: list[str]) -> list[str]:
-        extensions = self._context.extensions
         if "EHLO" not in self._handle_hooks and lines[0].startswith("250"):
-            return advertised(lines, extensions)
+            return self._advertised(lines)
         if self._ehlo_hook_ver == "old" and lines[1:]:
             *before, last = lines  # which is the hook's own
-            return [f"250-{line[4:]}" for line in advertised(before, extensions)] + [last]
+            return [f"250-{line[4:]}" for line in self._advertised(before)] + [last]
         return lines
 
     @aiosmtpd.smtp.syntax("HELO hostname")

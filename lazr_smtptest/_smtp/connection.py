@@ -25,6 +25,7 @@ from lazr_smtptest._smtp.protocol import (
     ACCEPTED_REPLY,
     AUTH_LINE,
     GO_AHEAD,
+    KNOWN_MECHANISMS,
     DataReader,
     VerbatimReply,
     advertised,
@@ -68,11 +69,12 @@ class SessionContext:
     faults: FaultScript
     transcripts: Transcripts
     tls_context: ssl.SSLContext | None
+    run: Callable[..., Awaitable[Any]] = asyncio.to_thread  # a function that may block
 
     def __post_init__(self) -> None:
         server = self.server
         self.tls_at_once = server.tls is not None and server.tls.mode == "implicit"
-        self.mechanisms = AuthMechanisms(server._logins)
+        self.mechanisms = AuthMechanisms(server, self.run, self.report)
         self.extensions = EXTENSIONS - server._hidden_extensions
         if not server._offers_auth:
             self.extensions -= {"AUTH"}
@@ -102,6 +104,9 @@ class CommandReader(NamedTuple):
     readline: Callable[[], Awaitable[bytes]]  # the next line that answers a challenge
 
 
+#: Stands in a transcript for what may be a secret.
+_MASK = b"***"
+
 #: Octets that are kept of what had no line end.
 _UNREAD = 2000
 
@@ -124,6 +129,11 @@ class _Session(aiosmtpd.smtp.Session):
     login_data: Any = None
 
 
+def _says_no(reply: str) -> bool:
+    """Whether a reply to AUTH is to a login that failed, and not to a line that is wrong."""
+    return reply.startswith("535") or (isinstance(reply, VerbatimReply) and reply[0] in "45")
+
+
 @functools.cache
 def _names_of(kind: type) -> list[str]:
     return dir(kind)
@@ -138,11 +148,6 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     transport: asyncio.Transport
 
     event_handler: Server
-
-    # What LOGIN asks, by convention: many clients compare it to the letter, and
-    # aiosmtpd says something else.
-    AuthLoginUsernameChallenge = "Username:"
-    AuthLoginPasswordChallenge = "Password:"
 
     #: What the coroutine has to wait for before it takes another command.
     _finishing: asyncio.Task[None] | None = None
@@ -205,9 +210,12 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             self._smtp_methods.pop(name, None)
         # aiosmtpd takes whatever is named auth_* for a mechanism.  The server's
         # own come before ours, and one that is no method takes ours away.
-        methods = {**context.mechanisms.methods, **self._auth_methods}
+        own = {name: found for name, found in self._auth_methods.items() if not found.is_builtin}
+        methods = {**context.mechanisms.methods, **own}
         self._auth_methods = {
-            name: found for name, found in methods.items() if callable(found.method)
+            name: methods[name]
+            for name in server._mechanisms or sorted(methods)
+            if callable(methods[name].method)
         }
 
     def __dir__(self) -> list[str]:
@@ -336,7 +344,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
                 await stream.read(error.consumed)
             except asyncio.IncompleteReadError:
                 await self._end_with_client()
-        self._note("an answer to the challenge (left out)")
+        answer = line.strip()
+        self._note(answer if answer in (b"", b"*") else _MASK)  # RFC 4954, 4: "*" cancels
         if is_too_long:
             raise ValueError("an answer that is too long")
         return line
@@ -349,9 +358,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         """
         words = line.split(None, 2)
         if words and words[0].upper().startswith(b"AUTH"):
-            mechanism = b"".join(words[1:2]).decode("ascii", "replace").upper()
-            known = f" {mechanism}" if mechanism in self._auth_methods else ""
-            self._note(f"AUTH{known} (and what follows is left out)")
+            self._note(self._masked(words))
             self._is_after_auth = True
             return command != "AUTH"
         if self._is_after_auth and command not in self._smtp_methods:
@@ -360,6 +367,16 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._is_after_auth = False
         self._note(line)
         return False
+
+    def _masked(self, words: list[bytes]) -> bytes:
+        """Return what may be shown of AUTH: what no secret can be."""
+        verb, *rest = words
+        if len(verb) > len("AUTH"):
+            return verb[: len("AUTH")] + _MASK
+        name = b"".join(rest[:1]).decode("ascii", "replace").upper()
+        is_known = name in self._auth_methods or name in KNOWN_MECHANISMS
+        shown = rest[:1] if is_known else []
+        return b" ".join([verb, *shown, *([_MASK] if len(rest) > len(shown) else [])])
 
     def _note_unread(self, octets: bytes | bytearray) -> None:
         self._transcript.note_unread(self.loop.time(), bytes(octets[:_UNREAD]))
@@ -385,7 +402,9 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if isinstance(status, str):
             if not isinstance(status, VerbatimReply) and self._command not in ("", "EHLO", "HELO"):
                 status = self._context.reply(corrected(status, self._command), self._command)
-            if self._command == "AUTH" and status.startswith("535"):
+            if isinstance(status, VerbatimReply) and status.startswith("421"):
+                self._is_to_drop = True  # RFC 5321, 3.8: that is what it says
+            if self._command == "AUTH" and _says_no(status):
                 self._transcript.failed_logins += 1
             status = status.encode("utf-8", "surrogateescape")
         if self._corked is None:
@@ -465,7 +484,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     async def _call_handler_hook(self, command: str, *args: Any) -> Any:
         if command == "EHLO" and len(args) > 1:
-            args = (args[0], advertised(args[1], self._context.extensions))
+            args = (args[0], self._advertised(args[1]))
         try:
             status = await super()._call_handler_hook(command, *args)
             if status is None and command in _REPLYING:
@@ -477,6 +496,9 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
                 raise  # that is aiosmtpd's own way to deal with it
             raise HookFailed(self._report(f"handle_{command}", error)) from error
         return VerbatimReply(status) if isinstance(status, str) else status
+
+    def _advertised(self, lines: list[str]) -> list[str]:
+        return advertised(lines, self._context.extensions, self._auth_methods)
 
     def _report(self, hook: str, error: Exception) -> str:
         return self._context.report(f"{type(self.event_handler).__name__}.{hook}", error)

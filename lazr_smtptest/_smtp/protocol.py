@@ -270,6 +270,12 @@ _ORCPT = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*;(.+)\Z")
 #: RFC 3461, 4.1.
 _NOTIFICATIONS = {"SUCCESS", "FAILURE", "DELAY"}
 
+#: Names of mechanisms that clients may ask for, and that are no secrets.
+KNOWN_MECHANISMS = frozenset(
+    "ANONYMOUS CRAM-MD5 DIGEST-MD5 EXTERNAL GSSAPI KERBEROS_V4 LOGIN NTLM OAUTHBEARER PLAIN "
+    "SCRAM-SHA-1 SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-256-PLUS SCRAM-SHA-512 XOAUTH2".split()
+)
+
 #: Octets of a line in an AUTH exchange (RFC 4954, 4).
 AUTH_LINE = 12_288
 
@@ -398,12 +404,19 @@ _BY_CLASS = {"2": "2.0.0", "4": "4.0.0", "5": "5.0.0"}
 #: then closes: that is what 421 is for (RFC 5321, 4.2.2).
 _TOO_MANY = "502 5.5.1 Too many unrecognized commands, goodbye."
 
+#: Replies of aiosmtpd's, and what is said instead.
+_CORRECTIONS = {
+    _TOO_MANY: "421 4.7.0 Too many unrecognized commands",
+    "501 Too many values": "501 5.5.4 AUTH takes a mechanism and one response in base64, "
+    "and this has more words",
+}
+
 
 def corrected(reply: str, command: str) -> str:
     """Return a reply of aiosmtpd's with the code that RFC 5321 has for it."""
     if command == "HELP" and reply.startswith("250"):  # 4.2.3
         return f"214{reply[3:]}"
-    return "421 4.7.0 Too many unrecognized commands" if reply == _TOO_MANY else reply
+    return _CORRECTIONS.get(reply, reply)
 
 
 class VerbatimReply(str):
@@ -427,10 +440,13 @@ def with_enhanced_code(reply: str, command: str) -> str:
     return f"{code} {enhanced}{reply[3:] or ' '}".rstrip()
 
 
-def advertised(lines: Iterable[str], extensions: Collection[str]) -> list[str]:
-    """Make the lines of EHLO's reply of those that aiosmtpd has."""
+def advertised(
+    lines: Iterable[str], extensions: Collection[str], mechanisms: Iterable[str]
+) -> list[str]:
+    """Make the lines of EHLO's reply of those that aiosmtpd has, which sorts mechanisms."""
     hidden = EXTENSIONS.difference(extensions)
     first, *rest = [line[4:] for line in lines]
+    rest = [f"AUTH {' '.join(mechanisms)}" if text[:5] == "AUTH " else text for text in rest]
     shown = [text for text in rest if text.split()[0].upper() not in hidden]
     if "SIZE" in extensions and not any(text.startswith("SIZE") for text in shown):
         shown.insert(0, "SIZE 0")  # RFC 1870, 3: there is no limit

@@ -63,7 +63,7 @@ def test_wheel(built):
     assert plain == ["aiosmtpd>=1.4.6"]
     assert "Requires-Python: >=3.10" in metadata
     extras = re.findall("^Provides-Extra: (.*)$", metadata, re.M)
-    assert sorted(extras) == ["all", "color", "docs", "speed", "test", "tls"]
+    assert sorted(extras) == ["all", "color", "docs", "scram", "speed", "test", "tls"]
 
 
 @pytest.mark.timeout(90)

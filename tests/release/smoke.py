@@ -21,7 +21,7 @@ from lazr_smtptest import QueueController
 PROJECT = "lazr-smtptest"
 
 #: What a module may miss: pytest where its plugin is, and what the extras bring.
-OPTIONAL = {"pytest", "trustme", "uvloop"}
+OPTIONAL = {"pytest", "scramp", "trustme", "uvloop"}
 
 STRICT = [sys.executable, "-I", "-W", "error"]
 

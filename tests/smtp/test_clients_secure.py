@@ -62,6 +62,10 @@ VARIANTS = ["expired", "wrong-host", "untrusted"]
 NODEMAILER = "nodemailer@10"
 
 
+#: With OAUTHBEARER on offer, curl would take that for XOAUTH2.
+USUAL = ("CRAM-MD5", "LOGIN", "PLAIN", "XOAUTH2")
+
+
 @pytest.fixture(scope="module")
 def all_running() -> Iterator[dict[str, QueueController]]:
     with contextlib.ExitStack() as stack:
@@ -70,7 +74,9 @@ def all_running() -> Iterator[dict[str, QueueController]]:
         }
         yield {
             way: stack.enter_context(
-                QueueController(auth={USER: PASSWORD}, **options.get(way, {}))
+                QueueController(
+                    auth={USER: PASSWORD}, auth_mechanisms=USUAL, **options.get(way, {})
+                )
             )
             for way in WAYS
         }
@@ -125,8 +131,8 @@ def msmtp(server, programs, mechanism=None, password=PASSWORD) -> None:
 def curl(server, programs, mechanism=None, password=PASSWORD) -> None:
     mode = mode_of(server)
     login = ["--login-options", f"AUTH={mechanism}", "--user"]
-    login += [USER, "--oauth2-bearer", password] if mechanism == "XOAUTH2" else []
-    login += [] if mechanism == "XOAUTH2" else [f"{USER}:{password}"]
+    has_token = mechanism in ("XOAUTH2", "OAUTHBEARER")
+    login += [USER, "--oauth2-bearer", password] if has_token else [f"{USER}:{password}"]
     programs.curl(
         server,
         *(["--ssl-reqd"] if mode == "starttls" else []),
@@ -368,6 +374,84 @@ def test_a_wrong_secret_is_refused(request, server, client, mechanism):
     assert subjects(server) == []
     client(server, tools, mechanism)
     assert only_message(server).envelope.auth_user == USER
+
+
+# Mechanisms that few clients have; where they are offered, some prefer them.
+
+NEWER = [
+    (curl, "OAUTHBEARER"),
+    (msmtp, "OAUTHBEARER"),
+    (msmtp, "SCRAM-SHA-256"),
+    (neomutt, "SCRAM-SHA-256"),
+    (postfix, "SCRAM-SHA-256"),
+]
+
+
+@pytest.fixture(scope="module", params=["clear", "starttls"])
+def newer(request: pytest.FixtureRequest) -> Iterator[QueueController]:
+    pytest.importorskip("scramp", reason="scramp is an extra")
+    with QueueController(
+        tls=None if request.param == "clear" else request.param,
+        auth={USER: PASSWORD},
+        auth_mechanisms=("SCRAM-SHA-256", "OAUTHBEARER"),
+    ) as controller:
+        yield controller
+
+
+@pytest.mark.parametrize(("client", "mechanism"), NEWER)
+def test_newer_mechanisms(request, newer, client, mechanism):
+    newer.reset()
+    tools = tool(client, request)
+    client(newer, tools, mechanism)
+    message = only_message(newer)
+    assert as_ordered(message, CONTENT) == CONTENT
+    assert message.envelope.auth_user == USER
+    said = [line.text for line in newer.sessions()[-1].dialogue if line.text[:5] == "AUTH "]
+    assert said in ([f"AUTH {mechanism}"], [f"AUTH {mechanism} ***"])
+    with pytest.raises(Failed) as failed:
+        client(newer, tools, mechanism, WRONG)
+    assert any(words in str(failed.value) for words in DENIED), failed.value
+    assert subjects(newer) == []
+
+
+# Servers that let in anybody, and whom a function does.
+
+FIRST = [(client, mechanisms[0]) for client, mechanisms in MECHANISMS.items()]
+
+
+@pytest.fixture(scope="module")
+def anybodys() -> Iterator[QueueController]:
+    with QueueController(auth=True, auth_mechanisms=("PLAIN",), auth_required=True) as controller:
+        yield controller
+
+
+@pytest.mark.parametrize(("client", "mechanism"), FIRST)
+@pytest.mark.parametrize("password", [PASSWORD, WRONG])
+def test_anybody_is_let_in(request, anybodys, client, mechanism, password):
+    anybodys.reset()
+    client(anybodys, tool(client, request), mechanism, password)
+    assert only_message(anybodys).envelope.auth_user == USER
+
+
+@pytest.fixture(scope="module")
+def choosy() -> Iterator[QueueController]:
+    with QueueController(
+        auth=lambda _, user, secret: (user, secret) == (USER, PASSWORD) or "535 5.7.8 Locked",
+        start_method="fork",
+    ) as controller:
+        yield controller
+
+
+@pytest.mark.parametrize(("client", "mechanism"), FIRST)
+def test_a_function_decides(request, choosy, client, mechanism):
+    choosy.reset()
+    tools = tool(client, request)
+    client(choosy, tools, mechanism)
+    assert only_message(choosy).envelope.auth_user == USER
+    with pytest.raises(Failed):
+        client(choosy, tools, mechanism, WRONG)
+    assert subjects(choosy) == []
+    assert any("5.7.8 Locked" in str(session.dialogue) for session in choosy.sessions())
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_auth_that_is_required_without_tls_gives_no_warning(caplog):
 
 def test_there_are_more_mechanisms():
     assert b"250-AUTH LOGIN PLAIN\r\n" in theirs(b"EHLO x", **NO_TLS)
-    assert b"250-AUTH CRAM-MD5 LOGIN PLAIN XOAUTH2\r\n" in ours(b"EHLO x", **AUTH)
+    assert b"250-AUTH CRAM-MD5 LOGIN OAUTHBEARER PLAIN XOAUTH2\r\n" in ours(b"EHLO x", **AUTH)
 
 
 def test_a_mechanism_may_be_in_any_case():

@@ -16,7 +16,7 @@ LOGINS = {
     "żółw": "hasło-🐢",
     "empty": "",
 }
-MECHANISMS = ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"]
+MECHANISMS = ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"]
 
 
 def b64(text: str | bytes) -> bytes:
@@ -29,6 +29,12 @@ def plain(user: str, password: str, identity: str = "") -> bytes:
 
 def xoauth2(user: str, token: str) -> bytes:
     return b64(f"user={user}\1auth=Bearer {token}\1\1")
+
+
+def oauthbearer(user: str, token: str) -> bytes:
+    name = user.replace("=", "=3D").replace(",", "=2C")
+    header = f"n,a={name}," if user else "n,,"
+    return b64(f"{header}\1host=mail.example\1port=25\1auth=Bearer {token}\1\1")
 
 
 class AuthClient(RawClient):
@@ -53,8 +59,11 @@ class AuthClient(RawClient):
         if name == "CRAM-MD5":
             digest = hmac.new(password.encode(), challenge, "md5").hexdigest()
             return self.command(b64(f"{user} {digest}"))
-        assert name == "XOAUTH2"
         assert challenge == b""
+        if name == "OAUTHBEARER":
+            reply = self.command(oauthbearer(user, password))
+            return self.command(b"AQ==") if reply.code == 334 else reply
+        assert name == "XOAUTH2"
         reply = self.command(xoauth2(user, password))
         return self.command(b"") if reply.code == 334 else reply
 

@@ -158,7 +158,8 @@ class Mailers(Programs):
         )
         if mode != "clear":
             settings += f'set ssl_ca_certificates_file="{server.ca_file}"\n'
-        if login and login.mechanism != "CRAM-MD5":  # it has no name for that, but prefers it
+        # It has no names for these, but prefers them.
+        if login and login.mechanism not in ("CRAM-MD5", "SCRAM-SHA-256"):
             settings += f"set smtp_authenticators={login.mechanism}\n"
         options = ["-n", "-F", self.file(settings.encode(), "neomuttrc"), "-s", "sent"]
         to, bcc = RECIPIENTS

@@ -91,6 +91,13 @@ class Obedient(QueueServer):
         return obey(arg, self=self)
 
 
+class Returning(QueueServer):
+    """Returns what a message's subject comes to."""
+
+    def handle_message(self, message: Any) -> Any:
+        return eval(message["subject"])
+
+
 class Forgetful(QueueServer):
     async def handle_MAIL(self, *of_the_session: Any) -> None:
         """Take the sender, and say nothing."""
@@ -190,6 +197,9 @@ class Stage:
         assert homes
         for module in homes:
             self._monkeypatch.setattr(module, name, SOON)
+
+    def log_in(self, server: Any, mechanism: str) -> Any:
+        return self.say(server, f"AUTH {mechanism} AGtpbQBzM2NyZXQ=")
 
     def say(self, server: Any, *lines: str) -> Any:
         """Send lines, and keep the reply to the last."""
@@ -386,6 +396,11 @@ def listen_without_privilege() -> None:
     if os.getuid() == 0:
         os.setuid(65534)
     QueueController("127.0.0.1", 1).start()
+
+
+def make_without_scramp() -> None:
+    sys.modules["scramp"] = None  # type: ignore[assignment]
+    Server(auth={}, auth_mechanisms=["SCRAM-SHA-256"])
 
 
 def start_without(module: str, option: str, value: object) -> None:

@@ -57,6 +57,10 @@ LOOK_FOR_THE_KILLER = (
 
 MUST_REPLY = "must return a reply, such as '250 OK', not None"
 
+NONE_OR_REPLY = "handle_message must return None or a reply, such as '553 5.7.1 No'"
+
+TRUE_OR_FALSE = "auth must return True, False or a refusal, such as '535 5.7.8 Locked'"
+
 FOR_EVER = (
     "on the event loop, put() would wait for ever for what the loop has yet to read: "
     "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
@@ -75,8 +79,8 @@ IN_PEM_FORM = (
 )
 
 SERVER_OPTIONS = (
-    "tls, auth, auth_required, auth_require_tls, hide, hostname, ident, data_size_limit, "
-    "line_length_limit, recipient_limit, idle_timeout, reset_on_rset"
+    "tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, hostname, ident, "
+    "data_size_limit, line_length_limit, recipient_limit, idle_timeout, reset_on_rset"
 )
 
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
@@ -255,12 +259,35 @@ SITUATIONS = {
     "say(own(Hooked), ENVELOPE[0], 'RCPT TO:<broken@example.com>').queue.get_nowait()":
         "451 4.3.0 Error: (KeyError) 'broken'\n"
         f"HandlerError: Hooked.handle_RCPT raised KeyError: 'broken'{TRACED}",
+    **{
+        f"log_in(run(QueueController(auth=lambda *_: {returned})), 'PLAIN').queue.get_nowait()":
+            f"451 4.3.0 Error: ({error}) {TRUE_OR_FALSE}{text}\n"
+            f"HandlerError: QueueServer.auth raised {error}: {TRUE_OR_FALSE}{text}{TRACED}"
+        for returned, error, text in [
+            ("7", "TypeError", ", not a int"),
+            ("'235 Yes'", "ValueError", ", not '235 Yes'"),
+            ("'no'", "ValueError", ": reply must begin with a reply code, such as "
+                "'451 4.7.1 Later', not 'no'"),
+        ]
+    },
     "say(own(Forgetful), 'MAIL FROM:<kim@example.com>').queue.get_nowait()":
         f"451 4.3.0 Error: (TypeError) handle_MAIL {MUST_REPLY}\n"
         f"HandlerError: Forgetful.handle_MAIL raised TypeError: handle_MAIL {MUST_REPLY}{TRACED}",
     "say(own(Obedient), 'NOOP value = None').queue.get_nowait()":
         f"451 4.3.0 Error: (TypeError) handle_NOOP {MUST_REPLY}\n"
         f"HandlerError: Obedient.handle_NOOP raised TypeError: handle_NOOP {MUST_REPLY}{TRACED}",
+    "deliver(own(Returning), '7').queue.get_nowait()":
+        f"451 4.3.0 Error: (TypeError) {NONE_OR_REPLY}, not 7\n"
+        f"HandlerError: Returning.handle_message raised TypeError: {NONE_OR_REPLY}, not 7{TRACED}",
+    "deliver(own(Returning), '\"no\"').queue.get_nowait()":
+        f"451 4.3.0 Error: (ValueError) {NONE_OR_REPLY}: reply must begin with a reply code, such "
+        "as '451 4.7.1 Later', not 'no'\n"
+        f"HandlerError: Returning.handle_message raised ValueError: {NONE_OR_REPLY}: reply must "
+        f"begin with a reply code, such as '451 4.7.1 Later', not 'no'{TRACED}",
+    "deliver(own(Returning), '\"354 Go\"').queue.get_nowait()":
+        f"451 4.3.0 Error: (ValueError) {NONE_OR_REPLY}, and none of 3xx, not '354 Go'\n"
+        f"HandlerError: Returning.handle_message raised ValueError: {NONE_OR_REPLY}, and none of "
+        f"3xx, not '354 Go'{TRACED}",
     "deliver(with_queue(QueueServer, Refusing()), 'pass').reset()":
         "451 4.3.0 Error: (RuntimeError) this queue is closed for the season\nHandlerError: "
         f"Refusing.put raised RuntimeError: this queue is closed for the season{TRACED}",
@@ -384,6 +411,9 @@ SITUATIONS = {
     "in_a_child(start_without, 'trustme', 'tls', 'implicit')":
         "ImportError(name='trustme'): tls without a certificate of your own needs trustme: "
         "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile",
+    "in_a_child(make_without_scramp)":
+        "ImportError(name='scramp'): SCRAM-SHA-256 needs scramp: pip install "
+        "'lazr-smtptest[scram]', or leave it out of auth_mechanisms",
     "in_a_child(start_without, 'uvloop', 'uvloop', True)":
         "ImportError(name='uvloop'): uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'",
     # Options of servers.
@@ -421,7 +451,35 @@ SITUATIONS = {
     "TLS(keyfile='key.pem')": "ValueError: keyfile needs a certfile: give that, too, or neither",
     "TLS(variant='expired', certfile='cert.pem')":
         "ValueError: variant 'expired' is made here: give no certfile with it",
-    "Server(auth=['kim'])": "TypeError: auth must map names to passwords, not be a list",
+    "Server(auth=['kim'])":
+        "TypeError: auth must map names to passwords, or be True or a function of mechanism, "
+        "user and secret, not a list",
+    "Server(auth=lambda user, secret: True)":
+        "TypeError: auth must be a function of mechanism, user and secret: "
+        "too many positional arguments",
+    "Server(auth=asyncio.start_server)":
+        "TypeError: auth must be made by def, not by async def: it is called on a thread, and "
+        "nobody awaits it",
+    "Server(auth_mechanisms=['PLAIN'])":
+        "ValueError: auth_mechanisms needs auth, such as auth={'kim': 'secret'}",
+    "Server(auth=True, auth_mechanisms='PLAIN')":
+        "TypeError: auth_mechanisms must be several names, such as ('PLAIN',)",
+    "Server(auth=True, auth_mechanisms=[7])":
+        "TypeError: auth_mechanisms must be names, such as ('PLAIN',), not (7,)",
+    "Server(auth=True, auth_mechanisms=['PLAIN', 'EXTERNAL'])":
+        "ValueError: auth_mechanisms may have CRAM-MD5, LOGIN, OAUTHBEARER, PLAIN, "
+        "SCRAM-SHA-256, XOAUTH2, not EXTERNAL",
+    "Server(auth=True, auth_mechanisms=[])":
+        "ValueError: auth_mechanisms may have CRAM-MD5, LOGIN, OAUTHBEARER, PLAIN, "
+        "SCRAM-SHA-256, XOAUTH2, not nothing at all",
+    "Server(auth=True, auth_mechanisms=['PLAIN', 'plain'])":
+        "ValueError: auth_mechanisms has PLAIN more than once",
+    "Server(auth=True, auth_mechanisms=['SCRAM-SHA-256'])":
+        "ValueError: SCRAM-SHA-256 of auth_mechanisms needs the passwords, "
+        "such as auth={'kim': 'secret'}",
+    "Server(auth={'kim': chr(7)}, auth_mechanisms=['SCRAM-SHA-256'])":
+        "ValueError: SCRAM-SHA-256 cannot have the password of 'kim': "
+        "control characters forbidden",
     "Server(auth={'kim': 7})": "TypeError: auth must map names to passwords, both of them str",
     "Server(auth={'': 'x'})":
         "ValueError: a name in auth must not be empty, and neither may have a NUL",

@@ -317,6 +317,28 @@ def test_auth():
         assert "in the clear, logged in as kim\n" in out
 
 
+def test_anybody_may_log_in():
+    arguments = ("--auth-any", "--auth-mechanisms", "LOGIN, plain", "--count", "1")
+    with running(*arguments) as (process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            client.ehlo()
+            assert client.esmtp_features["auth"].split() == ["LOGIN", "PLAIN"]
+            client.login("kim", "anything")
+            send(client, "hello")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        assert "in the clear, logged in as kim\n" in out
+
+
+def test_scram_without_scramp(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scramp", None)
+    arguments = "--auth kim:secret --auth-mechanisms SCRAM-SHA-256".split()
+    with pytest.raises(SystemExit) as caught:
+        lazr_smtptest.__main__.main(arguments)
+    assert caught.value.code == 2
+    assert "pip install 'lazr-smtptest[scram]'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["starttls", "implicit"])
 def test_tls(kind):
     with running("--tls", kind, "--count", "1") as (process, port):
@@ -377,6 +399,11 @@ def test_taken_port():
         ("--timeout soon", "argument --timeout: invalid float value: 'soon'"),
         ("--auth kim", "argument --auth: must be USER:PASSWORD, not 'kim'"),
         ("--auth :secret", "argument --auth: must be USER:PASSWORD, not ':secret'"),
+        ("--auth-any --auth kim:x", "argument --auth: not allowed with argument --auth-any"),
+        ("--auth-mechanisms PLAIN", "auth_mechanisms needs auth"),
+        ("--auth-any --auth-mechanisms PLAIN,NTLM", "auth_mechanisms may have CRAM-MD5, "),
+        ("--auth-any --auth-mechanisms=", "auth_mechanisms may have CRAM-MD5, "),
+        ("--auth-any --auth-mechanisms SCRAM-SHA-256", "needs the passwords"),
         ("--fault RCTP=451", "RCTP"),
         ("--fault RCPT", "argument --fault: "),
         ("--fault RCPT=later", "argument --fault: "),

@@ -22,7 +22,8 @@ from lazr_smtptest.tls import TLS
         [("kim", "secret")],
         ("kim", "secret"),
         5,
-        True,
+        1,
+        False,
         {"kim": b"secret"},
         {b"kim": "secret"},
         {"kim": None},
@@ -58,6 +59,66 @@ def test_errors_have_no_secret(auth):
     with pytest.raises(TypeError) as caught:
         Server(auth=auth)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("auth", "text"),
+    [
+        (lambda: True, "auth must be a function of mechanism, user and secret: "),
+        (lambda user, secret: True, "auth must be a function of mechanism, user and secret: "),
+        (lambda *, mechanism, user, secret: True, "auth must be a function of mechanism"),
+    ],
+)
+def test_functions_of_something_else(auth, text):
+    with pytest.raises(TypeError, match=text):
+        Server(auth=auth)
+
+
+def test_a_coroutine_function():
+    async def decide(mechanism, user, secret):
+        return True
+
+    class Deciding:
+        async def __call__(self, mechanism, user, secret):
+            return True
+
+    for auth in (decide, Deciding()):
+        with pytest.raises(TypeError, match="auth must be made by def, not by async def"):
+            Server(auth=auth)
+
+
+def test_functions_that_will_do():
+    for auth in (lambda *args: True, lambda a, b, c, d=None: False, max):
+        assert Server(auth=auth)._auth is auth
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "error", "text"),
+    [
+        ("PLAIN", TypeError, r"auth_mechanisms must be several names, such as \('PLAIN',\)"),
+        (["PLAIN", 7], TypeError, "auth_mechanisms must be names, such as"),
+        ([], ValueError, "auth_mechanisms may have CRAM-MD5, LOGIN, .*, not nothing at all"),
+        (["NTLM", "PLAIN"], ValueError, "auth_mechanisms may have CRAM-MD5, .*, not NTLM$"),
+        (["EXTERNAL"], ValueError, "auth_mechanisms may have .*, not EXTERNAL$"),
+        (["plain", "LOGIN", "PLAIN"], ValueError, "auth_mechanisms has PLAIN more than once"),
+    ],
+)
+def test_mechanisms_that_cannot_be(mechanisms, error, text):
+    with pytest.raises(error, match=text):
+        Server(auth=True, auth_mechanisms=mechanisms)
+
+
+@pytest.mark.parametrize(
+    ("auth", "mechanism"), [(True, "SCRAM-SHA-256"), (max, "SCRAM-SHA-256"), (max, "CRAM-MD5")]
+)
+def test_mechanisms_that_need_passwords(auth, mechanism):
+    with pytest.raises(ValueError, match=f"{mechanism} of auth_mechanisms needs the passwords"):
+        Server(auth=auth, auth_mechanisms=["PLAIN", mechanism])
+
+
+def test_mechanisms_for_nobody():
+    with pytest.raises(ValueError, match="auth_mechanisms needs auth"):
+        Server(auth_mechanisms=["PLAIN"])
 
 
 # TLS.
