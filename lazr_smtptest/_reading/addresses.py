@@ -26,7 +26,6 @@ _TOKEN = re.compile(
 _SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
 _ROUTE = re.compile(r"\A\s*@[^:]*:")
 _WORD = re.compile(rf"(?:{QUOTED}|\S)+", re.DOTALL)
-_CLOSED = re.compile(r'".*(?<!\\)(?:\\\\)*"|\(.*\)', re.DOTALL)
 
 
 class Mailbox(NamedTuple):
@@ -71,7 +70,9 @@ def _tokens(text: str) -> Iterator[re.Match[str]]:
 
 
 def _is_closed(text: str) -> bool:
-    return _CLOSED.fullmatch(text) is not None
+    inner = text[1:-1]
+    is_escaped = (len(inner) - len(inner.rstrip("\\"))) % 2
+    return len(text) > 1 and text[-1] in '")' and not is_escaped
 
 
 def _mailbox(words: list[str], bracketed: str | None) -> Iterator[Mailbox]:

@@ -17,6 +17,7 @@ GROWING: dict[str, Callable[[int], str]] = {
     "open comments": lambda n: f"To: {'(' * n}",
     "open brackets": lambda n: f"To: {'<a,' * (n // 3)}",
     "open quotes": lambda n: "To: " + '"\\' * (n // 2),
+    "backslashes": lambda n: 'To: "' + "\\" * (n // 2 * 2 + 1) + '"',
     "a long subject": lambda n: f"Subject: {'x ' * (n // 2)}",
     "blanks": lambda n: f"Subject: x{' ' * n}y",
     "folds": lambda n: "Subject: x" + "\r\n\t " * (n // 4) + "y",
