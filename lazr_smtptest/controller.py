@@ -23,7 +23,7 @@ from lazr_smtptest.errors import (
     SMTPTestError,
     StartError,
 )
-from lazr_smtptest.inbox import MessageQueue
+from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
     # typing has them from 3.11 on.
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Self
 
     from lazr_smtptest._parent.feeder import QueueFeeder
     from lazr_smtptest._parent.link import ServerLink
-    from lazr_smtptest._parent.matching import CriteriaArgs
     from lazr_smtptest.faults import Fault, Gate
     from lazr_smtptest.message import Message
     from lazr_smtptest.sessions import Session
@@ -540,7 +539,7 @@ class Controller:
             self._feeder = QueueFeeder(self.server.queue, link)
 
 
-class QueueController(Controller):
+class QueueController(InboxCalls, Controller):
     """Runs a `QueueServer`, and has its queue.
 
     Iterating takes the messages that are there now, and then ends.
@@ -594,26 +593,8 @@ class QueueController(Controller):
         self.server = QueueServer(host, port, self.queue, **self.server_options)
 
     @property
-    def messages(self) -> list[Message]:
-        """What is there now, taking nothing; see `MessageQueue.messages`."""
-        return self.queue.messages
-
-    def wait(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
-        """Take the first message that is wanted; see `MessageQueue.wait`."""
-        __tracebackhide__ = True  # for pytest
-        return self.queue.wait(timeout, **wanted)
-
-    def wait_many(
-        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
-    ) -> list[Message]:
-        """Take the first ``count`` that are wanted; see `MessageQueue.wait_many`."""
-        __tracebackhide__ = True  # for pytest
-        return self.queue.wait_many(count, timeout, **wanted)
-
-    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
-        """Check that there is none; see `MessageQueue.expect_none`."""
-        __tracebackhide__ = True  # for pytest
-        self.queue.expect_none(quiet, **wanted)
+    def _inbox(self) -> MessageQueue:
+        return self.queue
 
     def __iter__(self) -> Iterator[Message]:
         """Take the messages that are there now.

@@ -16,13 +16,13 @@ import logging
 import signal
 from _pickle import loads  # pickle's may be a test's
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from multiprocessing import connection
 from os import readv, set_blocking, writev
 from selectors import EVENT_READ, EVENT_WRITE
 from signal import pthread_sigmask
 from threading import Condition, RLock, get_ident, main_thread
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
@@ -74,6 +74,31 @@ RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHU
 FORGET = PickledItem(b"")
 
 T = TypeVar("T")
+
+
+class Wait(NamedTuple):
+    """What a call waits for: see `ServerLink.wait_for`."""
+
+    link: ServerLink
+    attempt: Callable[[], Any]
+    timeout: float
+
+
+#: A call that waits, apart from how: it yields each `Wait`, and is sent what came of it.
+#: `block` runs it on this thread, `_parent.event_loop` on an event loop.
+Steps = Generator[Wait, Any, T]
+
+
+def block(steps: Steps[T]) -> T:
+    """Run a call, and block this thread while it waits."""
+    came: Any = None
+    while True:
+        try:
+            awaited = steps.send(came)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        came = awaited.link.wait_for(awaited.attempt, awaited.timeout)
 
 
 class ServerLink:
@@ -266,7 +291,11 @@ class ServerLink:
 
     def await_transit(self, attempt: Callable[[], T | None]) -> T:
         """Wait for what only lacks a record that is on its way.  Blocks up to 5 seconds."""
-        result = self.wait_for(attempt, _TRANSIT_TIMEOUT)
+        return block(self.transit(attempt))
+
+    def transit(self, attempt: Callable[[], T | None]) -> Steps[T]:
+        """See `await_transit`."""
+        result: T | None = yield Wait(self, attempt, _TRANSIT_TIMEOUT)
         if result is None:
             self.raise_silence("had more to send and did not send it", _TRANSIT_TIMEOUT)
         return result

@@ -298,6 +298,41 @@ SITUATIONS = {
     "send_to(running(), 'lunch'); running().wait_many(2, 0.01, subject='lunch')":
         "MessageNotReceived: only 1 of 2 messages with subject containing 'lunch' came to "
         f"localhost port PORT within N seconds; 1 message is there\n{YET_TO_COME}",
+    "s = running(); to = lambda *names: send_for(s, 'news', names); to('lee@example.com', "
+    "'kim@example.com'); to('kim@EXAMPLE.com', 'leo@example.com'); send_for(s, 'News', "
+    "['max@example.com']); s.wait_for_each([f'{name}@example.com' for name in ('kim', 'lee', "
+    "'max')], 0.01, subject='news')":
+        "MessageNotReceived(near_misses=['News'], missing=('max@example.com',)): only 2 of 3 "
+        "recipients had a message with subject containing 'news' on localhost port PORT within "
+        "N seconds:\n"
+        "- 'max@example.com' had none\n"
+        "- 'kim@example.com' had 2\n"
+        "- 'leo@example.com', for whom none was to come, had 1\n"
+        "- from <kim@example.com> to <max@example.com>, subject 'News'\n"
+        "    subject: wanted containing 'news', got 'News', which differs in case\n"
+        f"{YET_TO_COME}",
+    "running().wait_for_each([f'{n}@example.com' for n in range(12)], 0.01, count=2)":
+        f"MessageNotReceived(missing={tuple(f'{n}@example.com' for n in range(12))}): "
+        "only 0 of 12 recipients had 2 messages on localhost port PORT within N seconds:\n"
+        + "".join(f"- '{n}@example.com' had none\n" for n in range(10))
+        + "- and so on, 2 more\nDoes the program send there?  sessions() shows who connected; "
+        "if it is slow, give a longer timeout",
+    "running().wait_for_each('kim@example.com')":
+        "TypeError: recipients must be several addresses, such as ['kim@example.com', "
+        "'lee@example.com'], not 'kim@example.com'",
+    "running().wait_for_each([7])":
+        "TypeError: recipients must be addresses, each a str, not 7",
+    "running().wait_for_each([' '])":
+        "ValueError: recipients must be addresses, and none may be empty",
+    "running().wait_for_each([])":
+        "ValueError: recipients must have an address at least, and there is none",
+    "running().wait_for_each(['kim@example.com', 'kim@EXAMPLE.com'])":
+        "ValueError: recipients must be different, and 'kim@example.com' and 'kim@EXAMPLE.com' "
+        "are the same: for several messages to each, pass count",
+    "running().wait_for_each(['kim@example.com'], count=0)":
+        "ValueError: count must be a whole number from 1 on, not 0",
+    "running().wait_for_each(['kim@example.com'], rcpt='kim@example.com')":
+        "TypeError: wait_for_each() has its recipients already: leave rcpt out",
     "asyncio.run(asyncio.to_thread(running().wait, 0.01))":
         "MessageNotReceived: no message came to localhost port PORT within N seconds\nDoes "
         "the program send there?  sessions() shows who connected; if it is slow, "
