@@ -151,6 +151,57 @@ class InboxCalls:
 
         block(self._inbox._expect_none(quiet, wanted))
 
+    async def wait_async(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
+        """Take the first message that is wanted; the event loop goes on meanwhile.
+
+        Any number of tasks may wait at once, and each message goes to one.  A
+        task that is cancelled while it waits takes none.
+
+        :param timeout: See `wait`.
+        :param wanted: See `MessageQueue`.
+        :return: See `wait`.
+        :raises RuntimeError: No event loop of asyncio runs here.
+        :raises Exception: See `wait`.
+        """
+        __tracebackhide__ = True  # for pytest
+        return (await self._wait_many_async("wait", 1, timeout, wanted))[0]
+
+    async def wait_many_async(
+        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
+    ) -> list[Message]:
+        """Take so many messages that are wanted; the event loop goes on meanwhile.
+
+        :param count: See `wait_many`.
+        :param timeout: See `wait_many`.
+        :param wanted: See `MessageQueue`.
+        :return: See `wait_many`.
+        :raises Exception: See `wait_async`.
+        """
+        __tracebackhide__ = True  # for pytest
+        return await self._wait_many_async("wait_many", count, timeout, wanted)
+
+    async def expect_none_async(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
+        """Check that no such message comes; the event loop goes on meanwhile.
+
+        :param quiet: See `expect_none`.
+        :param wanted: See `MessageQueue`; here, what is *not* to come.
+        :raises RuntimeError: No event loop of asyncio runs here.
+        :raises Exception: See `expect_none`.
+        """
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.event_loop import run
+
+        await run(self._inbox._expect_none(quiet, wanted), "expect_none")
+
+    async def _wait_many_async(
+        self, name: str, count: int, timeout: float, wanted: CriteriaArgs
+    ) -> list[Message]:
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.event_loop import run
+
+        steps = self._inbox._wait_many(count, timeout, wanted, blocks=False)
+        return await run(steps, name)
+
 
 class MessageQueue(InboxCalls):
     """The messages that a server has accepted, in that order.
@@ -162,9 +213,10 @@ class MessageQueue(InboxCalls):
     with ``block=True`` for a message that has been sent.
 
     For mail that a program sends when it gets to it, there are `wait`,
-    `wait_many`, `wait_for_each` and `expect_none`.  They look at all messages
-    that are there, at first, and then at each that arrives.  All take these
-    keyword arguments, and want messages that meet every one of them:
+    `wait_many`, `wait_for_each` and `expect_none`; and for coroutines
+    `wait_async`, `wait_many_async` and `expect_none_async`.  They look at all
+    messages that are there, at first, and then at each that arrives.  All take
+    these keyword arguments, and want messages that meet every one of them:
 
     ``rcpt``
         a recipient of the envelope (RCPT), blind copies included
@@ -275,12 +327,15 @@ class MessageQueue(InboxCalls):
             link.check_death()
         return [item.load() for item in items]
 
-    def _wait_many(self, count: int, timeout: float, wanted: CriteriaArgs) -> Steps[list[Message]]:
+    def _wait_many(
+        self, count: int, timeout: float, wanted: CriteriaArgs, *, blocks: bool = True
+    ) -> Steps[list[Message]]:
         __tracebackhide__ = True  # for pytest
         from lazr_smtptest._parent.search import First, Search
 
         whole_number("count", count, 1)
         search = Search(self, wanted)
+        search.blocks = blocks
         goal = First(search.criteria, count)
         found = yield from self._find(search, goal, seconds("timeout", timeout))
         return [item.load() for item in found]

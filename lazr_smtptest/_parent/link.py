@@ -53,7 +53,7 @@ _TRANSIT_TIMEOUT = 5.0
 
 #: Seconds between two looks whether the process lives, where nothing says so by itself.
 #: The pipe's end of file does as a rule, unless a grandchild holds the pipe.
-_LOOK_INTERVAL = 0.05
+LOOK_INTERVAL = 0.05
 
 #: Seconds that the thread that watches has to stop doing so.
 _LEAVE_TIMEOUT = 5.0
@@ -85,12 +85,13 @@ class Wait(NamedTuple):
 
 
 #: A call that waits, apart from how: it yields each `Wait`, and is sent what came of it.
-#: `block` runs it on this thread, `_parent.event_loop` on an event loop.
+#: `block` runs it on this thread, `event_loop.run` on an event loop.
 Steps = Generator[Wait, Any, T]
 
 
 def block(steps: Steps[T]) -> T:
     """Run a call, and block this thread while it waits."""
+    __tracebackhide__ = True  # for pytest
     came: Any = None
     while True:
         try:
@@ -153,6 +154,8 @@ class ServerLink:
         self._changed = Condition(self.lock)
         #: The id of the thread that watches the pipes, if one does.
         self.watcher: int | None = None
+        #: Called when there is news, with the lock held: by event loops, who watch, too.
+        self.listeners: list[Callable[[], object]] = []
 
     def is_alive(self) -> bool:
         """Whether the server process lives.  Does not block."""
@@ -289,6 +292,15 @@ class ServerLink:
                         self.watcher = outer
                         self._changed.notify_all()
 
+    def try_now(self, attempt: Callable[[], T | None]) -> T | None:
+        """Do what `wait_for` does, without waiting."""
+        while True:
+            with self.lock:
+                self._read_the_end()
+            came = self.wait_for(lambda: None if self.logs else attempt(), 0.0)
+            if came is not None or not self.logs:  # those come first
+                return came
+
     def await_transit(self, attempt: Callable[[], T | None]) -> T:
         """Wait for what only lacks a record that is on its way.  Blocks up to 5 seconds."""
         return block(self.transit(attempt))
@@ -320,8 +332,18 @@ class ServerLink:
                     readv(self._wake.fileno(), [bytearray(4096)])
             if self._ends.requests in ready:
                 self._flush()
-            if self.process.is_gone():
-                self._read_the_rest()
+            self._read_the_end()
+
+    def watched(self) -> list[int]:
+        """Return the descriptors that have news; none where none can come."""
+        pidfd = self.process.pidfd
+        readable = [self._ends.records, *([pidfd] if pidfd else [])]
+        return [] if self.ended else [one.fileno() for one in readable]
+
+    @property
+    def tells_its_end(self) -> bool:
+        """Whether those have all news, without another look now and then."""
+        return self.process.pidfd is not None and not self._writer.has_backlog
 
     def _select(self, timeout: float) -> list[object]:
         pidfd = self.process.pidfd
@@ -331,7 +353,7 @@ class ServerLink:
             if self._writer.has_backlog:
                 selector.register(self._ends.requests, EVENT_WRITE)
             if not pidfd:
-                timeout = min(timeout, _LOOK_INTERVAL)
+                timeout = min(timeout, LOOK_INTERVAL)
             return [key.fileobj for key, _ in selector.select(timeout)]
 
     # All of what follows, to the next heading, is called with the lock held.
@@ -339,6 +361,8 @@ class ServerLink:
     def notify(self) -> None:
         """Have all threads that wait look again at what they wait for."""
         self._changed.notify_all()
+        for listener in tuple(self.listeners):
+            listener()
         if not self._nobody_else_watches():
             with contextlib.suppress(BlockingIOError):  # it has been woken before
                 writev(self._waker.fileno(), [b"!"])
@@ -365,6 +389,10 @@ class ServerLink:
                 self._sort(*record)
         self.notify()
         return True
+
+    def _read_the_end(self) -> None:
+        if not self.ended and self.process.is_gone():
+            self._read_the_rest()
 
     def _read_the_rest(self) -> None:
         # Of a process that is gone.  A grandchild may hold the pipe's writing
@@ -537,8 +565,7 @@ class ServerLink:
         """
         self.process.check_owner()
         with self.lock:
-            if not self.ended and self.process.is_gone():
-                self._read_the_rest()
+            self._read_the_end()
             is_more_left = drained and self.messages
             lost = self._lost()
             if self.ended and not is_more_left and not self.process.ended_well(lost):

@@ -59,6 +59,8 @@ class Search:
         #: Each message is looked at once, however long the search.
         self._unmet: dict[PickledItem, list[str]] = {}
         self.started = now()
+        #: Whether the thread stands still meanwhile.
+        self.blocks = True
 
     def look(self) -> Steps[list[PickledItem]]:
         """Return what is wanted of what is there."""
@@ -113,10 +115,10 @@ class Search:
             text += (
                 "\nIf it was yet to come, give a longer timeout; sessions() shows what clients did"
             )
-        if _runs_in_event_loop():
+        if self.blocks and _runs_in_event_loop():
             text += (
                 "\nThe event loop of this thread stood still meanwhile; "
-                "if one of its tasks sends, call this on another thread, by asyncio.to_thread()"
+                "if one of its tasks sends, await wait_async() instead"
             )
         return MessageNotReceived(text, elapsed=elapsed, **facts, **self._inbox._where())
 

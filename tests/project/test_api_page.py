@@ -102,7 +102,13 @@ def test_page_has_each_inherited_method():
 
 
 @pytest.mark.parametrize("cls", [MessageQueue, QueueController])
-@pytest.mark.parametrize("method", ["wait", "wait_many", "wait_for_each", "expect_none"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("wait", "wait_many", "wait_for_each", "expect_none"),
+        *("wait_async", "wait_many_async", "expect_none_async"),
+    ],
+)
 def test_signatures_that_the_page_spells_out(cls, method):
     """These take ``**wanted``, which says nothing."""
     below = DOCUMENTED[cls.__name__][1]

@@ -342,7 +342,18 @@ SITUATIONS = {
         "Does the program send there?  sessions() shows who connected; "
         "if it is slow, give a longer timeout\n"
         "The event loop of this thread stood still meanwhile; if one of its tasks sends, "
-        "call this on another thread, by asyncio.to_thread()",
+        "await wait_async() instead",
+    "asyncio.run(running().wait_async(0.01))":
+        "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
+        "Does the program send there?  sessions() shows who connected; "
+        "if it is slow, give a longer timeout",
+    **{
+        f"running().{name}_async({'2' if name == 'wait_many' else ''}).send(None)":
+            f"RuntimeError: {name}_async() needs a running event loop of asyncio: in a coroutine "
+            f"of trio, call {name}() on a thread, by trio.to_thread.run_sync(), and elsewhere "
+            "as it is"
+        for name in ("wait", "wait_many", "expect_none")
+    },
     "stopped(own()).wait()":
         "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
         "No server is running, so none can come: call start() first",
