@@ -107,6 +107,8 @@ class WorkerServers:
         except (ServerDied, ServerStuck):
             assert running is not None
             running._give_up()
+        if running is not None:
+            running._undo_restarts()
         # It may also be that a test has stopped it, or killed it.
         controller = self.serve(options)
         controller.queue._keep_taken(self._kept)

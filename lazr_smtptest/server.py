@@ -198,6 +198,30 @@ class QueueServer(Server):
         self.queue.put(message)
 
 
+#: The keyword arguments of `Server`, and the attribute that each sets.
+OPTIONS = {
+    name: {
+        "auth": "_logins",
+        "auth_required": "_needs_auth",
+        "auth_require_tls": "_needs_tls_for_auth",
+        "hide": "_hidden_extensions",
+    }.get(name, name)
+    for name, parameter in inspect.signature(Server).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+def changed_attributes(server: Server, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what attributes other options would set; what is wrong with those is raised."""
+    options = {name: getattr(server, attribute) for name, attribute in OPTIONS.items()}
+    # Of its class, which may have ways to log in of its own; its __init__ may take anything.
+    other = object.__new__(type(server))
+    Server.__init__(other, server.host, server.port, **{**options, **changes})
+    # A certificate is for a TLS, and is made once.
+    names = [*map(OPTIONS.__getitem__, changes), *(["_credentials"] if "tls" in changes else [])]
+    return {name: getattr(other, name) for name in names}
+
+
 def _check_names(make: Callable[..., None], options: Iterable[str]) -> None:
     """Check that there are such options, unless a subclass has put its own in between."""
     parameters = inspect.signature(make).parameters.values()

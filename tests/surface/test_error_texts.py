@@ -433,6 +433,13 @@ SITUATIONS = {
     "in_a_child(start_without, 'uvloop', 'uvloop', True)":
         "ImportError(name='uvloop'): uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'",
     # Options of servers.
+    "running().restart(port=25, hostnam='x')":
+        "TypeError: restart() has no option 'port', 'hostnam'; it has start_method, "
+        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
+    "running().restart(auth_required=True)":
+        "ValueError: auth_required needs auth, such as auth={'kim': 'secret'}",
+    "running().restart(stop_timeout=0)":
+        "ValueError: stop_timeout must be a positive number of seconds, not 0",
     "Controller('localhost')": "TypeError: server must be a lazr_smtptest Server, not 'localhost'",
     "Controller(type('NotSetUp', (Server,), {'__init__': lambda _: None})())":
         "TypeError: NotSetUp.__init__ must call super().__init__(), and does not",
