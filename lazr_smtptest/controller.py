@@ -373,6 +373,24 @@ class Controller:
             raise ended.death("; what clients did is not known")
         return sessions
 
+    @property
+    def connections(self) -> int:
+        """How many clients have connected since the last `reset`.
+
+        `sessions` has no more than the last 100 of those that are gone.  When the
+        server has been stopped, it is how many had by then.  Blocks for
+        ``reset_timeout`` at most.
+
+        :raises Exception: See `sessions`.
+        """
+        ended = self._ended
+        if self._link is not None or ended is None:
+            count: int = self._ask(self._running("connections"), "connections")
+            return count
+        if ended.last_connections is None:
+            raise ended.death("; what clients did is not known")
+        return ended.last_connections
+
     def client_context(self) -> ssl.SSLContext:
         """Make a context for a client that is to trust this server.
 

@@ -132,6 +132,7 @@ class ServerLink:
         self.logs: deque[logging.LogRecord] = deque()
         #: What clients did, pickled: the last that is sent before an orderly end.
         self._sessions: bytes | None = None
+        self.last_connections: int | None = None
         #: Whether a record to forget all messages before it becomes one of them: `FORGET`.
         self._keeps_forgets = keeps_forgets
         #: Whether nothing can come any more: the server process is known to be
@@ -210,7 +211,7 @@ class ServerLink:
             self.logs.append(content[0])
             self._received[LOGGED] += 1
         elif kind == "sessions":
-            (self._sessions,) = content
+            self._sessions, self.last_connections = content
         elif kind == "failed":
             self.fail(*content)
             self._received[FAILED] += 1

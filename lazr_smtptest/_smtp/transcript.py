@@ -105,10 +105,13 @@ class Transcripts:
     def __init__(self) -> None:
         self._open: dict[Transcript, None] = {}
         self._ended: deque[Transcript] = deque(maxlen=_SESSIONS)
+        #: How many clients have connected.
+        self.connections = 0
 
     def open(self, peer: tuple[Any, ...], now: float) -> Transcript:
         transcript = Transcript(peer, now)
         self._open[transcript] = None
+        self.connections += 1
         return transcript
 
     def close(self, transcript: Transcript) -> None:
@@ -119,6 +122,7 @@ class Transcripts:
     def clear(self) -> None:
         """Forget what has ended, and what was said so far."""
         self._ended.clear()
+        self.connections = 0
         for transcript in self._open:
             transcript.exchanges.clear()
             transcript.messages.clear()

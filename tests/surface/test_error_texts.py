@@ -101,6 +101,17 @@ SITUATIONS = {
             "server, and none runs on localhost port 9025: call start() first"
         for call in ("reset()", "fault('RCPT', '450 No')", "gate('RCPT')", "sessions()")
     },
+    "QueueController(port=9025).connections":
+        "NotRunning(host='localhost', port=9025): connections needs a running server, "
+        "and none runs on localhost port 9025: call start() first",
+    "stopped(paused()).connections":
+        f"ServerDied(exitcode=-9, lost=1): {SERVER} did not stop when asked, and was ended by "
+        "SIGKILL; 1 message that it had accepted is lost; what clients did is not known.  The log "
+        "shows what kept it; if it was only slow, give a longer stop_timeout",
+    "busy(LONG_NOOP).connections":
+        f"ServerStuck(elapsed=0.2): {SERVER} did not answer connections() within 0.2 seconds.  "
+        "Look in its stack for what keeps it, or give a longer reset_timeout:\nSTACK in "
+        "handle_NOOP",
     "QueueController().port":
         "NotRunning(host='localhost'): the server on localhost has no port before it is started, "
         "since it was asked to take a free one: call start() first, or make it with a port of "
