@@ -8,7 +8,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._limits import check_descriptors, limit_behind
+from lazr_smtptest._limits import check_descriptors
 from lazr_smtptest._parent import options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
@@ -19,7 +19,6 @@ from lazr_smtptest.errors import (
     ServerDied,
     ServerStuck,
     SMTPTestError,
-    StartError,
 )
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server
@@ -169,8 +168,7 @@ class Controller:
                     **self._link.process.where,
                 )
             self._take_down()
-            with self._limits_named():
-                self._start()
+            self._start()
 
     def restart(self, **changes: Any) -> None:
         """Stop the server and start it on the same port, with other options.
@@ -187,13 +185,6 @@ class Controller:
         :raises HandlerError: A handler had failed, and no call had said so yet.
             The server is restarted nevertheless.
         :raises Exception: See `start`.
-
-        >>> from lazr_smtptest import QueueController
-        >>> with QueueController() as controller:
-        ...     port = controller.port
-        ...     controller.restart(auth={"kim": "secret"}, auth_required=True)
-        ...     controller.port == port
-        True
         """
         with self._changing.lock:
             before, wanted = options.current(self), options.changed(self, changes)
@@ -217,8 +208,7 @@ class Controller:
         event_loop_factory(self._uvloop)
         self._check_tls()
         link = self._take_down()
-        with self._limits_named():
-            self._start(same_port=True)
+        self._start(same_port=True)
         return link
 
     def _undo_restarts(self) -> None:
@@ -351,6 +341,24 @@ class Controller:
         link = self._running("gate()")
         return Gate(link, self._ask(link, "gate", stage, when), stage)
 
+    def hang_up(self, reply: str | None = None) -> int:
+        """End all sessions that are open, as a server does that has had enough.
+
+        For a client that keeps its connection: its next mail finds it closed.
+        Blocks for ``reset_timeout`` at most.
+
+        :param reply: What to say first, such as ``"421 4.4.2 Idle for too long"``;
+            without, nothing.
+        :return: How many sessions have been ended.
+        :raises ValueError: The reply does not begin with a code.
+        :raises Exception: See `fault`.
+        """
+        from lazr_smtptest._wire.rules import encode_reply
+
+        encoded = None if reply is None else encode_reply(reply) + b"\r\n"
+        count: int = self._ask(self._running("hang_up()"), "hang_up", encoded)
+        return count
+
     def sessions(self) -> list[Session]:
         """Return what clients said and were told since the last `reset`.
 
@@ -454,22 +462,14 @@ class Controller:
 
     # Starting and stopping.
 
-    @contextlib.contextmanager
-    def _limits_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, MemoryError, RuntimeError) as error:
-            limit = limit_behind(error)
-            if not limit:
-                raise
-            raise StartError(
-                f"the server on {self.host} port {self.server.port} cannot start: "
-                f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
-                host=self.host,
-                port=self.server.port,
-            ) from error
-
     def _start(self, *, same_port: bool = False) -> None:
+        with without_fakes():
+            from lazr_smtptest._parent.process import limits_named
+
+        with limits_named(self.host, self.server.port):
+            self._start_process(same_port)
+
+    def _start_process(self, same_port: bool) -> None:
         self._check_handlers()
         self._check_queue_is_free()
         with without_fakes():

@@ -75,6 +75,8 @@ class Server:
         the reply is 452 (RFC 5321, 4.5.3.1.10).
     :param idle_timeout: Seconds that a client may be silent when it is its turn; then it
         is told 421, and the connection is closed (RFC 5321, 4.5.3.2.7).
+    :param max_connections: The clients that may be connected at once; one more is
+        told 421, and the connection is closed.  None: no limit.
     :param reset_on_rset: Whether a client's RSET command resets the server as
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
@@ -103,6 +105,7 @@ class Server:
         line_length_limit: int = _LINE_LENGTH_LIMIT,
         recipient_limit: int = _RECIPIENT_LIMIT,
         idle_timeout: float = _IDLE_TIMEOUT,
+        max_connections: int | None = None,
         reset_on_rset: bool = False,
     ) -> None:
         self.host = _text("host", host)
@@ -129,6 +132,9 @@ class Server:
         self.line_length_limit = _int("line_length_limit", line_length_limit, 3)
         self.recipient_limit = _int("recipient_limit", recipient_limit, 1)
         self.idle_timeout = positive_seconds("idle_timeout", idle_timeout)
+        self.max_connections = (
+            None if max_connections is None else _int("max_connections", max_connections, 1)
+        )
         self.reset_on_rset = reset_on_rset
 
     @property

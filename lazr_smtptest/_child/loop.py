@@ -41,6 +41,9 @@ EX_SOFTWARE = 70
 #: Turns of the loop that asyncio takes from accepting a client to its session.
 _ACCEPTING = 3
 
+#: Turns until a connection that is closed is so for its client, too.
+_CLOSING = 3
+
 
 class EventLoop(asyncio.SelectorEventLoop):
     """asyncio's event loop, with a clock that no handler can stop; uvloop's has one."""
@@ -195,6 +198,7 @@ class ServerLoop:
             "fault": self._faults.add_rule,
             "fired": self._faults.fired,
             "gate": self._faults.add_gate,
+            "hang_up": self._hang_up,
             "release": self._faults.release,
             "remove": self._faults.withdraw,
             "reset": self._reset,
@@ -232,6 +236,14 @@ class ServerLoop:
     async def _count_connections(self) -> int:
         await self._accept_all()
         return self._transcripts.connections
+
+    async def _hang_up(self, reply: bytes | None) -> int:
+        await self._accept_all()
+        open_ones = [one for one in list(self._sessions) if one.transport is not None]
+        count = sum(one.hang_up(reply) for one in open_ones)
+        for _ in range(_CLOSING):
+            await sleep(0)
+        return count
 
     async def _accept_all(self) -> None:
         """Let those in who have connected, and wait in the backlog."""

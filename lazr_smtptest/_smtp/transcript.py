@@ -6,6 +6,7 @@ and all, and made readable when a test asks for it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from contextlib import suppress
@@ -118,6 +119,11 @@ class Transcripts:
         if transcript in self._open:
             del self._open[transcript]
             self._ended.append(transcript)
+
+    def count_before(self, transcript: Transcript) -> int:
+        """Count the sessions that began before one, and go on."""
+        older = itertools.takewhile(lambda one: one is not transcript, self._open)
+        return sum(one.ended == "open" for one in older)
 
     def clear(self) -> None:
         """Forget what has ended, and what was said so far."""

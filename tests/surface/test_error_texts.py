@@ -76,7 +76,7 @@ IN_PEM_FORM = (
 
 SERVER_OPTIONS = (
     "tls, auth, auth_required, auth_require_tls, hide, hostname, ident, data_size_limit, "
-    "line_length_limit, recipient_limit, idle_timeout, reset_on_rset"
+    "line_length_limit, recipient_limit, idle_timeout, max_connections, reset_on_rset"
 )
 
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
@@ -475,6 +475,15 @@ SITUATIONS = {
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
     "Server(idle_timeout=0)":
         "ValueError: idle_timeout must be a positive number of seconds, not 0",
+    "Server(max_connections=0)":
+        "ValueError: max_connections must be a whole number from 1 on, not 0",
+    "running().hang_up('Bye')":
+        "ValueError: reply must begin with a reply code, such as '451 4.7.1 Later', not 'Bye'",
+    "running().hang_up(421)":
+        "TypeError: reply must be a str, such as '451 4.7.1 Later', not 421",
+    "QueueController(port=9025).hang_up()":
+        "NotRunning(host='localhost', port=9025): hang_up() needs a running server, "
+        "and none runs on localhost port 9025: call start() first",
     "Server(recipient_limit=0)":
         "ValueError: recipient_limit must be a whole number from 1 on, not 0",
     "Server(tls=7)": "TypeError: tls must be a TLS, 'starttls' or 'implicit', not 7",
