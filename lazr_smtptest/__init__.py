@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lazr_smtptest.inbox import MessageQueue
     from lazr_smtptest.message import Attachment, Envelope, Message
     from lazr_smtptest.server import QueueServer, Server
-    from lazr_smtptest.sessions import Line, Session
+    from lazr_smtptest.sessions import Command, Line, Session
     from lazr_smtptest.tls import TLS
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "AlreadyRunning",
     "Attachment",
     "AttachmentNotFound",
+    "Command",
     "Controller",
     "Envelope",
     "Fault",
@@ -89,7 +90,7 @@ _MODULES = {
     "inbox": "MessageQueue",
     "message": "Attachment Envelope Message",
     "server": "QueueServer Server",
-    "sessions": "Line Session",
+    "sessions": "Command Line Session",
     "tls": "TLS",
 }
 

@@ -107,6 +107,8 @@ class WorkerServers:
         except (ServerDied, ServerStuck):
             assert running is not None
             running._give_up()
+        if running is not None:
+            running._undo_restarts()
         # It may also be that a test has stopped it, or killed it.
         controller = self.serve(options)
         controller.queue._keep_taken(self._kept)
@@ -325,8 +327,10 @@ def _left(controller: QueueController) -> tuple[list[PickledItem], SMTPTestError
     link = inbox._link
     if link is None:
         return [], None
+    from lazr_smtptest._parent.link import block  # a link there is, so this is imported
+
     try:
-        return inbox._look(link)[0], None
+        return block(inbox._look(link))[0], None
     except SMTPTestError as error:
         with link.lock:
             return list(link.messages), error

@@ -252,7 +252,7 @@ def launch(
     log_level = logging.getLogger().level
     patches = MonkeyPatches()
     # uvloop waits in C code, where nothing that switches greenlets gets a turn.
-    new_loop = _event_loop_factory(False if patches.are_threads_replaced() else uvloop)
+    new_loop = event_loop_factory(False if patches.are_threads_replaced() else uvloop)
     with FORKING:  # a child of another thread's would keep the lifeline open
         ends, child_ends = open_channel(context)
         disown_in_children(ends)
@@ -332,7 +332,7 @@ def _reap(process: BaseProcess) -> None:
     process.close()
 
 
-def _event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
+def event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:
     # Here, since the server process must not import.
     if uvloop is False:
         return EventLoop

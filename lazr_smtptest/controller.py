@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import os
-import sys
 from collections.abc import Iterator
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._limits import check_descriptors, limit_behind
+from lazr_smtptest._limits import check_descriptors
+from lazr_smtptest._parent import options
 from lazr_smtptest._parent.forks import ForkSafeLock
-from lazr_smtptest._util import FREE_THREADED, now, positive_seconds
+from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest.errors import (
     AlreadyRunning,
     HandlerError,
@@ -21,22 +19,19 @@ from lazr_smtptest.errors import (
     ServerDied,
     ServerStuck,
     SMTPTestError,
-    StartError,
 )
-from lazr_smtptest.inbox import MessageQueue
+from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from multiprocessing.context import BaseContext
 
     # typing has them from 3.11 on.
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Self
 
     from lazr_smtptest._parent.feeder import QueueFeeder
     from lazr_smtptest._parent.link import ServerLink
-    from lazr_smtptest._parent.matching import CriteriaArgs
     from lazr_smtptest.faults import Fault, Gate
     from lazr_smtptest.message import Message
     from lazr_smtptest.sessions import Session
@@ -47,46 +42,6 @@ __all__ = ["Controller", "QueueController"]
 #: What stands for all interfaces, and who to connect to then, as far as is known
 #: before the server listens.
 _ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-
-
-def _context(start_method: str | None) -> BaseContext:
-    """Choose how the process is started: fork where that is safe.
-
-    System libraries of macOS do not survive a fork.  Nor, now and then, does a Python without
-    the interpreter lock, if another thread runs meanwhile: that may be in the middle of
-    anything, with a lock of the interpreter's own.
-    """
-    with without_fakes():
-        import multiprocessing
-
-    if start_method is None and os.name == "posix" and sys.platform != "darwin":
-        start_method = "forkserver" if FREE_THREADED else "fork"
-    try:
-        return multiprocessing.get_context(start_method)
-    except ValueError:
-        methods = ", ".join(multiprocessing.get_all_start_methods())
-        raise ValueError(f"start_method must be one of {methods}, not {start_method!r}") from None
-
-
-def _check_server(server: Server) -> None:
-    """Find what is wrong with a user's class before a client does."""
-    if not isinstance(server, Server):
-        raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
-    kind = type(server).__name__
-    if not hasattr(server, "tls"):
-        raise TypeError(f"{kind}.__init__ must call super().__init__(), and does not")
-    for name in ("handle_message", "reset"):
-        if inspect.iscoroutinefunction(getattr(server, name)):
-            raise TypeError(
-                f"{kind}.{name} must be made by def, not by async def: "
-                "it is called on a thread, and nobody awaits it"
-            )
-    queue = getattr(server, "queue", None) if isinstance(server, QueueServer) else MessageQueue()
-    if not isinstance(queue, MessageQueue) and not callable(getattr(queue, "put", None)):
-        raise TypeError(
-            "the server's queue must have a put(message), as a MessageQueue() has; "
-            f"{queue!r} has none"
-        )
 
 
 class Controller:
@@ -129,9 +84,9 @@ class Controller:
         reset_timeout: float = 5.0,
         uvloop: bool | None = None,
     ) -> None:
-        _check_server(server)
+        options.check_server(server, MessageQueue)
         self.server = server
-        self._context = _context(start_method)
+        self._start_method = options.start_context(start_method)
         self._start_timeout = positive_seconds("start_timeout", start_timeout)
         self._stop_timeout = positive_seconds("stop_timeout", stop_timeout)
         self._reset_timeout = positive_seconds("reset_timeout", reset_timeout)
@@ -142,6 +97,8 @@ class Controller:
         self._link: ServerLink | None = None
         self._ended: ServerLink | None = None  # of the server that was stopped last
         self._feeder: QueueFeeder | None = None
+        #: What options had set before the first restart with others.
+        self._original: options.Settings | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.is_running else "not running"
@@ -212,8 +169,56 @@ class Controller:
                 )
             self._take_down()
             self._ended = None
-            with self._limits_named():
-                self._start()
+            self._start()
+
+    def restart(self, **changes: Any) -> None:
+        """Stop the server and start it on the same port, with other options.
+
+        Options that are not named stay as they are.  Messages that were accepted
+        stay readable; faults, gates and sessions go, as with `stop`.  If an
+        option is wrong, the server goes on as it was; if the new server process
+        cannot start, one is started with the options from before.  A server
+        that does not run is started.
+
+        :param changes: Keyword arguments of `Server`, and those of `Controller`.
+        :raises TypeError: An option is unknown, or of the wrong type.
+        :raises ValueError: A value is not possible, or not with the other options.
+        :raises HandlerError: A handler had failed, and no call had said so yet.
+            The server is restarted nevertheless.
+        :raises Exception: See `start`.
+        """
+        with self._changing.lock:
+            before, wanted = options.current(self), options.changed(self, changes)
+            was_running = self.is_running
+            try:
+                wanted.apply(self)
+                link = self._replace()
+            except BaseException:
+                before.apply(self)
+                if was_running and not self.is_running:
+                    self._start(same_port=True)
+                raise
+            self._original = self._original or before
+        if link is not None:
+            link.check()
+
+    def _replace(self) -> ServerLink | None:
+        """Start a new server process for the one that runs; return what is left of that."""
+        from lazr_smtptest._launch import event_loop_factory
+
+        event_loop_factory(self._uvloop)
+        self._check_tls()
+        link = self._take_down()
+        self._start(same_port=True)
+        return link
+
+    def _undo_restarts(self) -> None:
+        """Take back the options of restarts; the server does not run then."""
+        with self._changing.lock:
+            if self._original is not None:
+                self._take_down()
+                self._original.apply(self)
+                self._original = None
 
     def stop(self) -> None:
         """Stop the server process; the port is free when this returns.
@@ -337,6 +342,24 @@ class Controller:
         link = self._running("gate()")
         return Gate(link, self._ask(link, "gate", stage, when), stage)
 
+    def hang_up(self, reply: str | None = None) -> int:
+        """End all sessions that are open, as a server does that has had enough.
+
+        For a client that keeps its connection: its next mail finds it closed.
+        Blocks for ``reset_timeout`` at most.
+
+        :param reply: What to say first, such as ``"421 4.4.2 Idle for too long"``;
+            without, nothing.
+        :return: How many sessions have been ended.
+        :raises ValueError: The reply does not begin with a code.
+        :raises Exception: See `fault`.
+        """
+        from lazr_smtptest._wire.rules import encode_reply
+
+        encoded = None if reply is None else encode_reply(reply) + b"\r\n"
+        count: int = self._ask(self._running("hang_up()"), "hang_up", encoded)
+        return count
+
     def sessions(self) -> list[Session]:
         """Return what clients said and were told since the last `reset`.
 
@@ -358,6 +381,24 @@ class Controller:
         if sessions is None:
             raise ended.death("; what clients did is not known")
         return sessions
+
+    @property
+    def connections(self) -> int:
+        """How many clients have connected since the last `reset`.
+
+        `sessions` has no more than the last 100 of those that are gone.  When the
+        server has been stopped, it is how many had by then.  Blocks for
+        ``reset_timeout`` at most.
+
+        :raises Exception: See `sessions`.
+        """
+        ended = self._ended
+        if self._link is not None or ended is None:
+            count: int = self._ask(self._running("connections"), "connections")
+            return count
+        if ended.last_connections is None:
+            raise ended.death("; what clients did is not known")
+        return ended.last_connections
 
     def client_context(self) -> ssl.SSLContext:
         """Make a context for a client that is to trust this server.
@@ -422,22 +463,14 @@ class Controller:
 
     # Starting and stopping.
 
-    @contextlib.contextmanager
-    def _limits_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, MemoryError, RuntimeError) as error:
-            limit = limit_behind(error)
-            if not limit:
-                raise
-            raise StartError(
-                f"the server on {self.host} port {self.server.port} cannot start: "
-                f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
-                host=self.host,
-                port=self.server.port,
-            ) from error
+    def _start(self, *, same_port: bool = False) -> None:
+        with without_fakes():
+            from lazr_smtptest._parent.process import limits_named
 
-    def _start(self) -> None:
+        with limits_named(self.host, self.server.port):
+            self._start_process(same_port)
+
+    def _start_process(self, same_port: bool) -> None:
         self._check_handlers()
         self._check_queue_is_free()
         with without_fakes():
@@ -446,7 +479,7 @@ class Controller:
             from lazr_smtptest._launch import await_ready
 
             check_descriptors()
-        link = self._launch()
+        link = self._launch(same_port)
         await_ready(link, self._start_timeout)
         self._host, self._port = link.process.where["host"], link.process.where["port"]
         self._link, self._ended = link, None
@@ -456,21 +489,25 @@ class Controller:
             self._give_up()
             raise
 
-    def _launch(self) -> ServerLink:
-        from lazr_smtptest._launch import host_for_clients, launch, standard_descriptors
-
+    def _check_tls(self) -> None:
         if self.server.tls is not None:
             from lazr_smtptest.tls import server_context
 
-            server_context(self._credentials())  # what is wrong is found here
+            with without_fakes():
+                server_context(self._credentials())
+
+    def _launch(self, same_port: bool) -> ServerLink:
+        from lazr_smtptest._launch import host_for_clients, launch, standard_descriptors
+
+        self._check_tls()  # what is wrong is found here
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
         with standard_descriptors(), contextlib.ExitStack() as handed_over:
-            sockets = [handed_over.enter_context(sock) for sock in self._listen()]
+            sockets = [handed_over.enter_context(sock) for sock in self._listen(same_port)]
             # Looking a name up may take long, and has been done.
             host = host_for_clients(self.server.host, sockets)
             with without_fakes():
                 return launch(
-                    self._context,
+                    self._start_method,
                     self.server,
                     sockets,
                     host,
@@ -487,9 +524,11 @@ class Controller:
 
             warn_of_lost_data(server)
 
-    def _listen(self) -> list[socket.socket]:
+    def _listen(self, same_port: bool) -> list[socket.socket]:
         from lazr_smtptest._launch import listen
 
+        if same_port and self._port is not None:
+            return listen(self.server.host, self._port)
         if self.server.port == 0 and self._port is not None:
             with contextlib.suppress(OSError):  # somebody has it now
                 return listen(self.server.host, self._port)
@@ -545,7 +584,7 @@ class Controller:
             self._feeder = QueueFeeder(self.server.queue, link)
 
 
-class QueueController(Controller):
+class QueueController(InboxCalls, Controller):
     """Runs a `QueueServer`, and has its queue.
 
     Iterating takes the messages that are there now, and then ends.
@@ -599,26 +638,8 @@ class QueueController(Controller):
         self.server = QueueServer(host, port, self.queue, **self.server_options)
 
     @property
-    def messages(self) -> list[Message]:
-        """What is there now, taking nothing; see `MessageQueue.messages`."""
-        return self.queue.messages
-
-    def wait(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
-        """Take the first message that is wanted; see `MessageQueue.wait`."""
-        __tracebackhide__ = True  # for pytest
-        return self.queue.wait(timeout, **wanted)
-
-    def wait_many(
-        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
-    ) -> list[Message]:
-        """Take the first ``count`` that are wanted; see `MessageQueue.wait_many`."""
-        __tracebackhide__ = True  # for pytest
-        return self.queue.wait_many(count, timeout, **wanted)
-
-    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
-        """Check that there is none; see `MessageQueue.expect_none`."""
-        __tracebackhide__ = True  # for pytest
-        self.queue.expect_none(quiet, **wanted)
+    def _inbox(self) -> MessageQueue:
+        return self.queue
 
     def __iter__(self) -> Iterator[Message]:
         """Take the messages that are there now.

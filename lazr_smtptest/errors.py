@@ -169,9 +169,12 @@ class MessageNotReceived(SMTPTestError, AssertionError, TimeoutError):
 
     :ivar near_misses: The messages that came nearest to it, nearest first, at
         most five: each a `NearMiss`.
+    :ivar missing: The recipients that lack a message, where there was to be one
+        for each.
     """
 
     near_misses: Sequence[NearMiss] = ()
+    missing: Sequence[str] = ()
 
 
 class UnexpectedMessage(SMTPTestError, AssertionError):

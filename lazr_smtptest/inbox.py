@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import sys
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, overload
 
 from lazr_smtptest._util import now, seconds, whole_number
 from lazr_smtptest.errors import Difference as Difference  # where they were in 3.0
-from lazr_smtptest.errors import MessageNotReceived, NotRunning, UnexpectedMessage
 from lazr_smtptest.errors import NearMiss as NearMiss
+from lazr_smtptest.errors import NotRunning
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from lazr_smtptest._parent.link import ServerLink
+    from lazr_smtptest._parent.link import ServerLink, Steps
     from lazr_smtptest._parent.matching import CriteriaArgs
+    from lazr_smtptest._parent.search import Goal, Search
     from lazr_smtptest.message import Message, PickledItem
 
 __all__ = ["MessageQueue"]
@@ -27,7 +27,183 @@ __all__ = ["MessageQueue"]
 DEFAULT_TIMEOUT = 60.0
 
 
-class MessageQueue:
+class InboxCalls:
+    """What is read of a queue, by its own methods and by those of its controller."""
+
+    @property
+    def _inbox(self) -> MessageQueue:
+        raise NotImplementedError
+
+    @property
+    def messages(self) -> list[Message]:
+        """What is there now, in order, as a list.  Nothing is taken.
+
+        Blocks like `get_nowait`.
+
+        :raises HandlerError: See `get`.
+        :raises ServerDied: See `get`.
+        :raises ServerStuck: See `get`.
+        """
+        return self._inbox._messages()
+
+    def wait(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
+        """Take the first message that is wanted; wait for it if need be.
+
+        The others stay, in order.
+
+        :param timeout: How long to wait at most, in seconds; at once when the
+            message is there, and when no server is running any more.
+        :param wanted: See `MessageQueue`; without any, each message will do.
+        :return: The message.
+        :raises MessageNotReceived: It has not come; the text is a report.
+        :raises HandlerError: See `get`.
+        :raises ServerDied: It is not here, and the server process died.
+        :raises ServerStuck: See `get`.
+        :raises TypeError: A criterion is unknown, or of a type it cannot be.
+        :raises ValueError: The timeout is negative, or no finite number.
+        """
+        __tracebackhide__ = True  # for pytest
+        return self.wait_many(1, timeout, **wanted)[0]
+
+    def wait_many(
+        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
+    ) -> list[Message]:
+        """Take the first ``count`` messages that are wanted, when all are there.
+
+        If they do not all come, none is taken.
+
+        :param count: How many.
+        :param timeout: How long to wait at most for all of them, in seconds.
+        :param wanted: See `MessageQueue`.
+        :return: The messages, in the order in which they were accepted.
+        :raises Exception: See `wait`.
+        """
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.link import block
+
+        return block(self._inbox._wait_many(count, timeout, wanted))
+
+    @overload
+    def wait_for_each(
+        self,
+        recipients: Iterable[str],
+        timeout: float = 5.0,
+        *,
+        count: None = None,
+        **wanted: Unpack[CriteriaArgs],
+    ) -> dict[str, Message]: ...
+
+    @overload
+    def wait_for_each(
+        self,
+        recipients: Iterable[str],
+        timeout: float = 5.0,
+        *,
+        count: int,
+        **wanted: Unpack[CriteriaArgs],
+    ) -> dict[str, list[Message]]: ...
+
+    def wait_for_each(
+        self,
+        recipients: Iterable[str],
+        timeout: float = 5.0,
+        *,
+        count: int | None = None,
+        **wanted: Unpack[CriteriaArgs],
+    ) -> dict[str, Message] | dict[str, list[Message]]:
+        """Take a message for each recipient, when all are there.
+
+        That is the first wanted message whose envelope (RCPT) names the
+        recipient.  A message to several of them counts for each, and is taken
+        once.  All other messages stay: further ones for the same recipient,
+        and those for others.  If they do not all come, none is taken.
+
+        :param recipients: The addresses, each once.
+        :param timeout: How long to wait at most for all of them, in seconds.
+        :param count: How many for each; then a list of so many is returned for
+            each, in the order in which they were accepted.
+        :param wanted: See `MessageQueue`, without ``rcpt``.
+        :return: The message of each recipient, in the order of ``recipients``.
+        :raises MessageNotReceived: They have not all come; ``missing`` has the
+            recipients, and the text says who had too many, and who else had one.
+        :raises Exception: See `wait`.
+        """
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.link import block
+
+        found = block(self._inbox._wait_for_each(recipients, timeout, count, wanted))
+        return found if count is not None else {name: one for name, (one,) in found.items()}
+
+    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
+        """Check that no such message is there, and that none comes.
+
+        Nothing is taken.
+
+        :param quiet: How long to watch, in seconds.  Less will do when no
+            server is running any more.
+        :param wanted: See `MessageQueue`; here, what is *not* to come.
+        :raises UnexpectedMessage: Such a message was there, or came.
+        :raises NotRunning: No server has ever filled this queue.
+        :raises Exception: See `wait`.
+        """
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.link import block
+
+        block(self._inbox._expect_none(quiet, wanted))
+
+    async def wait_async(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
+        """Take the first message that is wanted; the event loop goes on meanwhile.
+
+        Any number of tasks may wait at once, and each message goes to one.  A
+        task that is cancelled while it waits takes none.
+
+        :param timeout: See `wait`.
+        :param wanted: See `MessageQueue`.
+        :return: See `wait`.
+        :raises RuntimeError: No event loop of asyncio runs here.
+        :raises Exception: See `wait`.
+        """
+        __tracebackhide__ = True  # for pytest
+        return (await self._wait_many_async("wait", 1, timeout, wanted))[0]
+
+    async def wait_many_async(
+        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
+    ) -> list[Message]:
+        """Take so many messages that are wanted; the event loop goes on meanwhile.
+
+        :param count: See `wait_many`.
+        :param timeout: See `wait_many`.
+        :param wanted: See `MessageQueue`.
+        :return: See `wait_many`.
+        :raises Exception: See `wait_async`.
+        """
+        __tracebackhide__ = True  # for pytest
+        return await self._wait_many_async("wait_many", count, timeout, wanted)
+
+    async def expect_none_async(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
+        """Check that no such message comes; the event loop goes on meanwhile.
+
+        :param quiet: See `expect_none`.
+        :param wanted: See `MessageQueue`; here, what is *not* to come.
+        :raises RuntimeError: No event loop of asyncio runs here.
+        :raises Exception: See `expect_none`.
+        """
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.event_loop import run
+
+        await run(self._inbox._expect_none(quiet, wanted), "expect_none")
+
+    async def _wait_many_async(
+        self, name: str, count: int, timeout: float, wanted: CriteriaArgs
+    ) -> list[Message]:
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.event_loop import run
+
+        steps = self._inbox._wait_many(count, timeout, wanted, blocks=False)
+        return await run(steps, name)
+
+
+class MessageQueue(InboxCalls):
     """The messages that a server has accepted, in that order.
 
     It reads like a `queue.Queue`, and any number of threads may read it.  It
@@ -37,9 +213,10 @@ class MessageQueue:
     with ``block=True`` for a message that has been sent.
 
     For mail that a program sends when it gets to it, there are `wait`,
-    `wait_many` and `expect_none`.  They look at all messages that are there,
-    at first, and then at each that arrives.  All three take these keyword
-    arguments, and want messages that meet every one of them:
+    `wait_many`, `wait_for_each` and `expect_none`; and for coroutines
+    `wait_async`, `wait_many_async` and `expect_none_async`.  They look at all
+    messages that are there, at first, and then at each that arrives.  All take
+    these keyword arguments, and want messages that meet every one of them:
 
     ``rcpt``
         a recipient of the envelope (RCPT), blind copies included
@@ -133,88 +310,72 @@ class MessageQueue:
         """
         return self.qsize() == 0
 
+    # What `InboxCalls` are made of.
+
     @property
-    def messages(self) -> list[Message]:
-        """What is there now, in order, as a list.  Nothing is taken.
+    def _inbox(self) -> MessageQueue:
+        return self
 
-        Blocks like `get_nowait`.
-
-        :raises HandlerError: See `get`.
-        :raises ServerDied: See `get`.
-        :raises ServerStuck: See `get`.
-        """
+    def _messages(self) -> list[Message]:
         link = self._link
         if link is None:
             return []
-        items, _ = self._look(link)
+        from lazr_smtptest._parent.link import block
+
+        items, _ = block(self._look(link))
         if not items:
             link.check_death()
         return [item.load() for item in items]
 
-    def wait(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
-        """Take the first message that is wanted; wait for it if need be.
-
-        The others stay, in order.
-
-        :param timeout: How long to wait at most, in seconds; at once when the
-            message is there, and when no server is running any more.
-        :param wanted: See the class; without any, each message will do.
-        :return: The message.
-        :raises MessageNotReceived: It has not come; the text is a report.
-        :raises HandlerError: See `get`.
-        :raises ServerDied: It is not here, and the server process died.
-        :raises ServerStuck: See `get`.
-        :raises TypeError: A criterion is unknown, or of a type it cannot be.
-        :raises ValueError: The timeout is negative, or no finite number.
-        """
+    def _wait_many(
+        self, count: int, timeout: float, wanted: CriteriaArgs, *, blocks: bool = True
+    ) -> Steps[list[Message]]:
         __tracebackhide__ = True  # for pytest
-        return self.wait_many(1, timeout, **wanted)[0]
+        from lazr_smtptest._parent.search import First, Search
 
-    def wait_many(
-        self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
-    ) -> list[Message]:
-        """Take the first ``count`` messages that are wanted, when all are there.
-
-        If they do not all come, none is taken.
-
-        :param count: How many.
-        :param timeout: How long to wait at most for all of them, in seconds.
-        :param wanted: See the class.
-        :return: The messages, in the order in which they were accepted.
-        :raises Exception: See `wait`.
-        """
-        __tracebackhide__ = True  # for pytest
         whole_number("count", count, 1)
-        search = _Search(self, wanted)
-        deadline = search.started + seconds("timeout", timeout)
+        search = Search(self, wanted)
+        search.blocks = blocks
+        goal = First(search.criteria, count)
+        found = yield from self._find(search, goal, seconds("timeout", timeout))
+        return [item.load() for item in found]
+
+    def _wait_for_each(
+        self, recipients: Iterable[str], timeout: float, count: int | None, wanted: CriteriaArgs
+    ) -> Steps[dict[str, list[Message]]]:
+        __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.recipients import ForEach
+        from lazr_smtptest._parent.search import Search
+
+        if "rcpt" in wanted:
+            raise TypeError("wait_for_each() has its recipients already: leave rcpt out")
+        search = Search(self, wanted)
+        goal = ForEach(search.criteria, recipients, 1 if count is None else count)
+        yield from self._find(search, goal, seconds("timeout", timeout))
+        return goal.messages()
+
+    def _find(self, search: Search, goal: Goal, timeout: float) -> Steps[list[PickledItem]]:
+        """Take what a goal picks."""
+        __tracebackhide__ = True  # for pytest
         while True:
-            found = search.look()[:count]
-            if len(found) < count:
-                if not search.may_go_on(deadline):
-                    raise search.failure(count)
+            found = goal.pick((yield from search.look()))
+            if found is None:
+                if not (yield from search.may_go_on(search.started + timeout)):
+                    raise search.failure(goal)
             elif self._claim(found):
                 self._note_taken(*found)
-                return [item.load() for item in found]
+                return found
 
-    def expect_none(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
-        """Check that no such message is there, and that none comes.
-
-        Nothing is taken.
-
-        :param quiet: How long to watch, in seconds.  Less will do when no
-            server is running any more.
-        :param wanted: See the class; here, what is *not* to come.
-        :raises UnexpectedMessage: Such a message was there, or came.
-        :raises NotRunning: No server has ever filled this queue.
-        :raises Exception: See `wait`.
-        """
+    def _expect_none(self, quiet: float, wanted: CriteriaArgs) -> Steps[None]:
         __tracebackhide__ = True  # for pytest
+        from lazr_smtptest._parent.search import Search
+
         if self._link is None:
             raise NotRunning("no message can come where no server was started: call start() first")
-        search = _Search(self, wanted)
+        search = Search(self, wanted)
         deadline = search.started + seconds("quiet", quiet)
-        while not (found := search.look()):
-            if not search.may_go_on(deadline):
+        while not (found := (yield from search.look())):
+            if not (yield from search.may_go_on(deadline)):
                 return
         raise search.surprise(found[0], quiet)
 
@@ -267,7 +428,7 @@ class MessageQueue:
         link.check_death(drained=True)
         return None
 
-    def _look(self, link: ServerLink) -> tuple[list[PickledItem], int]:
+    def _look(self, link: ServerLink) -> Steps[tuple[list[PickledItem], int]]:
         """Return the messages that can be taken, and how many have ever arrived.
 
         What was accepted before the call is among them.
@@ -280,7 +441,7 @@ class MessageQueue:
             link.raise_failure()
             return list(link.messages), link.received
 
-        return link.await_transit(all_of_them)
+        return (yield from link.transit(all_of_them))
 
     def _claim(self, wanted: list[PickledItem]) -> bool:
         """Take these messages, if all of them are still there; return whether they were."""
@@ -352,103 +513,3 @@ class MessageQueue:
 
     def _may_get_more(self) -> bool:
         return self._link is not None and not self._link.ended
-
-
-class _Search:
-    """One call's search: what it wants, and what it has seen so far."""
-
-    def __init__(self, inbox: MessageQueue, wanted: CriteriaArgs) -> None:
-        from lazr_smtptest._parent.matching import Criteria
-
-        self._criteria = Criteria(**wanted)
-        self._inbox = inbox
-        self._link: ServerLink | None = None
-        self._seen = 0  # of what that has ever received
-        self._is_last_look = False
-        self._is_wanted = inbox._waiter()
-        self._items: list[PickledItem] = []
-        #: Each message is looked at once, however long the search.
-        self._unmet: dict[PickledItem, list[str]] = {}
-        self.started = now()
-
-    def look(self) -> list[PickledItem]:
-        """Return what is wanted of what is there."""
-        link = self._inbox._link
-        if link is None:
-            self._is_last_look = True
-            return []
-        # Before looking: what came just before the end is to be seen.
-        self._is_last_look = link.ended
-        self._link = link
-        self._items, self._seen = self._inbox._look(link)
-        known = self._unmet
-        for item in self._items:
-            if item not in known:
-                known[item] = self._criteria.unmet(item.peek())
-        return [item for item in self._items if not known[item]]
-
-    def may_go_on(self, deadline: float) -> bool:
-        """Wait for more, and return whether it is worth another look.
-
-        :param deadline: Until when.
-        :raises ServerDied: No more can come, since the server process died.
-        """
-        link = self._inbox._link
-        left = deadline - now()
-        if link is None:
-            return False
-        if link is not self._link:  # another server process, since the last look
-            return left > 0
-        if left > 0 and not self._is_last_look and self._is_wanted():
-            link.wait_for(lambda: self._has_news(link) or None, left)
-            return self._is_wanted()
-        link.check_death()
-        return False
-
-    def _has_news(self, link: ServerLink) -> bool:
-        return link.received > self._seen or bool(link.failures) or not self._is_wanted()
-
-    def failure(self, count: int) -> MessageNotReceived:
-        """Make the error that reports a search in vain."""
-        elapsed = now() - self.started
-        found = [(item.peek(), self._unmet[item]) for item in self._items]
-        text, misses = self._criteria.report(found, count, elapsed, self._inbox._place())
-        if not self._inbox._may_get_more():
-            text += "\nNo server is running, so none can come: call start() first"
-        elif not found:
-            text += (
-                "\nDoes the program send there?  sessions() shows who connected; "
-                "if it is slow, give a longer timeout"
-            )
-        else:
-            text += (
-                "\nIf it was yet to come, give a longer timeout; sessions() shows what clients did"
-            )
-        if _runs_in_event_loop():
-            text += (
-                "\nThe event loop of this thread stood still meanwhile; "
-                "if one of its tasks sends, call this on another thread, by asyncio.to_thread()"
-            )
-        return MessageNotReceived(
-            text, near_misses=tuple(misses), elapsed=elapsed, **self._inbox._where()
-        )
-
-    def surprise(self, item: PickledItem, quiet: float) -> UnexpectedMessage:
-        """Make the error that reports a message that was not to come."""
-        elapsed = now() - self.started
-        message = item.peek()
-        text = self._criteria.report_surprise(message, elapsed, quiet, self._inbox._place())
-        text += "\nIf it was to come before, take it, or call reset(), before expect_none()"
-        return UnexpectedMessage(text, message=message, elapsed=elapsed, **self._inbox._where())
-
-
-def _runs_in_event_loop() -> bool:
-    """Whether this thread runs an event loop of asyncio, which waits for us now."""
-    asyncio = sys.modules.get("asyncio")  # a test that has none need not import it
-    if asyncio is None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

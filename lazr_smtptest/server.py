@@ -91,6 +91,8 @@ class Server:
         the reply is 452 (RFC 5321, 4.5.3.1.10).
     :param idle_timeout: Seconds that a client may be silent when it is its turn; then it
         is told 421, and the connection is closed (RFC 5321, 4.5.3.2.7).
+    :param max_connections: The clients that may be connected at once; one more is
+        told 421, and the connection is closed.  None: no limit.
     :param reset_on_rset: Whether a client's RSET command resets the server as
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
@@ -121,6 +123,7 @@ class Server:
         line_length_limit: int = _LINE_LENGTH_LIMIT,
         recipient_limit: int = _RECIPIENT_LIMIT,
         idle_timeout: float = _IDLE_TIMEOUT,
+        max_connections: int | None = None,
         reset_on_rset: bool = False,
     ) -> None:
         self.host = _text("host", host)
@@ -146,6 +149,9 @@ class Server:
         self.line_length_limit = _int("line_length_limit", line_length_limit, 3)
         self.recipient_limit = _int("recipient_limit", recipient_limit, 1)
         self.idle_timeout = positive_seconds("idle_timeout", idle_timeout)
+        self.max_connections = (
+            None if max_connections is None else _int("max_connections", max_connections, 1)
+        )
         self.reset_on_rset = reset_on_rset
 
     def _set_auth(self, auth: object, mechanisms: Iterable[str] | None) -> None:
@@ -244,6 +250,30 @@ class QueueServer(Server):
         else:
             self.queue.put(message)
         return None
+
+
+#: The keyword arguments of `Server`, and the attribute that each sets.
+OPTIONS = {
+    name: {
+        "auth": "_logins",
+        "auth_required": "_needs_auth",
+        "auth_require_tls": "_needs_tls_for_auth",
+        "hide": "_hidden_extensions",
+    }.get(name, name)
+    for name, parameter in inspect.signature(Server).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+def changed_attributes(server: Server, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what attributes other options would set; what is wrong with those is raised."""
+    options = {name: getattr(server, attribute) for name, attribute in OPTIONS.items()}
+    # Of its class, which may have ways to log in of its own; its __init__ may take anything.
+    other = object.__new__(type(server))
+    Server.__init__(other, server.host, server.port, **{**options, **changes})
+    # A certificate is for a TLS, and is made once.
+    names = [*map(OPTIONS.__getitem__, changes), *(["_credentials"] if "tls" in changes else [])]
+    return {name: getattr(other, name) for name in names}
 
 
 def _check_names(make: Callable[..., None], options: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from lazr_smtptest._util import quoted, utc
 if TYPE_CHECKING:
     from lazr_smtptest.checks import Problem
 
-__all__ = ["SESSION_CODES", "Line", "Session"]
+__all__ = ["SESSION_CODES", "Command", "Line", "Session"]
 
 #: Each code of a problem of a session: its level, what it means, and where that is written.
 #: Beside these, a session has those of its messages that their octets alone show.
@@ -43,6 +43,9 @@ _CONTENT = re.compile(r"(\d+) octets of content")
 #: Mechanisms that show the secret to whoever reads along.
 _CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b", re.IGNORECASE)
 
+#: An AUTH command, as the dialogue has it.
+_AUTH = re.compile(r"AUTH ?(\S*) \(and what follows is left out\)")
+
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?[^?]*\?=", re.IGNORECASE)
 
 #: A dot-string or a quoted string, an at sign and a domain (RFC 5321, 4.1.2; RFC 6531, 3.3).
@@ -67,6 +70,20 @@ class Line(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.at:8.3f} {self.speaker} {self.text}"
+
+
+class Command(NamedTuple):
+    """One command of a client.
+
+    :ivar verb: Its first word, in capitals.
+    :ivar argument: What follows; of MAIL and RCPT the address, without angle brackets,
+        and of AUTH the mechanism.
+    :ivar parameters: The parameters of MAIL and RCPT, such as ``SIZE=1000``.
+    """
+
+    verb: str
+    argument: str = ""
+    parameters: tuple[str, ...] = ()
 
 
 class Session(NamedTuple):
@@ -100,6 +117,12 @@ class Session(NamedTuple):
     noticed: tuple[str, ...] = ()
 
     @property
+    def commands(self) -> tuple[Command, ...]:
+        """The commands in `dialogue`, without what was sent after AUTH's mechanism."""
+        found = (_command(line) for line in self.dialogue)
+        return tuple(command for command in found if command is not None)
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with what the client said; each once, in order.
 
@@ -126,6 +149,18 @@ class Session(NamedTuple):
 
 def _unpickled(peer: tuple[Any, ...], connected_at: float, *values: Any) -> Session:
     return Session(peer, utc(connected_at), *values)
+
+
+def _command(line: Line) -> Command | None:
+    if line.speaker == "*" and (auth := _AUTH.match(line.text)):
+        return Command("AUTH", auth[1])
+    verb, _, rest = line.text.strip().partition(" ")
+    if line.speaker != "C" or not verb:
+        return None
+    if found := _COMMAND.match(line.text.strip()):
+        path = found[3] if found[2] is None else found[2]
+        return Command(verb.upper(), path, tuple(found[4].split()))
+    return Command(verb.upper(), rest.strip())
 
 
 #: What the server process notices.

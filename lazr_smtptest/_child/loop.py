@@ -11,6 +11,7 @@ import weakref
 from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from selectors import EVENT_READ
 from typing import Any
 
 from lazr_smtptest._child.delivery import (
@@ -25,7 +26,7 @@ from lazr_smtptest._smtp.connection import SessionContext
 from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._smtp.transcript import Transcripts
-from lazr_smtptest._util import now
+from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import BACKLOG, UNASKED, ChildEnds
 from lazr_smtptest._wire.ipc_queue import RecordReader, pickled
 from lazr_smtptest._wire.startup import PickledServer
@@ -35,6 +36,13 @@ from lazr_smtptest.tls import server_context
 
 #: What the process exits with when it could not even begin.
 EX_SOFTWARE = 70
+
+
+#: Turns of the loop that asyncio takes from accepting a client to its session.
+_ACCEPTING = 3
+
+#: Turns until a connection that is closed is so for its client, too.
+_CLOSING = 3
 
 
 class EventLoop(asyncio.SelectorEventLoop):
@@ -131,7 +139,8 @@ class ServerLoop:
             server.close()
         for session in list(self._sessions):
             session.abort()
-        self.outbox.send("sessions", pickled(self._transcripts.export()))
+        transcripts = self._transcripts
+        self.outbox.send("sessions", pickled(transcripts.export()), transcripts.connections)
         self.outbox.close()
         # Waits for as long as the test process takes to read, or lives.
         while not self.outbox.flush():
@@ -187,9 +196,11 @@ class ServerLoop:
     def _answers(self) -> dict[str, Callable[..., Any]]:
         """What can be asked for: functions, and coroutine functions."""
         return {
+            "connections": self._count_connections,
             "fault": self._faults.add_rule,
             "fired": self._faults.fired,
             "gate": self._faults.add_gate,
+            "hang_up": self._hang_up,
             "release": self._faults.release,
             "remove": self._faults.withdraw,
             "reset": self._reset,
@@ -223,6 +234,33 @@ class ServerLoop:
         # by what it sent last, which is read in this turn of the loop.
         await sleep(0)
         return self._transcripts.export()
+
+    async def _count_connections(self) -> int:
+        await self._accept_all()
+        return self._transcripts.connections
+
+    async def _hang_up(self, reply: bytes | None) -> int:
+        await self._accept_all()
+        open_ones = [one for one in list(self._sessions) if one.transport is not None]
+        count = sum(one.hang_up(reply) for one in open_ones)
+        for _ in range(_CLOSING):
+            await sleep(0)
+        return count
+
+    async def _accept_all(self) -> None:
+        """Let those in who have connected, and wait in the backlog."""
+        for _ in range(BACKLOG):
+            if not self._is_backlog():
+                break
+            await sleep(0)
+        for _ in range(_ACCEPTING):
+            await sleep(0)
+
+    def _is_backlog(self) -> bool:
+        with new_selector() as selector:
+            for sock in self._sockets:
+                selector.register(sock, EVENT_READ)
+            return bool(selector.select(0))
 
     async def _reset(self, number: int) -> None:
         try:

@@ -16,13 +16,13 @@ import logging
 import signal
 from _pickle import loads  # pickle's may be a test's
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from multiprocessing import connection
 from os import readv, set_blocking, writev
 from selectors import EVENT_READ, EVENT_WRITE
 from signal import pthread_sigmask
 from threading import Condition, RLock, get_ident, main_thread
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
@@ -53,7 +53,7 @@ _TRANSIT_TIMEOUT = 5.0
 
 #: Seconds between two looks whether the process lives, where nothing says so by itself.
 #: The pipe's end of file does as a rule, unless a grandchild holds the pipe.
-_LOOK_INTERVAL = 0.05
+LOOK_INTERVAL = 0.05
 
 #: Seconds that the thread that watches has to stop doing so.
 _LEAVE_TIMEOUT = 5.0
@@ -74,6 +74,32 @@ RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHU
 FORGET = PickledItem(b"")
 
 T = TypeVar("T")
+
+
+class Wait(NamedTuple):
+    """What a call waits for: see `ServerLink.wait_for`."""
+
+    link: ServerLink
+    attempt: Callable[[], Any]
+    timeout: float
+
+
+#: A call that waits, apart from how: it yields each `Wait`, and is sent what came of it.
+#: `block` runs it on this thread, `event_loop.run` on an event loop.
+Steps = Generator[Wait, Any, T]
+
+
+def block(steps: Steps[T]) -> T:
+    """Run a call, and block this thread while it waits."""
+    __tracebackhide__ = True  # for pytest
+    came: Any = None
+    while True:
+        try:
+            awaited = steps.send(came)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        came = awaited.link.wait_for(awaited.attempt, awaited.timeout)
 
 
 class ServerLink:
@@ -106,6 +132,7 @@ class ServerLink:
         self.logs: deque[logging.LogRecord] = deque()
         #: What clients did, pickled: the last that is sent before an orderly end.
         self._sessions: bytes | None = None
+        self.last_connections: int | None = None
         #: Whether a record to forget all messages before it becomes one of them: `FORGET`.
         self._keeps_forgets = keeps_forgets
         #: Whether nothing can come any more: the server process is known to be
@@ -128,6 +155,8 @@ class ServerLink:
         self._changed = Condition(self.lock)
         #: The id of the thread that watches the pipes, if one does.
         self.watcher: int | None = None
+        #: Called when there is news, with the lock held: by event loops, who watch, too.
+        self.listeners: list[Callable[[], object]] = []
 
     def is_alive(self) -> bool:
         """Whether the server process lives.  Does not block."""
@@ -182,7 +211,7 @@ class ServerLink:
             self.logs.append(content[0])
             self._received[LOGGED] += 1
         elif kind == "sessions":
-            (self._sessions,) = content
+            self._sessions, self.last_connections = content
         elif kind == "failed":
             self.fail(*content)
             self._received[FAILED] += 1
@@ -264,9 +293,22 @@ class ServerLink:
                         self.watcher = outer
                         self._changed.notify_all()
 
+    def try_now(self, attempt: Callable[[], T | None]) -> T | None:
+        """Do what `wait_for` does, without waiting."""
+        while True:
+            with self.lock:
+                self._read_the_end()
+            came = self.wait_for(lambda: None if self.logs else attempt(), 0.0)
+            if came is not None or not self.logs:  # those come first
+                return came
+
     def await_transit(self, attempt: Callable[[], T | None]) -> T:
         """Wait for what only lacks a record that is on its way.  Blocks up to 5 seconds."""
-        result = self.wait_for(attempt, _TRANSIT_TIMEOUT)
+        return block(self.transit(attempt))
+
+    def transit(self, attempt: Callable[[], T | None]) -> Steps[T]:
+        """See `await_transit`."""
+        result: T | None = yield Wait(self, attempt, _TRANSIT_TIMEOUT)
         if result is None:
             self.raise_silence("had more to send and did not send it", _TRANSIT_TIMEOUT)
         return result
@@ -291,8 +333,18 @@ class ServerLink:
                     readv(self._wake.fileno(), [bytearray(4096)])
             if self._ends.requests in ready:
                 self._flush()
-            if self.process.is_gone():
-                self._read_the_rest()
+            self._read_the_end()
+
+    def watched(self) -> list[int]:
+        """Return the descriptors that have news; none where none can come."""
+        pidfd = self.process.pidfd
+        readable = [self._ends.records, *([pidfd] if pidfd else [])]
+        return [] if self.ended else [one.fileno() for one in readable]
+
+    @property
+    def tells_its_end(self) -> bool:
+        """Whether those have all news, without another look now and then."""
+        return self.process.pidfd is not None and not self._writer.has_backlog
 
     def _select(self, timeout: float) -> list[object]:
         pidfd = self.process.pidfd
@@ -302,7 +354,7 @@ class ServerLink:
             if self._writer.has_backlog:
                 selector.register(self._ends.requests, EVENT_WRITE)
             if not pidfd:
-                timeout = min(timeout, _LOOK_INTERVAL)
+                timeout = min(timeout, LOOK_INTERVAL)
             return [key.fileobj for key, _ in selector.select(timeout)]
 
     # All of what follows, to the next heading, is called with the lock held.
@@ -310,6 +362,8 @@ class ServerLink:
     def notify(self) -> None:
         """Have all threads that wait look again at what they wait for."""
         self._changed.notify_all()
+        for listener in tuple(self.listeners):
+            listener()
         if not self._nobody_else_watches():
             with contextlib.suppress(BlockingIOError):  # it has been woken before
                 writev(self._waker.fileno(), [b"!"])
@@ -336,6 +390,10 @@ class ServerLink:
                 self._sort(*record)
         self.notify()
         return True
+
+    def _read_the_end(self) -> None:
+        if not self.ended and self.process.is_gone():
+            self._read_the_rest()
 
     def _read_the_rest(self) -> None:
         # Of a process that is gone.  A grandchild may hold the pipe's writing
@@ -512,8 +570,7 @@ class ServerLink:
         """
         self.process.check_owner()
         with self.lock:
-            if not self.ended and self.process.is_gone():
-                self._read_the_rest()
+            self._read_the_end()
             is_more_left = drained and self.messages
             lost = self._lost()
             if self.ended and not is_more_left and not self.process.ended_well(lost):

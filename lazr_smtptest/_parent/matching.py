@@ -85,35 +85,42 @@ class Criteria:
         Return the text, and the messages that came nearest, nearest first.
         """
         misses = [(message, unmet) for message, unmet in found if unmet]
-        misses.sort(key=lambda miss: len(miss[1]))
-        nearest = [
-            NearMiss(message, [self._difference(name, message) for name in unmet])
-            for message, unmet in misses[:_REPORTED]
-        ]
+        nearest, shown = self.near_misses(misses)
         matching = len(found) - len(misses)
         missing = f"only {matching} of {count} messages" if count > 1 else "no message"
         lines = [
-            f"{missing}{self._suffix()} came{f' to {place}' if place else ''} "
+            f"{missing}{self.suffix()} came{f' to {place}' if place else ''} "
             f"within {elapsed:.2f} seconds{_how_many(len(found))}"
         ]
+        if not misses:
+            lines[0] = lines[0].rstrip(":")
+        return "\n".join(lines + shown), nearest
+
+    def near_misses(
+        self, misses: Sequence[tuple[Any, list[str]]]
+    ) -> tuple[list[NearMiss], list[str]]:
+        """Return the messages that came nearest, nearest first, and lines that show them."""
+        nearest = [
+            NearMiss(message, [self._difference(name, message) for name in unmet])
+            for message, unmet in sorted(misses, key=lambda miss: len(miss[1]))[:_REPORTED]
+        ]
+        lines = []
         for miss in nearest:
             lines.append(f"- {headline(miss.message)}")
             lines += [f"    {name}: {explanation}" for name, explanation in miss.differences]
-        if not misses:
-            lines[0] = lines[0].rstrip(":")
         if len(misses) > len(nearest):
             lines.append(f"- and {len(misses) - len(nearest)} more, which came no nearer")
-        return "\n".join(lines), nearest
+        return nearest, lines
 
     def report_surprise(self, message: Any, elapsed: float, quiet: float, place: str = "") -> str:
         """Report that a message was there that should not be, for ``quiet`` seconds."""
         return (
-            f"a message{self._suffix()} was there{f' on {place}' if place else ''} "
+            f"a message{self.suffix()} was there{f' on {place}' if place else ''} "
             f"after {elapsed:.2f} seconds, and none was to come for {quiet:g} seconds:\n"
             f"{describe(message)}"
         )
 
-    def _suffix(self) -> str:
+    def suffix(self) -> str:
         return f" with {self}" if str(self) else ""
 
 
@@ -204,10 +211,10 @@ def _meets(name: str, wanted: Matcher, text: str) -> bool:
         return bool(wanted(text))
     if name in _PARTS:
         return wanted in text
-    return _canonical(wanted) == _canonical(text)
+    return canonical(wanted) == canonical(text)
 
 
-def _canonical(text: str) -> tuple[str, str]:
+def canonical(text: str) -> tuple[str, str]:
     """Split an address in two, so that those that mean the same are equal.
 
     The domain knows no case (RFC 5321, 2.4), may be written in its own script

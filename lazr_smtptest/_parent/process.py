@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import connection, process
 from os import getpid, kill, readv, set_blocking
 from select import POLLIN
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import original
+from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import STACK_SIGNAL
-from lazr_smtptest.errors import NotRunning, ServerDied
+from lazr_smtptest.errors import NotRunning, ServerDied, StartError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -227,6 +228,23 @@ def _exists(pid: int) -> bool:
     except OSError:  # none has this number; or one that we did not start, and may not signal
         return False
     return True
+
+
+@contextlib.contextmanager
+def limits_named(host: str, port: int) -> Iterator[None]:
+    """Raise what a limit of the system lets fail as an error that names the limit."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        limit = limit_behind(error)
+        if not limit:
+            raise
+        raise StartError(
+            f"the server on {host} port {port} cannot start: "
+            f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
+            host=host,
+            port=port,
+        ) from error
 
 
 def _open_pidfd(pid: int) -> Connection | None:

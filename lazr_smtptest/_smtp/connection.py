@@ -36,7 +36,7 @@ from lazr_smtptest._smtp.protocol import (
     without_enhanced_code,
 )
 from lazr_smtptest._smtp.tls_transport import TLSTransport, tls_failure
-from lazr_smtptest._smtp.transcript import Transcripts
+from lazr_smtptest._smtp.transcript import Transcript, Transcripts
 from lazr_smtptest._wire.rules import STAGES
 from lazr_smtptest.message import Envelope
 from lazr_smtptest.server import EXTENSIONS, Server
@@ -86,6 +86,11 @@ class SessionContext:
             ACCEPTED_REPLY: self.line(ACCEPTED_REPLY, "EOM"),
         }
 
+    def is_full(self, newest: Transcript) -> bool:
+        """Whether as many others are connected already as may be."""
+        most = self.server.max_connections
+        return most is not None and self.transcripts.count_before(newest) >= most
+
     def line(self, text: str, command: str) -> bytes:
         return f"{self.reply(text, command)}\r\n".encode("ascii")
 
@@ -115,6 +120,7 @@ _LAST_WORDS = 5.0
 
 #: RFC 5321, 4.2.2: it may come at any time, when the server has to close.
 _TIMED_OUT = "421 4.4.2 Error: timeout exceeded"
+_FULL = "421 4.7.0 Error: too many connections"
 
 
 class HookFailed(Exception):
@@ -271,6 +277,9 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         try:
             if self._handshake is not None:
                 await self._handshake
+            if self._context.is_full(self._transcript):
+                await self.push(self._context.reply(_FULL, ""))
+                await self._hang_up(abruptly=False)
             if await self._apply_faults("CONNECT", [str(peer[0])] if peer else []):
                 # What comes next is the greeting, and the client has had one.
                 self._is_greeted = True
@@ -561,6 +570,19 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if transport is not None:
             self._note_end("dropped by the server")
             transport.abort()
+
+    def hang_up(self, reply: bytes | None) -> bool:
+        """Close the connection, after a reply if there is one; return whether it was open."""
+        if self._transcript.ended != "open":
+            return False
+        # In the middle of a handshake nothing can be said.
+        if reply and (self._handshake is None or self._handshake.done()):
+            self._note(None, reply)
+            self._writer.write(reply)
+        self._note_end("dropped by the server")
+        self.transport.close()
+        self._reset_timeout(_LAST_WORDS)
+        return True
 
     def abort_if_abandoned(self) -> None:
         """End a session that a fault delays, and whose client may well have given up."""

@@ -6,6 +6,7 @@ and all, and made readable when a test asks for it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from contextlib import suppress
@@ -105,10 +106,13 @@ class Transcripts:
     def __init__(self) -> None:
         self._open: dict[Transcript, None] = {}
         self._ended: deque[Transcript] = deque(maxlen=_SESSIONS)
+        #: How many clients have connected.
+        self.connections = 0
 
     def open(self, peer: tuple[Any, ...], now: float) -> Transcript:
         transcript = Transcript(peer, now)
         self._open[transcript] = None
+        self.connections += 1
         return transcript
 
     def close(self, transcript: Transcript) -> None:
@@ -116,9 +120,15 @@ class Transcripts:
             del self._open[transcript]
             self._ended.append(transcript)
 
+    def count_before(self, transcript: Transcript) -> int:
+        """Count the sessions that began before one, and go on."""
+        older = itertools.takewhile(lambda one: one is not transcript, self._open)
+        return sum(one.ended == "open" for one in older)
+
     def clear(self) -> None:
         """Forget what has ended, and what was said so far."""
         self._ended.clear()
+        self.connections = 0
         for transcript in self._open:
             transcript.exchanges.clear()
             transcript.messages.clear()

@@ -1,5 +1,4 @@
 from email.message import EmailMessage
-from functools import partial
 
 import aiosmtplib
 import anyio
@@ -27,7 +26,6 @@ async def test_reminders(smtptest):
     async with anyio.create_task_group() as tasks:
         for address in "kim@example.com", "lee@example.com":
             tasks.start_soon(remind, smtptest.host, smtptest.port, address)
-        wait = partial(smtptest.wait_many, 2, subject="Reminder")
-        messages = await anyio.to_thread.run_sync(wait)
+        messages = await smtptest.wait_many_async(2, subject="Reminder")
     recipients = sorted(message.header("To") for message in messages)
     assert recipients == ["kim@example.com", "lee@example.com"]

@@ -28,6 +28,6 @@ async def test_what_will_be_sent(smtptest):
     task = asyncio.create_task(remind(smtptest.host, smtptest.port, "kim@example.com", 0.3))
 
     # Meanwhile the event loop goes on.
-    message = await asyncio.to_thread(smtptest.wait, to="kim@example.com", subject="Reminder")
+    message = await smtptest.wait_async(to="kim@example.com", subject="Reminder")
     assert message.text == "Lunch at noon.\n"
     await task

@@ -33,7 +33,7 @@ def test_it_is_known_by_its_build():
 
 @pytest.mark.parametrize("free_threaded", [False, True])
 def test_the_test_process_forks_by_default_if_it_has_the_lock(monkeypatch, free_threaded):
-    monkeypatch.setattr("lazr_smtptest.controller.FREE_THREADED", free_threaded)
+    monkeypatch.setattr("lazr_smtptest._parent.options.FREE_THREADED", free_threaded)
     with QueueController() as controller:
         assert is_child(controller.pid) is not free_threaded
 

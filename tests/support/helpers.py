@@ -12,7 +12,7 @@ import smtplib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lazr_smtptest import Controller, Message, MessageQueue, QueueController, QueueServer, Server
@@ -62,6 +62,12 @@ def send_to(controller: Any, *subjects: object) -> None:
     with connected(controller) as client:
         for subject in subjects:
             send(client, subject)
+
+
+def send_for(controller: Any, subject: object, recipients: Iterable[str]) -> None:
+    """Send one message to several."""
+    with connected(controller) as client:
+        client.sendmail("kim@example.com", [*recipients], f"Subject: {subject}\r\n\r\nHello.\r\n")
 
 
 def subjects(messages: Any) -> list[str]:

@@ -46,6 +46,9 @@ class Stopwatch:
 CALLS: dict[str, Callable[[Any, float], Any]] = {
     "wait": lambda inbox, timeout: inbox.wait(timeout, subject="wanted"),
     "wait_many": lambda inbox, timeout: inbox.wait_many(2, timeout, subject="wanted"),
+    "wait_for_each": lambda inbox, timeout: inbox.wait_for_each(
+        ["lee@example.com"], timeout, subject="wanted"
+    ),
     "expect_none": lambda inbox, timeout: inbox.expect_none(timeout, subject="wanted"),
 }
 

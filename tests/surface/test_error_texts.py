@@ -80,7 +80,8 @@ IN_PEM_FORM = (
 
 SERVER_OPTIONS = (
     "tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, hostname, ident, "
-    "data_size_limit, line_length_limit, recipient_limit, idle_timeout, reset_on_rset"
+    "data_size_limit, line_length_limit, recipient_limit, idle_timeout, max_connections, "
+    "reset_on_rset"
 )
 
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
@@ -105,6 +106,17 @@ SITUATIONS = {
             "server, and none runs on localhost port 9025: call start() first"
         for call in ("reset()", "fault('RCPT', '450 No')", "gate('RCPT')", "sessions()")
     },
+    "QueueController(port=9025).connections":
+        "NotRunning(host='localhost', port=9025): connections needs a running server, "
+        "and none runs on localhost port 9025: call start() first",
+    "stopped(paused()).connections":
+        f"ServerDied(exitcode=-9, lost=1): {SERVER} did not stop when asked, and was ended by "
+        "SIGKILL; 1 message that it had accepted is lost; what clients did is not known.  The log "
+        "shows what kept it; if it was only slow, give a longer stop_timeout",
+    "busy(LONG_NOOP).connections":
+        f"ServerStuck(elapsed=0.2): {SERVER} did not answer connections() within 0.2 seconds.  "
+        "Look in its stack for what keeps it, or give a longer reset_timeout:\nSTACK in "
+        "handle_NOOP",
     "QueueController().port":
         "NotRunning(host='localhost'): the server on localhost has no port before it is started, "
         "since it was asked to take a free one: call start() first, or make it with a port of "
@@ -325,6 +337,41 @@ SITUATIONS = {
     "send_to(running(), 'lunch'); running().wait_many(2, 0.01, subject='lunch')":
         "MessageNotReceived: only 1 of 2 messages with subject containing 'lunch' came to "
         f"localhost port PORT within N seconds; 1 message is there\n{YET_TO_COME}",
+    "s = running(); to = lambda *names: send_for(s, 'news', names); to('lee@example.com', "
+    "'kim@example.com'); to('kim@EXAMPLE.com', 'leo@example.com'); send_for(s, 'News', "
+    "['max@example.com']); s.wait_for_each([f'{name}@example.com' for name in ('kim', 'lee', "
+    "'max')], 0.01, subject='news')":
+        "MessageNotReceived(near_misses=['News'], missing=('max@example.com',)): only 2 of 3 "
+        "recipients had a message with subject containing 'news' on localhost port PORT within "
+        "N seconds:\n"
+        "- 'max@example.com' had none\n"
+        "- 'kim@example.com' had 2\n"
+        "- 'leo@example.com', for whom none was to come, had 1\n"
+        "- from <kim@example.com> to <max@example.com>, subject 'News'\n"
+        "    subject: wanted containing 'news', got 'News', which differs in case\n"
+        f"{YET_TO_COME}",
+    "running().wait_for_each([f'{n}@example.com' for n in range(12)], 0.01, count=2)":
+        f"MessageNotReceived(missing={tuple(f'{n}@example.com' for n in range(12))}): "
+        "only 0 of 12 recipients had 2 messages on localhost port PORT within N seconds:\n"
+        + "".join(f"- '{n}@example.com' had none\n" for n in range(10))
+        + "- and so on, 2 more\nDoes the program send there?  sessions() shows who connected; "
+        "if it is slow, give a longer timeout",
+    "running().wait_for_each('kim@example.com')":
+        "TypeError: recipients must be several addresses, such as ['kim@example.com', "
+        "'lee@example.com'], not 'kim@example.com'",
+    "running().wait_for_each([7])":
+        "TypeError: recipients must be addresses, each a str, not 7",
+    "running().wait_for_each([' '])":
+        "ValueError: recipients must be addresses, and none may be empty",
+    "running().wait_for_each([])":
+        "ValueError: recipients must have an address at least, and there is none",
+    "running().wait_for_each(['kim@example.com', 'kim@EXAMPLE.com'])":
+        "ValueError: recipients must be different, and 'kim@example.com' and 'kim@EXAMPLE.com' "
+        "are the same: for several messages to each, pass count",
+    "running().wait_for_each(['kim@example.com'], count=0)":
+        "ValueError: count must be a whole number from 1 on, not 0",
+    "running().wait_for_each(['kim@example.com'], rcpt='kim@example.com')":
+        "TypeError: wait_for_each() has its recipients already: leave rcpt out",
     "asyncio.run(asyncio.to_thread(running().wait, 0.01))":
         "MessageNotReceived: no message came to localhost port PORT within N seconds\nDoes "
         "the program send there?  sessions() shows who connected; if it is slow, "
@@ -334,7 +381,18 @@ SITUATIONS = {
         "Does the program send there?  sessions() shows who connected; "
         "if it is slow, give a longer timeout\n"
         "The event loop of this thread stood still meanwhile; if one of its tasks sends, "
-        "call this on another thread, by asyncio.to_thread()",
+        "await wait_async() instead",
+    "asyncio.run(running().wait_async(0.01))":
+        "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
+        "Does the program send there?  sessions() shows who connected; "
+        "if it is slow, give a longer timeout",
+    **{
+        f"running().{name}_async({'2' if name == 'wait_many' else ''}).send(None)":
+            f"RuntimeError: {name}_async() needs a running event loop of asyncio: in a coroutine "
+            f"of trio, call {name}() on a thread, by trio.to_thread.run_sync(), and elsewhere "
+            "as it is"
+        for name in ("wait", "wait_many", "expect_none")
+    },
     "stopped(own()).wait()":
         "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
         "No server is running, so none can come: call start() first",
@@ -417,6 +475,13 @@ SITUATIONS = {
     "in_a_child(start_without, 'uvloop', 'uvloop', True)":
         "ImportError(name='uvloop'): uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'",
     # Options of servers.
+    "running().restart(port=25, hostnam='x')":
+        "TypeError: restart() has no option 'port', 'hostnam'; it has start_method, "
+        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
+    "running().restart(auth_required=True)":
+        "ValueError: auth_required needs auth, such as auth={'kim': 'secret'}",
+    "running().restart(stop_timeout=0)":
+        "ValueError: stop_timeout must be a positive number of seconds, not 0",
     "Controller('localhost')": "TypeError: server must be a lazr_smtptest Server, not 'localhost'",
     "Controller(type('NotSetUp', (Server,), {'__init__': lambda _: None})())":
         "TypeError: NotSetUp.__init__ must call super().__init__(), and does not",
@@ -441,6 +506,15 @@ SITUATIONS = {
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
     "Server(idle_timeout=0)":
         "ValueError: idle_timeout must be a positive number of seconds, not 0",
+    "Server(max_connections=0)":
+        "ValueError: max_connections must be a whole number from 1 on, not 0",
+    "running().hang_up('Bye')":
+        "ValueError: reply must begin with a reply code, such as '451 4.7.1 Later', not 'Bye'",
+    "running().hang_up(421)":
+        "TypeError: reply must be a str, such as '451 4.7.1 Later', not 421",
+    "QueueController(port=9025).hang_up()":
+        "NotRunning(host='localhost', port=9025): hang_up() needs a running server, "
+        "and none runs on localhost port 9025: call start() first",
     "Server(recipient_limit=0)":
         "ValueError: recipient_limit must be a whole number from 1 on, not 0",
     "Server(tls=7)": "TypeError: tls must be a TLS, 'starttls' or 'implicit', not 7",

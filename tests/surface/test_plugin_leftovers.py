@@ -309,3 +309,31 @@ def test_who_still_waits_gets_nothing_of_the_next_test(inner):
         """
     )
     assert inner.run().outcomes == {f"test_{n}": "passed" for n in (1, 2, 3, 4)}
+
+
+OTHER_OPTIONS = {
+    "test_restarts": """
+        from helpers import connected
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def port(smtptest_server):
+            return smtptest_server.port
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_restart(smtptest, smtptest_server, port, number):
+            assert smtptest is smtptest_server
+            assert smtptest.port == port
+            with connected(smtptest) as client:
+                assert client.ehlo()[1].startswith(b"localhost")
+            smtptest.restart(hostname=f"{number}.example.com")
+            smtptest.restart(ident="again")
+            with connected(smtptest) as client:
+                assert client.ehlo()[1].startswith(b"%d.example.com" % number)
+    """
+}
+
+
+def test_options_that_a_test_changed_are_as_before_in_the_next(inner):
+    inner.files(**OTHER_OPTIONS)
+    assert set(inner.run().outcomes.values()) == {"passed"}

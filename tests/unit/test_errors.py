@@ -34,6 +34,7 @@ VALUES = {
     "lost": 3,
     "stack": 'File "x.py", line 1 in main\n',
     "near_misses": ("a miss",),
+    "missing": ("lee@example.com",),
     "message": "a message",
     "traceback": "Traceback (most recent call last):\nValueError: ü\n",
 }

@@ -1,0 +1,114 @@
+"""Options of a controller and of its server, and what a restart changes.  Test process."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._util import FREE_THREADED, positive_seconds
+from lazr_smtptest.server import OPTIONS, QueueServer, Server, changed_attributes
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+    from lazr_smtptest.controller import Controller
+
+
+def start_context(start_method: str | None) -> BaseContext:
+    """Choose how the process is started: fork where that is safe.
+
+    System libraries of macOS do not survive a fork.  Nor, now and then, does a Python without
+    the interpreter lock, if another thread runs meanwhile: that may be in the middle of
+    anything, with a lock of the interpreter's own.
+    """
+    with without_fakes():
+        import multiprocessing
+
+    if start_method is None and os.name == "posix" and sys.platform != "darwin":
+        start_method = "forkserver" if FREE_THREADED else "fork"
+    try:
+        return multiprocessing.get_context(start_method)
+    except ValueError:
+        methods = ", ".join(multiprocessing.get_all_start_methods())
+        raise ValueError(f"start_method must be one of {methods}, not {start_method!r}") from None
+
+
+def check_server(server: Server, message_queue: type) -> None:
+    """Find what is wrong with a user's class before a client does."""
+    if not isinstance(server, Server):
+        raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
+    kind = type(server).__name__
+    if not hasattr(server, "tls"):
+        raise TypeError(f"{kind}.__init__ must call super().__init__(), and does not")
+    for name in ("handle_message", "reset"):
+        if inspect.iscoroutinefunction(getattr(server, name)):
+            raise TypeError(
+                f"{kind}.{name} must be made by def, not by async def: "
+                "it is called on a thread, and nobody awaits it"
+            )
+    if not isinstance(server, QueueServer):
+        return
+    queue = getattr(server, "queue", None)
+    if not isinstance(queue, message_queue) and not callable(getattr(queue, "put", None)):
+        raise TypeError(
+            "the server's queue must have a put(message), as a MessageQueue() has; "
+            f"{queue!r} has none"
+        )
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+#: A controller's own options, and how each is checked; the attributes begin with "_".
+_OWN: dict[str, Callable[[Any], Any]] = {
+    "start_method": start_context,
+    "start_timeout": partial(positive_seconds, "start_timeout"),
+    "stop_timeout": partial(positive_seconds, "stop_timeout"),
+    "reset_timeout": partial(positive_seconds, "reset_timeout"),
+    "uvloop": _as_it_is,
+}
+
+
+class Settings(NamedTuple):
+    """What options have set: attributes of a controller, and of its server."""
+
+    own: dict[str, Any]
+    server: dict[str, Any]
+
+    def apply(self, controller: Controller) -> None:
+        vars(controller).update(self.own)
+        vars(controller.server).update(self.server)
+
+
+def current(controller: Controller) -> Settings:
+    own = {f"_{name}": getattr(controller, f"_{name}") for name in _OWN}
+    if hasattr(controller, "server_options"):
+        own["server_options"] = controller.server_options
+    server = controller.server
+    attributes = [*OPTIONS.values(), "_credentials"]
+    return Settings(own, {name: getattr(server, name) for name in attributes})
+
+
+def changed(controller: Controller, changes: dict[str, Any]) -> Settings:
+    """Return what other options would set.
+
+    :raises TypeError: An option is unknown, or of the wrong type.
+    :raises ValueError: A value is not possible.
+    """
+    unknown = [name for name in changes if name not in {**_OWN, **OPTIONS}]
+    if unknown:
+        raise TypeError(
+            f"restart() has no option {', '.join(map(repr, unknown))}; "
+            f"it has {', '.join([*_OWN, *OPTIONS])}"
+        )
+    of_server = {name: value for name, value in changes.items() if name in OPTIONS}
+    own = {f"_{name}": _OWN[name](changes[name]) for name in _OWN if name in changes}
+    if hasattr(controller, "server_options"):
+        own["server_options"] = {**controller.server_options, **of_server}
+    return Settings(own, changed_attributes(controller.server, of_server))
