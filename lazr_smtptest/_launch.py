@@ -242,7 +242,6 @@ def launch(
     server: Server,
     sockets: list[socket.socket],
     host: str,
-    *,
     acknowledged: bool,
     uvloop: bool | None,
 ) -> ServerLink:

@@ -465,6 +465,7 @@ class Controller:
 
     def _start(self, *, same_port: bool = False) -> None:
         with without_fakes():
+            # Not at the head: importing this package is not to cost what running a server does.
             from lazr_smtptest._parent.process import limits_named
 
         with limits_named(self.host, self.server.port):
@@ -474,8 +475,6 @@ class Controller:
         self._check_handlers()
         self._check_queue_is_free()
         with without_fakes():
-            # Not at the head: importing this package is not to cost what running
-            # a server does.
             from lazr_smtptest._launch import await_ready
 
             check_descriptors()
@@ -503,17 +502,10 @@ class Controller:
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
         with standard_descriptors(), contextlib.ExitStack() as handed_over:
             sockets = [handed_over.enter_context(sock) for sock in self._listen(same_port)]
-            # Looking a name up may take long, and has been done.
             host = host_for_clients(self.server.host, sockets)
-            with without_fakes():
-                return launch(
-                    self._start_method,
-                    self.server,
-                    sockets,
-                    host,
-                    acknowledged=is_foreign,
-                    uvloop=self._uvloop,
-                )
+            options = (self._start_method, self.server, sockets, host, is_foreign, self._uvloop)
+            with without_fakes():  # now, since to look a name up may take long
+                return launch(*options)
 
     def _check_handlers(self) -> None:
         """Warn of what they would lose; the first step, since a warning may be an exception."""
