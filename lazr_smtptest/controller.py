@@ -503,9 +503,9 @@ class Controller:
         with standard_descriptors(), contextlib.ExitStack() as handed_over:
             sockets = [handed_over.enter_context(sock) for sock in self._listen(same_port)]
             host = host_for_clients(self.server.host, sockets)
-            options = (self._start_method, self.server, sockets, host, is_foreign, self._uvloop)
+            arguments = (self._start_method, self.server, sockets, host, is_foreign, self._uvloop)
             with without_fakes():  # now, since to look a name up may take long
-                return launch(*options)
+                return launch(*arguments)
 
     def _check_handlers(self) -> None:
         """Warn of what they would lose; the first step, since a warning may be an exception."""
