@@ -404,11 +404,13 @@ def _scram_keys(logins: Any) -> dict[str, ScramKeys]:
     keys = {}
     for user, password in logins.items():
         try:
-            keys[user] = mechanism.make_auth_info(password)
+            salt, stored_key, server_key, iterations = mechanism.make_auth_info(password)
         except scramp.ScramException as error:
             raise ValueError(
                 f"SCRAM-SHA-256 cannot have the password of {user!r}: {error.args[0]}"
             ) from error
+        # Its own kind of int cannot be unpickled.
+        keys[user] = (salt, stored_key, server_key, int(iterations))
     return keys
 
 

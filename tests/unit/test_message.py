@@ -189,7 +189,7 @@ def test_a_parser_that_raises_leaves_the_header(monkeypatch: pytest.MonkeyPatch)
     message = parse(ENVELOPE, ATTACHED)
     assert message["Subject"] == "grüße"
     assert message.text == "grüße"
-    (defect,) = message.defects
+    defect = message.defects[-1]
     assert isinstance(defect, ParserFailed)
     assert str(defect) == "RuntimeError: a bug of its own"
 
