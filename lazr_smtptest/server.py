@@ -255,7 +255,8 @@ class QueueServer(Server):
 #: The keyword arguments of `Server`, and the attribute that each sets.
 OPTIONS = {
     name: {
-        "auth": "_logins",
+        "auth": "_auth",
+        "auth_mechanisms": "_mechanisms",
         "auth_required": "_needs_auth",
         "auth_require_tls": "_needs_tls_for_auth",
         "hide": "_hidden_extensions",
@@ -271,8 +272,9 @@ def changed_attributes(server: Server, changes: Mapping[str, Any]) -> dict[str, 
     # Of its class, which may have ways to log in of its own; its __init__ may take anything.
     other = object.__new__(type(server))
     Server.__init__(other, server.host, server.port, **{**options, **changes})
+    names = [*map(OPTIONS.__getitem__, changes), "_scram_keys"]
     # A certificate is for a TLS, and is made once.
-    names = [*map(OPTIONS.__getitem__, changes), *(["_credentials"] if "tls" in changes else [])]
+    names += ["_credentials"] if "tls" in changes else []
     return {name: getattr(other, name) for name in names}
 
 

@@ -91,7 +91,7 @@ def current(controller: Controller) -> Settings:
     if hasattr(controller, "server_options"):
         own["server_options"] = controller.server_options
     server = controller.server
-    attributes = [*OPTIONS.values(), "_credentials"]
+    attributes = [*OPTIONS.values(), "_credentials", "_scram_keys"]
     return Settings(own, {name: getattr(server, name) for name in attributes})
 
 
