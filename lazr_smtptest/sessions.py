@@ -43,8 +43,9 @@ _CONTENT = re.compile(r"(\d+) octets of content")
 #: Mechanisms that show the secret to whoever reads along.
 _CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b", re.IGNORECASE)
 
-#: An AUTH command, as the dialogue has it.
-_AUTH = re.compile(r"AUTH ?(\S*) \(and what follows is left out\)")
+#: An AUTH command, and an answer to a challenge or its refusal, as the dialogue has them.
+_AUTH = re.compile(r"AUTH\b(?: +([^\s*]*))?.*", re.IGNORECASE)
+_ANSWERS = ("***", "*")
 
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?[^?]*\?=", re.IGNORECASE)
 
@@ -152,8 +153,10 @@ def _unpickled(peer: tuple[Any, ...], connected_at: float, *values: Any) -> Sess
 
 
 def _command(line: Line) -> Command | None:
-    if line.speaker == "*" and (auth := _AUTH.match(line.text)):
-        return Command("AUTH", auth[1])
+    if line.speaker == "C" and (auth := _AUTH.fullmatch(line.text)):
+        return Command("AUTH", (auth[1] or "").upper())
+    if line.speaker == "C" and line.text in _ANSWERS:
+        return None
     verb, _, rest = line.text.strip().partition(" ")
     if line.speaker != "C" or not verb:
         return None
