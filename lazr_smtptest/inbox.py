@@ -38,11 +38,11 @@ class InboxCalls:
     def messages(self) -> list[Message]:
         """What is there now, in order, as a list.  Nothing is taken.
 
-        Blocks like `get_nowait`.
+        Blocks like `MessageQueue.get_nowait`.
 
-        :raises HandlerError: See `get`.
-        :raises ServerDied: See `get`.
-        :raises ServerStuck: See `get`.
+        :raises HandlerError: See `MessageQueue.get`.
+        :raises ServerDied: See `MessageQueue.get`.
+        :raises ServerStuck: See `MessageQueue.get`.
         """
         return self._inbox._messages()
 
@@ -56,9 +56,9 @@ class InboxCalls:
         :param wanted: See `MessageQueue`; without any, each message will do.
         :return: The message.
         :raises MessageNotReceived: It has not come; the text is a report.
-        :raises HandlerError: See `get`.
+        :raises HandlerError: See `MessageQueue.get`.
         :raises ServerDied: It is not here, and the server process died.
-        :raises ServerStuck: See `get`.
+        :raises ServerStuck: See `MessageQueue.get`.
         :raises TypeError: A criterion is unknown, or of a type it cannot be.
         :raises ValueError: The timeout is negative, or no finite number.
         """
@@ -278,11 +278,11 @@ class MessageQueue(InboxCalls):
         Blocks no longer than 5 seconds, and as a rule not at all: only what
         was accepted, and is still on its way, is awaited.
 
-        :return: See `get`.
+        :return: See `MessageQueue.get`.
         :raises queue.Empty: There is none.
-        :raises HandlerError: See `get`.
-        :raises ServerDied: See `get`.
-        :raises ServerStuck: See `get`.
+        :raises HandlerError: See `MessageQueue.get`.
+        :raises ServerDied: See `MessageQueue.get`.
+        :raises ServerStuck: See `MessageQueue.get`.
         """
         return self.get(block=False)
 
@@ -292,9 +292,9 @@ class MessageQueue(InboxCalls):
         This is exact.  It makes no system call, as a rule.
 
         :return: The number.
-        :raises HandlerError: See `get`.
-        :raises ServerDied: See `get`; where the death is known already.
-        :raises ServerStuck: See `get`.
+        :raises HandlerError: See `MessageQueue.get`.
+        :raises ServerDied: See `MessageQueue.get`; where the death is known already.
+        :raises ServerStuck: See `MessageQueue.get`.
         """
         link = self._link
         if link is None:
