@@ -245,7 +245,7 @@ class _Reader:
             if value is None:
                 value = _bind(_lookup(cls, name), owner)
         places = [(id(each), name) for each in (owner, *cls.__mro__)]
-        if not self._is_own_class(cls):
+        if owner is not self._server and not self._is_own_class(cls):
             return _Found(value, "")
         return _Found(value, f"the attribute {name!r} of {cls.__name__}", tuple(places))
 
