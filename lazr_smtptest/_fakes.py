@@ -72,6 +72,7 @@ def _functions(module: ModuleType) -> dict[str, Any]:
 
 
 with _real_files():
+    import atexit
     import builtins
     import copyreg
     import datetime
@@ -97,7 +98,7 @@ with _real_files():
         for module, functions in (
             (module, _functions(module))
             for module in (
-                *(builtins, datetime, fcntl, gc, io, logging, os),
+                *(atexit, builtins, datetime, fcntl, gc, io, logging, os),
                 *(select, selectors, signal, socket, tempfile, threading, time),
             )
         )
