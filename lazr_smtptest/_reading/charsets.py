@@ -82,6 +82,8 @@ _JIS = re.compile(rb"\x1b(\$[@B]|\$\(D|\([BJI])([^\x1b\r\n]*)|([^\x1b]+|\x1b)")
 
 def codec_of(charset: str) -> str | None:
     """Return Python's name of a charset; "" if only others know it; None if there is none."""
+    if not charset.isascii():  # Python 3.15 warns of such a name
+        return None
     with suppress(LookupError, ValueError):
         name = codecs.lookup(_CODECS.get(charset.lower(), charset[:80])).name
         return None if name in _NO_CHARSETS else name
