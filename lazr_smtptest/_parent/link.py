@@ -521,10 +521,10 @@ class ServerLink:
                 self._changed.wait(left)
             with without_fakes(), STARTING.lock:
                 self._close_pipes()
-            if self._counters is self._ends.counters:
-                # Nobody changes them any more, and shared memory may have a descriptor.
-                self._counters = memoryview(bytes(self._counters)).cast("Q")
-                self._ends.counters.release()
+            # Nobody changes them any more, and shared memory may have a descriptor.  It goes
+            # when the last reference does: a signal handler that calls this may have
+            # interrupted whoever reads them.
+            self._counters = self._ends.counters = memoryview(bytes(self._counters)).cast("Q")
         self._pass_on_logs()
 
     def disown(self) -> None:

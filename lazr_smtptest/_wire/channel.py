@@ -110,7 +110,7 @@ class ChildEnds(NamedTuple):
         self.counters.close()
 
 
-@dataclass(frozen=True, eq=False)  # by identity, so that a WeakSet can hold it
+@dataclass(eq=False)  # by identity, so that a WeakSet can hold it
 class ParentEnds:
     """The test process's ends."""
 

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -15,7 +16,10 @@ import pytest
 from helpers import awaited, connected, send, send_to, subjects, until
 from scripts import run_python
 
+import lazr_smtptest
 from lazr_smtptest import AlreadyRunning, QueueController, ServerDied
+
+PACKAGE = os.path.dirname(lazr_smtptest.__file__)
 
 
 @contextlib.contextmanager
@@ -228,6 +232,54 @@ def test_a_fork_server_that_was_started_here_blocks_no_signals():
         """
     )
     assert (done.stdout, done.stderr) == ("\n", "")
+
+
+class SignalAtLine:
+    """Sends a SIGINT before the line of the package that is run as the n-th."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self._before)
+
+    def _trace(self, frame, event, _):
+        if not frame.f_code.co_filename.startswith(PACKAGE) or self.is_sent:
+            return None
+        if event == "line":
+            self._left -= 1
+            if self.is_sent:
+                signal.raise_signal(signal.SIGINT)
+        return self._trace
+
+    @property
+    def is_sent(self) -> bool:
+        return self._left <= 0
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("mail", [0, 1])
+def test_stop_in_a_signal_handler_between_any_two_lines(mail):
+    """What the handler has closed may be what the interrupted call was about to read."""
+    controller = QueueController()
+    kinds = set()
+    with handling(signal.SIGINT, lambda *_: controller.stop()):
+        for number in range(1, 2000):
+            controller.start()
+            send_to(controller, *["hello"] * mail)
+            with SignalAtLine(number) as at_line, contextlib.suppress(queue.Empty):
+                kinds.add(controller.queue.get(timeout=0.001)["subject"])
+            kinds.update(subjects(controller))
+            if not at_line.is_sent:
+                break
+    controller.stop()
+    assert number > 50
+    assert kinds == {"hello"} if mail else kinds == set()
 
 
 def test_stop_in_a_signal_handler_while_the_main_thread_waits():

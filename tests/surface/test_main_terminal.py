@@ -112,6 +112,17 @@ class Terminal:
         self.shown = self.shown[found.end() :]
         return found
 
+    def end(self) -> int:
+        """Wait for its end, and give the exit status; print what was shown."""
+        status = self.process.wait(10)
+        while select.select([self._master], [], [], 0)[0]:
+            try:
+                self.shown += os.read(self._master, 100_000).decode()
+            except OSError:  # that was all
+                break
+        print(self.shown)
+        return status
+
     def message(self, subject: str, number: int) -> list[str]:
         """Send a message, and give the lines that are shown of it."""
         send_message(self.port, subject)
@@ -182,14 +193,14 @@ def test_terminal_that_changes_its_size(terminal):
     shown.resize(200)
     assert plain(shown.message("three", 3)[0]) == f"{' message 3 ':-^72}"
     shown.type(b"\x03")
-    assert shown.process.wait(10) == 0
+    assert shown.end() == 0
 
 
 def test_terminal_ctrl_c(terminal):
     shown = terminal()
     shown.message("one", 1)
     shown.type(b"\x03")
-    assert shown.process.wait(10) == 0
+    assert shown.end() == 0
     shown.read(r"\A\^C\Z")
     assert refused(shown.port)
 
@@ -197,7 +208,7 @@ def test_terminal_ctrl_c(terminal):
 def test_terminal_ctrl_c_with_a_count(terminal):
     shown = terminal("--count", "2")
     shown.type(b"\x03")
-    assert shown.process.wait(10) == 1
+    assert shown.end() == 1
     shown.read("interrupted when 0 of 2 messages came to localhost port")
 
 
