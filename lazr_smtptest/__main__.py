@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--count", type=_positive(int), metavar="N", help="end after N messages")
     add("--timeout", type=_positive(float), metavar="SECONDS",
         help="if that has not come to its end after SECONDS, report and fail")  # fmt: skip
+    add("--proxy-protocol", action="store_true",
+        help="expect the PROXY protocol's header, from HAProxy for one")  # fmt: skip
     add("--check", action="store_true", help="fail if a message or a session has an error")
     add("--maildir", type=_path, metavar="DIR", help="keep the messages in a Maildir")
     add("--mbox", type=_path, metavar="FILE", help="keep the messages in an mbox file")
@@ -145,6 +147,7 @@ def _controller(options: argparse.Namespace) -> QueueController:
         tls=options.tls,
         auth=options.auth_any or dict(options.auth) or None,
         auth_mechanisms=options.auth_mechanisms,
+        proxy_protocol=options.proxy_protocol,
     )
 
 

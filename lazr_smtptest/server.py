@@ -60,7 +60,7 @@ class Server:
     not block; `handle_message` and `reset` run on a thread and may.
 
     The host, the port, ``tls``, ``hostname``, ``ident``, the three limits,
-    ``idle_timeout`` and ``reset_on_rset`` are attributes, too.
+    ``idle_timeout``, ``proxy_protocol`` and ``reset_on_rset`` are attributes, too.
 
     :param host: A name or an address to listen on.  A name is bound on every
         address it resolves to.  An empty string means all interfaces.
@@ -93,6 +93,9 @@ class Server:
         is told 421, and the connection is closed (RFC 5321, 4.5.3.2.7).
     :param max_connections: The clients that may be connected at once; one more is
         told 421, and the connection is closed.  None: no limit.
+    :param proxy_protocol: Whether each connection begins with the header of a proxy (HAProxy's
+        PROXY protocol, version 1 or 2), which says who its client is; without one, the
+        connection is closed.
     :param reset_on_rset: Whether a client's RSET command resets the server as
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
@@ -124,6 +127,7 @@ class Server:
         recipient_limit: int = _RECIPIENT_LIMIT,
         idle_timeout: float = _IDLE_TIMEOUT,
         max_connections: int | None = None,
+        proxy_protocol: bool = False,
         reset_on_rset: bool = False,
     ) -> None:
         self.host = _text("host", host)
@@ -152,6 +156,7 @@ class Server:
         self.max_connections = (
             None if max_connections is None else _int("max_connections", max_connections, 1)
         )
+        self.proxy_protocol = proxy_protocol
         self.reset_on_rset = reset_on_rset
 
     def _set_auth(self, auth: object, mechanisms: Iterable[str] | None) -> None:

@@ -90,7 +90,7 @@ class Command(NamedTuple):
 class Session(NamedTuple):
     """One connection of a client.
 
-    :ivar peer: The client's socket address.
+    :ivar peer: The client's socket address; see `Envelope.peer`.
     :ivar connected_at: When it connected; UTC, and the real time.
     :ivar helo: What it gave with EHLO or HELO last, or None.
     :ivar tls: The TLS version, such as ``"TLSv1.3"``, or None.

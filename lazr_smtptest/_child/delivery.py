@@ -26,7 +26,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NoReturn, TypeVar
 
 from lazr_smtptest._limits import limit_behind
-from lazr_smtptest._smtp.connection import Delivery
+from lazr_smtptest._smtp.context import Delivery
 from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY, VerbatimReply
 from lazr_smtptest._util import refusal, what_raised
 from lazr_smtptest._wire.channel import ACCEPTED, FAILED, FORGOTTEN, LOGGED, ChildEnds

@@ -22,7 +22,7 @@ from lazr_smtptest._child.delivery import (
     QueueStandIn,
     way_of_delivery,
 )
-from lazr_smtptest._smtp.connection import SessionContext
+from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._smtp.transcript import Transcripts

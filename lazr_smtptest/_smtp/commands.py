@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
 from typing import Any
@@ -90,11 +89,7 @@ class SMTPCommands(SMTPConnection):
         if self._is_at_eof:
             self._note(f"TLS failed: {tls_failure(None)}")
             await self._end_with_client()
-        wire, writer = self.transport, self._writer
-        assert isinstance(writer, asyncio.StreamWriter)
-        transport: Any = self._secure(wire)
-        self._stream._transport = writer._transport = self.transport = transport  # type: ignore[attr-defined]
-        wire.resume_reading()
+        self._secure_rest()
         assert self._handshake is not None
         self._reset_timeout()
         await self._handshake

@@ -13,18 +13,15 @@ import logging
 import ssl
 from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, NoReturn
 
 import aiosmtpd.smtp
+from aiosmtpd.proxy_protocol import V2_CMD, ProxyData, get_proxy
 
-from lazr_smtptest._smtp.auth import AuthMechanisms
-from lazr_smtptest._smtp.faultscript import FaultScript
+from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.protocol import (
-    ACCEPTED_REPLY,
     AUTH_LINE,
-    GO_AHEAD,
     KNOWN_MECHANISMS,
     DataReader,
     VerbatimReply,
@@ -32,14 +29,10 @@ from lazr_smtptest._smtp.protocol import (
     corrected,
     split_path,
     what_is_bad,
-    with_enhanced_code,
-    without_enhanced_code,
 )
 from lazr_smtptest._smtp.tls_transport import TLSTransport, tls_failure
-from lazr_smtptest._smtp.transcript import Transcript, Transcripts
 from lazr_smtptest._wire.rules import STAGES
-from lazr_smtptest.message import Envelope
-from lazr_smtptest.server import EXTENSIONS, Server
+from lazr_smtptest.server import Server
 
 _log = logging.getLogger("mail.log")
 
@@ -48,57 +41,6 @@ _COMMANDS = frozenset(STAGES) - {"CONNECT", "EOM"}
 
 #: Commands whose hooks return the reply, and nothing else.
 _REPLYING = {"HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
-
-
-class Delivery(NamedTuple):
-    """What becomes of a message: takes envelope and content, returns the reply."""
-
-    eventual: Callable[[Envelope, bytes], Awaitable[str]]
-    immediate: Callable[[Envelope, bytes], str] | None = None  # where it takes no waiting
-
-
-@dataclass(kw_only=True)
-class SessionContext:
-    """What all sessions of a server have in common."""
-
-    server: Server  # aiosmtpd's handler object, too
-    deliver: Delivery
-    report: Callable[[str, BaseException], str]  # that a hook raised; returns the reply
-    on_rset: Callable[[], Awaitable[None]] | None
-    numbers: Iterator[int]  # of messages
-    faults: FaultScript
-    transcripts: Transcripts
-    tls_context: ssl.SSLContext | None
-    run: Callable[..., Awaitable[Any]] = asyncio.to_thread  # a function that may block
-
-    def __post_init__(self) -> None:
-        server = self.server
-        self.tls_at_once = server.tls is not None and server.tls.mode == "implicit"
-        self.mechanisms = AuthMechanisms(server, self.run, self.report)
-        self.extensions = EXTENSIONS - server._hidden_extensions
-        if not server._offers_auth:
-            self.extensions -= {"AUTH"}
-        # What is said on the spot; the coroutine's words come to the same.
-        self.replies = {
-            "MAIL": self.line("250 OK", "MAIL"),
-            "RCPT": self.line("250 OK", "RCPT"),
-            "DATA": self.line(GO_AHEAD, "DATA"),
-            ACCEPTED_REPLY: self.line(ACCEPTED_REPLY, "EOM"),
-        }
-
-    def is_full(self, newest: Transcript) -> bool:
-        """Whether as many others are connected already as may be."""
-        most = self.server.max_connections
-        return most is not None and self.transcripts.count_before(newest) >= most
-
-    def line(self, text: str, command: str) -> bytes:
-        return f"{self.reply(text, command)}\r\n".encode("ascii")
-
-    def reply(self, text: str, command: str) -> str:
-        """Return a reply, with an enhanced code if those are promised."""
-        if "ENHANCEDSTATUSCODES" not in self.extensions:
-            return without_enhanced_code(text)
-        return with_enhanced_code(text, command)
 
 
 class CommandReader(NamedTuple):
@@ -237,7 +179,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         peer = transport.get_extra_info("peername")
         self._transcript = self._context.transcripts.open(peer, now)
         wire: Any = transport
-        super().connection_made(self._secure(wire) if self._context.tls_at_once else wire)
+        super().connection_made(self._secure(wire) if self._context.tls_before_all else wire)
 
     def _create_session(self) -> _Session:
         return _Session(self.loop)
@@ -255,12 +197,55 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._handshake = self.loop.create_future()
         return TLSTransport(wire, self, self._context.tls_context, self.loop)
 
+    def _secure_rest(self, octets: bytes = b"") -> None:
+        """Have TLS from here on; the client has sent some of it already."""
+        wire, writer = self.transport, self._writer
+        assert isinstance(writer, asyncio.StreamWriter)
+        self._stream._buffer.clear()
+        transport = self._secure(wire)
+        self._stream._transport = writer._transport = self.transport = transport  # type: ignore[attr-defined]
+        wire.resume_reading()
+        if octets:
+            transport.data_received(octets)
+
+    async def _read_proxy_header(self) -> None:
+        """Read on whose behalf a proxy connects; close the connection if it does not say.
+
+        The header comes before all else, TLS included (PROXY protocol, 2).
+        """
+        self._reset_timeout()
+        try:
+            header = self.session.proxy_data = await get_proxy(self._stream)
+        except asyncio.IncompleteReadError:
+            await self._end_with_client()
+        if header.error:
+            self._note(f"no PROXY header: {header.error}")
+            await self._hang_up(abruptly=False)
+        if header.src_port is not None and header.command != V2_CMD.LOCAL:
+            peer: Any = (str(header.src_addr), header.src_port)
+            self.session.peer = self._transcript.peer = peer
+            self._note(f"PROXY for {peer[0]} port {peer[1]}")
+        if not await self._is_wanted(header):
+            await self._hang_up(abruptly=False)
+        if self._context.tls_at_once:
+            self._secure_rest(bytes(self._stream._buffer))
+
+    async def _is_wanted(self, header: ProxyData) -> bool:
+        """Ask the server's own hook, if it has one."""
+        hook = self._handle_hooks.get("PROXY")
+        if hook is None:
+            return True
+        try:
+            return bool(await hook(self, self.session, self.envelope, header))
+        except Exception as error:
+            self._report("handle_PROXY", error)
+            return False
+
     def secured(self, transport: TLSTransport) -> None:
         """Begin anew under TLS: what was said in the clear is forgotten (RFC 3207, 4.2)."""
         self._set_rset_state()  # type: ignore[no-untyped-call]
-        peer = self.session.peer
-        self.session = self._create_session()
-        self.session.peer = peer
+        before, self.session = self.session, self._create_session()
+        self.session.peer, self.session.proxy_data = before.peer, before.proxy_data
         # aiosmtpd only asks whether there is one.
         self._tls_protocol = transport  # type: ignore[assignment]
         names = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
@@ -273,10 +258,12 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._handshake.set_result(None)
 
     async def _handle_client(self) -> None:
-        peer = self._transcript.peer
         try:
+            if self._context.server.proxy_protocol:
+                await self._read_proxy_header()
             if self._handshake is not None:
                 await self._handshake
+            peer = self._transcript.peer
             if self._context.is_full(self._transcript):
                 await self.push(self._context.reply(_FULL, ""))
                 await self._hang_up(abruptly=False)

@@ -16,7 +16,7 @@ import asyncio
 import logging
 
 from lazr_smtptest._smtp.commands import SMTPCommands
-from lazr_smtptest._smtp.connection import SessionContext
+from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.protocol import PLAIN_COMMAND, DataReader, Refused
 
 #: Attributes that the modules of a session use though they are not documented.

@@ -123,7 +123,7 @@ def test_the_quick_way_is_taken_by_smtplib(server):
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        from lazr_smtptest._smtp.connection import Delivery
+        from lazr_smtptest._smtp.context import Delivery
         from lazr_smtptest.server import Server
 
         async def eventual(envelope, raw):

@@ -147,7 +147,7 @@ def state(pid: int) -> str:
 
 def session_context(server: Server, deliver: Any = None, numbers: Any = ()) -> Any:
     """What all sessions of a server have in common."""
-    from lazr_smtptest._smtp.connection import SessionContext
+    from lazr_smtptest._smtp.context import SessionContext
     from lazr_smtptest._smtp.faultscript import FaultScript
     from lazr_smtptest._smtp.transcript import Transcripts
 

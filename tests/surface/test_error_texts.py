@@ -81,7 +81,7 @@ IN_PEM_FORM = (
 SERVER_OPTIONS = (
     "tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, hostname, ident, "
     "data_size_limit, line_length_limit, recipient_limit, idle_timeout, max_connections, "
-    "reset_on_rset"
+    "proxy_protocol, reset_on_rset"
 )
 
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"

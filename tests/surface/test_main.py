@@ -330,6 +330,17 @@ def test_anybody_may_log_in():
         assert "in the clear, logged in as kim\n" in out
 
 
+def test_behind_a_proxy():
+    arguments = ("--proxy-protocol", "--count", "1", "--json")
+    with running(*arguments, announced="stderr") as (process, port), smtplib.SMTP() as client:
+        client.sock = socket.create_connection(("localhost", port), 10)
+        client.sock.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
+        assert client.getreply()[0] == 220
+        send(client, "hello")
+        status, out, _ = finish(process)
+    assert (status, json.loads(out)["peer"]) == (0, ["192.0.2.7", 4711])
+
+
 def test_scram_without_scramp(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "scramp", None)
     arguments = "--auth kim:secret --auth-mechanisms SCRAM-SHA-256".split()
