@@ -19,6 +19,9 @@ from typing import Any
 from lazr_smtptest._reading.parameters import boundary, media_type, without_comments
 from lazr_smtptest._reading.words import as_text, unfolded
 
+#: The characters that a media type has at most, with comments: a line (RFC 5322, 2.1.1).
+_LONGEST_TYPE = 998
+
 #: Parts within parts that are read; the parser calls itself for each.
 _DEEPEST = 100
 
@@ -35,8 +38,9 @@ class ReadPolicy(EmailPolicy):
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         """Return a field, parsed if that can be done."""
-        with suppress(Exception):  # it raises whatever its code stumbles over
-            return super().header_fetch_parse(name, value)
+        if not _is_endless_type(name, value):
+            with suppress(Exception):  # it raises whatever its code stumbles over
+                return super().header_fetch_parse(name, value)
         if name.lower() == "content-disposition":
             # `EmailMessage.is_attachment` asks for what a str has not.
             with suppress(Exception):
@@ -57,6 +61,11 @@ class ReadPolicy(EmailPolicy):
         except Exception:
             line = f"{name}: {unfolded(str(value))}{self.linesep}"
             return line.encode("utf-8" if self.utf8 else "ascii", "surrogateescape")
+
+
+def _is_endless_type(name: str, value: str) -> bool:
+    """Whether this is to be a media type and is none; the policy reads it in quadratic time."""
+    return name.lower() == "content-type" and len(value.partition(";")[0]) > _LONGEST_TYPE
 
 
 def _without_parameters(value: str) -> str:

@@ -23,6 +23,8 @@ GROWING: dict[str, Callable[[int], str]] = {
     "folds": lambda n: "Subject: x" + "\r\n\t " * (n // 4) + "y",
     "words that begin": lambda n: f"Subject: {'=?utf-8?q?' * (n // 10)}",
     "words": lambda n: f"Subject: {'=?utf-8?q?a?= ' * (n // 14)}",
+    "quotes in place of a type": lambda n: f"Content-Type: {chr(34) * n}",
+    "strings in place of a type": lambda n: "Content-Type: " + '"a' * (n // 2),
     "parameters": lambda n: f"Content-Type: text/plain{'; a=b' * (n // 5)}",
     "pieces of a parameter": lambda n: "Content-Disposition: attachment"
     + "".join(f"; filename*{i}=a" for i in range(n // 16)),
