@@ -11,7 +11,7 @@ import io
 import mailbox
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO, TypeVar
 
 from lazr_smtptest._cli import (
@@ -27,7 +27,7 @@ from lazr_smtptest._version import __version__
 from lazr_smtptest._wire.rules import make_rule
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
-from lazr_smtptest.server import MECHANISMS
+from lazr_smtptest.server import MECHANISMS, Server
 
 __all__ = ["main"]
 
@@ -47,11 +47,15 @@ def _names(text: str) -> list[str]:
 
 def _fault(text: str) -> tuple[str, str]:
     stage, _, reply = text.partition("=")
-    try:
-        make_rule(stage.upper(), reply, None, None, 0.0, False)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
     return stage.upper(), reply
+
+
+def _check_faults(server: Server, faults: Iterable[tuple[str, str]]) -> None:
+    for stage, reply in faults:
+        try:
+            make_rule(server, stage, reply, None, None, 0.0, False)
+        except ValueError as error:
+            raise ValueError(f"argument --fault: {error}") from None
 
 
 def _path(text: str) -> str:
@@ -82,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="localhost", help="where to listen (%(default)s)")
     add("--port", type=int, default=9025, help="the port; 0 takes a free one (%(default)s)")
+    add("--lmtp", action="store_true", help="speak LMTP (RFC 2033), and not SMTP")
     add("--tls", choices=("starttls", "implicit"), help="speak TLS (needs the extra tls)")
     known = parser.add_mutually_exclusive_group()
     known.add_argument("--auth", type=_login, action="append", default=[],
@@ -123,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         controller = _controller(options)
+        _check_faults(controller.server, options.fault)
     except (ImportError, ValueError) as error:
         parser.error(str(error))
     # Mail may have any characters; a terminal may have few.
@@ -144,6 +150,7 @@ def _controller(options: argparse.Namespace) -> QueueController:
     return QueueController(
         options.host,
         options.port,
+        lmtp=options.lmtp,
         tls=options.tls,
         auth=options.auth_any or dict(options.auth) or None,
         auth_mechanisms=options.auth_mechanisms,

@@ -285,9 +285,9 @@ class Controller:
         If several faults match, only the first one made fires.  Blocks for
         ``reset_timeout`` at most.
 
-        :param stage: Where: CONNECT (before the greeting), EHLO, HELO,
-            STARTTLS, AUTH, MAIL, RCPT, DATA, EOM (the end of the message's
-            content), RSET, NOOP or QUIT.
+        :param stage: Where: CONNECT (before the greeting), EHLO, HELO, STARTTLS, AUTH,
+            MAIL, RCPT, DATA, EOM (the end of the message's content), RSET, NOOP or QUIT;
+            for :doc:`LMTP <lmtp>`, LHLO in place of EHLO and HELO.
         :param reply: What to say instead of what would be done; such as
             ``"451 4.7.1 Later"``.  Lines are separated by a line feed.  421
             closes the connection, too (RFC 5321, 3.8).
@@ -317,7 +317,7 @@ class Controller:
         from lazr_smtptest._wire.rules import make_rule
         from lazr_smtptest.faults import Fault
 
-        rule = make_rule(stage, reply, when, times, delay, drop)
+        rule = make_rule(self.server, stage, reply, when, times, delay, drop)
         link = self._running("fault()")
         return Fault(link, self._ask(link, "fault", rule))
 
@@ -338,7 +338,7 @@ class Controller:
         from lazr_smtptest._wire.rules import check_stage
         from lazr_smtptest.faults import Gate
 
-        stage, when = check_stage(stage, when)
+        stage, when = check_stage(self.server, stage, when)
         link = self._running("gate()")
         return Gate(link, self._ask(link, "gate", stage, when), stage)
 

@@ -45,7 +45,7 @@ class Envelope(NamedTuple):
         server process got messages whole; one that it then refused has one too.
     :ivar peer: The client's socket address: host and port, and two more
         numbers under IPv6.  With ``proxy_protocol``, it is what the proxy says.
-    :ivar helo: What the client gave with EHLO or HELO.
+    :ivar helo: What the client gave with EHLO, HELO or LHLO.
     :ivar mail_from: The reverse-path, without angle brackets; empty for the
         null reverse-path (RFC 5321, 4.5.5).
     :ivar rcpt_tos: The forward-paths, in the order of the RCPT commands; Bcc
@@ -59,6 +59,9 @@ class Envelope(NamedTuple):
         a test has frozen.
     :ivar rcpt_parameters: For each of ``rcpt_tos``, its own parameters; empty
         if none had any.
+    :ivar rcpt_refused: The forward-paths that RCPT accepted, and that the message was not
+        accepted for in the end, which LMTP has (RFC 2033, 4.2).  They are not in
+        ``rcpt_tos``.
     """
 
     sequence: int
@@ -73,6 +76,7 @@ class Envelope(NamedTuple):
     auth_user: str | None
     received_at: datetime
     rcpt_parameters: tuple[tuple[str, ...], ...] = ()
+    rcpt_refused: tuple[str, ...] = ()
 
     @property
     def body(self) -> str:
@@ -120,11 +124,16 @@ class Envelope(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without a datetime, which pickle would make by what a test has in its place.
-        return _unpickled, (*self[:-2], self.received_at.timestamp(), self.rcpt_parameters)
+        at = self.received_at.timestamp()
+        return _unpickled, (*self[:_RECEIVED_AT], at, *self[_RECEIVED_AT + 1 :])
+
+
+_RECEIVED_AT = Envelope._fields.index("received_at")
 
 
 def _unpickled(*values: Any) -> Envelope:
-    return Envelope._make((*values[:-2], utc(values[-2]), values[-1]))
+    at = utc(values[_RECEIVED_AT])
+    return Envelope._make((*values[:_RECEIVED_AT], at, *values[_RECEIVED_AT + 1 :]))
 
 
 def _value(parameters: Iterable[str], name: str) -> str | None:

@@ -47,25 +47,29 @@ ScramKeys = tuple[bytes, bytes, bytes, int]
 #: RFC 5321, 4.5.3.1.8 asks for no less than 100; many servers stop at 1,000.
 _RECIPIENT_LIMIT = 1000
 
+_SMTP_PORT = 25
+
 #: RFC 5321, 4.5.3.2.7 asks for no less than 5 minutes.
 _IDLE_TIMEOUT = 300.0
 
 
 class Server:
-    """An SMTP server, described.  Subclass it to say what happens to mail.
+    """An SMTP or LMTP server, described.  Subclass it to say what happens to mail.
 
     A subclass may also define any handler hook of aiosmtpd, such as
     ``async def handle_RCPT(self, server, session, envelope, address,
     rcpt_options)``.  Hooks run on the server process's event loop and must
     not block; `handle_message` and `reset` run on a thread and may.
 
-    The host, the port, ``tls``, ``hostname``, ``ident``, the three limits,
+    The host, the port, ``lmtp``, ``tls``, ``hostname``, ``ident``, the three limits,
     ``idle_timeout``, ``proxy_protocol`` and ``reset_on_rset`` are attributes, too.
 
     :param host: A name or an address to listen on.  A name is bound on every
         address it resolves to.  An empty string means all interfaces.
     :param port: The TCP port; 0 asks for a free one, which
         `Controller.port` tells.
+    :param lmtp: Whether to speak LMTP (RFC 2033) and not SMTP: LHLO in place of EHLO and
+        HELO, and one reply for each recipient at the end of a message.
     :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; without, no TLS.
     :param auth: The passwords by user name, for AUTH by PLAIN, LOGIN, CRAM-MD5 and
         SCRAM-SHA-256; for XOAUTH2 and OAUTHBEARER they are tokens.  Or True, to let anybody
@@ -82,7 +86,7 @@ class Server:
         does not have: of 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP,
         PIPELINING, SIZE, SMTPUTF8 and STARTTLS.
     :param hostname: The name that the greeting and EHLO's reply give.
-    :param ident: The rest of the greeting.
+    :param ident: The rest of the greeting; by default ESMTP or LMTP, and this package.
     :param data_size_limit: The octets that a message may have, counted as
         they are sent; beyond it the reply is 552.  None: no limit.
     :param line_length_limit: The octets that a line of content may have, with
@@ -100,7 +104,8 @@ class Server:
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
     :raises ValueError: The port or a limit is out of range, or a name would
-        break the greeting's line, or there is no such mechanism or extension.
+        break the greeting's line, or there is no such mechanism or extension, or LMTP
+        was asked for on port 25 (RFC 2033, 5).
     :raises ImportError: SCRAM-SHA-256 was asked for, and scramp is not installed.
 
     >>> Server("localhost", 70000)
@@ -114,6 +119,7 @@ class Server:
         host: str = "localhost",
         port: int = 0,
         *,
+        lmtp: bool = False,
         tls: TLS | str | None = None,
         auth: Mapping[str, str] | bool | Callable[[str, str, str], bool | str] | None = None,
         auth_mechanisms: Iterable[str] | None = None,
@@ -121,7 +127,7 @@ class Server:
         auth_require_tls: bool = False,
         hide: Iterable[str] = (),
         hostname: str = "localhost",
-        ident: str = f"ESMTP Python SMTP proxy version {__version__}",
+        ident: str | None = None,
         data_size_limit: int | None = _DATA_SIZE_LIMIT,
         line_length_limit: int = _LINE_LENGTH_LIMIT,
         recipient_limit: int = _RECIPIENT_LIMIT,
@@ -132,6 +138,9 @@ class Server:
     ) -> None:
         self.host = _text("host", host)
         self.port = _int("port", port, 0, 65535)
+        self.lmtp = _bool("lmtp", lmtp)
+        if lmtp and port == _SMTP_PORT:
+            raise ValueError("lmtp must not be spoken on port 25, which is SMTP's (RFC 2033, 5)")
         self.tls = None if tls is None else _tls(tls)
         #: The files that TLS takes; a controller's `start` fills this in.
         self._credentials: Credentials | None = None
@@ -146,7 +155,7 @@ class Server:
         self.hostname = _text("hostname", hostname)
         if not hostname:
             raise ValueError("hostname must not be empty: leave it out, and it is 'localhost'")
-        self.ident = _text("ident", ident)
+        self._ident = None if ident is None else _text("ident", ident)
         self.data_size_limit = (
             None if data_size_limit is None else _int("data_size_limit", data_size_limit, 1)
         )
@@ -158,6 +167,17 @@ class Server:
         )
         self.proxy_protocol = proxy_protocol
         self.reset_on_rset = reset_on_rset
+
+    @property
+    def ident(self) -> str:
+        """The rest of the greeting."""
+        if self._ident is not None:
+            return self._ident
+        return f"{'LMTP' if self.lmtp else 'ESMTP'} Python SMTP proxy version {__version__}"
+
+    @ident.setter
+    def ident(self, ident: str) -> None:
+        self._ident = _text("ident", ident)
 
     def _set_auth(self, auth: object, mechanisms: Iterable[str] | None) -> None:
         # aiosmtpd takes each attribute named auth_* for a way to log in.
@@ -265,6 +285,7 @@ OPTIONS = {
         "auth_required": "_needs_auth",
         "auth_require_tls": "_needs_tls_for_auth",
         "hide": "_hidden_extensions",
+        "ident": "_ident",
     }.get(name, name)
     for name, parameter in inspect.signature(Server).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
@@ -303,6 +324,12 @@ def _text(name: str, value: object) -> str:
         raise TypeError(f"{name} must be a str, not {value!r}")
     if not value.isprintable():
         raise ValueError(f"{name} must be one line of printable text, not {value!r}")
+    return value
+
+
+def _bool(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
 
 

@@ -92,7 +92,7 @@ class Session(NamedTuple):
 
     :ivar peer: The client's socket address; see `Envelope.peer`.
     :ivar connected_at: When it connected; UTC, and the real time.
-    :ivar helo: What it gave with EHLO or HELO last, or None.
+    :ivar helo: What it gave with EHLO, HELO or LHLO last, or None.
     :ivar tls: The TLS version, such as ``"TLSv1.3"``, or None.
     :ivar cipher: The name of the TLS cipher, or None.
     :ivar auth_user: The name that it authenticated with, or None.

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from lazr_smtptest._reading.markup import words
-from lazr_smtptest._util import plain, quoted
+from lazr_smtptest._util import addresses, plain, quoted
 from lazr_smtptest.checks import Problem
 from lazr_smtptest.message import Message, headline
 from lazr_smtptest.sessions import Line, Session
@@ -30,6 +30,8 @@ def describe(item: Any, with_problems: bool = False) -> str:
     """Return some lines about a message: its envelope, text and attachments."""
     lines = [headline(item)]
     if isinstance(item, Message):
+        refused = item.envelope.rcpt_refused
+        lines += [f"  refused for {addresses(refused)}"] if refused else []
         lines += [f"  | {plain(line)}" for line in _first_lines(item)]
         lines += [f"  defect: {plain(_defect(one))}" for one in _defects(item)]
         lines += [

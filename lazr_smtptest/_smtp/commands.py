@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import aiosmtpd.smtp
@@ -19,10 +20,12 @@ from lazr_smtptest._smtp.protocol import (
     as_recorded,
     check_parameters,
     octet_codes,
+    one_for_each,
     parse_path,
 )
 from lazr_smtptest._smtp.tls_transport import tls_failure
 from lazr_smtptest._util import time_of_day, utc
+from lazr_smtptest._wire.rules import Rule
 from lazr_smtptest.message import Envelope
 
 _log = logging.getLogger("mail.log")
@@ -57,6 +60,18 @@ class SMTPCommands(SMTPConnection):
             *before, last = lines  # which is the hook's own
             return [f"250-{line[4:]}" for line in self._advertised(before)] + [last]
         return lines
+
+    @aiosmtpd.smtp.syntax("LHLO hostname")
+    async def smtp_LHLO(self, hostname: str) -> None:
+        """Answer LHLO, which is what EHLO is in SMTP (RFC 2033, 4.1)."""
+        if hostname:
+            await self.smtp_EHLO(hostname)
+        else:
+            await self.push("501 Syntax: LHLO hostname")
+
+    async def check_helo_needed(self, helo: str = "HELO") -> bool:
+        needed: bool = await super().check_helo_needed("LHLO" if self.event_handler.lmtp else helo)
+        return needed
 
     @aiosmtpd.smtp.syntax("HELO hostname")
     async def smtp_HELO(self, hostname: str) -> None:
@@ -294,20 +309,90 @@ class SMTPCommands(SMTPConnection):
         return content
 
     async def _end_data(self, content: DataReader) -> None:
+        """Send the reply to a message; by LMTP, one for each recipient (RFC 2033, 4.2).
+
+        Faults strike each reply by itself.  The message is for the recipients that none
+        refuses, and has arrived before the first of them is told.
+        """
         self._command = "EOM"
         self._note(content.size)
-        if await self._apply_faults("EOM", self._names("EOM")):
+        rules = await self._faults_at_end()
+        refused = self._leave_out(rules) if self.event_handler.lmtp else ()
+        replies: Iterator[str] | None = None
+        # A fault may put time, or the end, between one reply and the next.
+        self._corked = corked = None if any(rules) else bytearray()
+        try:
+            for rule in rules:
+                if rule is not None and await self._carry_out(rule):
+                    continue
+                if replies is None:
+                    replies = iter(await self._take_in(content, refused))
+                await self.push(next(replies))
+                if self._is_to_drop:
+                    break
+        finally:
+            self._corked = None
             self._set_post_data_state()  # type: ignore[no-untyped-call]
-            return
+        if corked:
+            await self.push(bytes(corked[:-2]))
+
+    async def _faults_at_end(self) -> list[Rule | None]:
+        """Return the fault for each reply, if any, up to one that closes the connection."""
+        sender, *recipients = names = self._names("EOM")
+        subjects = [[sender, one] for one in recipients] if self.event_handler.lmtp else [names]
+        if not self._faults.active:
+            return [None] * len(subjects)
+        await self._pass_gates("EOM", names)
+        rules = []
+        for subject in subjects:
+            rule = self._faults.match("EOM", subject)
+            rules.append(rule)
+            # With "instead", all is done.
+            if rule is not None and rule.closes and rule.drop != "instead":
+                break
+        return rules
+
+    def _leave_out(self, rules: list[Rule | None]) -> tuple[str, ...]:
+        """Take the recipients that get no message out of the envelope; return them."""
+        envelope = self.envelope
+        paths = envelope.rcpt_tos
+        kept = [n for n, rule in enumerate(rules) if rule is None or not rule.prevents]
+        if len(kept) == len(paths):
+            return ()
+        given = vars(envelope).get("parameters", {})
+        parameters = {new: given[old] for new, old in enumerate(kept) if old in given}
+        vars(envelope)["parameters"] = parameters
+        envelope.rcpt_options = [one for found in parameters.values() for one in found]
+        envelope.rcpt_tos = [paths[n] for n in kept]
+        return tuple(paths[n] for n in sorted({*range(len(paths))} - {*kept}))
+
+    async def _take_in(self, content: DataReader, refused: tuple[str, ...]) -> list[str]:
+        """Deliver a message; return its reply, or by LMTP one for each recipient."""
+        count = len(self.envelope.rcpt_tos) if self.event_handler.lmtp else 1
         try:
             raw = content.take()
-        except Refused as refused:
-            status = str(refused)
-        else:
-            self._notice_octets(raw)
-            status = await self._deliver(raw)
-        self._set_post_data_state()  # type: ignore[no-untyped-call]
-        await self.push(status)
+        except Refused as error:
+            return [str(error)] * count
+        self._notice_octets(raw)
+        try:
+            if "DATA" in self._handle_hooks:
+                self.envelope.content = self.envelope.original_content = raw
+                return await self._call_data_hook(count)
+            envelope = self._make_envelope()
+            if refused:
+                envelope = envelope._replace(rcpt_refused=refused)
+            return [await self._context.deliver.eventual(envelope, raw)] * count
+        except Exception as error:
+            return [await self.handle_exception(error)] * count
+
+    async def _call_data_hook(self, count: int) -> list[str]:
+        status = await self._call_handler_hook("DATA")
+        if not self.event_handler.lmtp:
+            return [status]
+        try:
+            return one_for_each(status, count)
+        except Exception as error:
+            raise HookFailed(self._report("handle_DATA", error)) from error
 
     def _notice_octets(self, raw: bytes) -> None:
         codes = octet_codes(
@@ -318,13 +403,6 @@ class SMTPCommands(SMTPConnection):
         )
         if codes:
             self._notice(*codes)
-
-    async def _deliver(self, raw: bytes) -> str:
-        if "DATA" in self._handle_hooks:
-            self.envelope.content = self.envelope.original_content = raw
-            status = await self._call_handler_hook("DATA")
-            return "250 OK" if status is MISSING else status
-        return await self._context.deliver.eventual(self._make_envelope(), raw)
 
     def _make_envelope(self) -> Envelope:
         session, envelope = self.session, self.envelope
@@ -346,7 +424,7 @@ class SMTPCommands(SMTPConnection):
             auth_user=self._user() if session.authenticated else None,
             received_at=utc(time_of_day()),
             rcpt_parameters=()
-            if parameters is None
+            if not parameters
             else tuple(parameters.get(n, ()) for n in range(len(envelope.rcpt_tos))),
         )
 

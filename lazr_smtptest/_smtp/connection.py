@@ -22,6 +22,8 @@ from aiosmtpd.proxy_protocol import V2_CMD, ProxyData, get_proxy
 from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.protocol import (
     AUTH_LINE,
+    BEFORE_TLS,
+    GREETINGS,
     KNOWN_MECHANISMS,
     DataReader,
     VerbatimReply,
@@ -31,7 +33,7 @@ from lazr_smtptest._smtp.protocol import (
     what_is_bad,
 )
 from lazr_smtptest._smtp.tls_transport import TLSTransport, tls_failure
-from lazr_smtptest._wire.rules import STAGES
+from lazr_smtptest._wire.rules import STAGES, Rule
 from lazr_smtptest.server import Server
 
 _log = logging.getLogger("mail.log")
@@ -145,7 +147,6 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             hostname=server.hostname,
             ident=server.ident,
             tls_context=None if context.tls_at_once else context.tls_context,
-            require_starttls=server.tls is not None and server.tls.required,
             timeout=server.idle_timeout,
             auth_require_tls=server._needs_tls_for_auth or "AUTH" not in context.extensions,
             authenticator=context.mechanisms.check_login,
@@ -154,7 +155,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         # Not by way of the constructor, which warns that this is not safe
         # without TLS; in a test it is.
         self._auth_required = server._needs_auth
-        for name in {"AUTH", "HELP", "STARTTLS"} - context.extensions:
+        for name in context.missing_commands:
             self._smtp_methods.pop(name, None)
         # aiosmtpd takes whatever is named auth_* for a mechanism.  The server's
         # own come before ours, and one that is no method takes ours away.
@@ -300,9 +301,13 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
                 await self.push("503 There is no service here")
             elif refusal:
                 await self.push(refusal)
-            elif command not in _COMMANDS or not await self._apply_faults(
+            elif command in _COMMANDS and await self._apply_faults(
                 command, self._names(command, argument)
             ):
+                continue
+            elif self._context.requires_tls and not (self._tls_protocol or command in BEFORE_TLS):
+                await self.push("530 Must issue a STARTTLS command first")
+            else:
                 return line
 
     async def _read_line(self) -> bytes:
@@ -391,23 +396,24 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     async def push(self, status: str | bytes) -> None:
         """Send a reply, or add it to those that are sent together."""
-        if self._is_greeted and not self._command:
-            return
-        if self._is_mute:
+        if self._is_mute or (self._is_greeted and not self._command):
             return
         if isinstance(status, str):
-            if not isinstance(status, VerbatimReply) and self._command not in ("", "EHLO", "HELO"):
-                status = self._context.reply(corrected(status, self._command), self._command)
-            if isinstance(status, VerbatimReply) and status.startswith("421"):
-                self._is_to_drop = True  # RFC 5321, 3.8: that is what it says
-            if self._command == "AUTH" and _says_no(status):
-                self._transcript.failed_logins += 1
-            status = status.encode("utf-8", "surrogateescape")
+            status = self._encoded(status)
         if self._corked is None:
             self._note(None, status)
             await super().push(status)
         else:
             self._corked += status + b"\r\n"
+
+    def _encoded(self, status: str) -> bytes:
+        if isinstance(status, VerbatimReply):
+            self._is_to_drop |= status.startswith("421")  # RFC 5321, 3.8: that is what it says
+        elif self._command not in self._context.uncoded:
+            status = self._context.reply(corrected(status, self._command), self._command)
+        if self._command == "AUTH" and _says_no(status):
+            self._transcript.failed_logins += 1
+        return status.encode("utf-8", "surrogateescape")
 
     # Faults and gates.
 
@@ -418,28 +424,33 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         """
         if not self._faults.active:
             return False
+        await self._pass_gates(stage, names)
+        rule = self._faults.match(stage, names)
+        return rule is not None and await self._carry_out(rule)
+
+    async def _pass_gates(self, stage: str, names: list[str]) -> None:
         if not await self._faults.pass_gates(stage, names):
             await self._hang_up(abruptly=True)
-        rule = self._faults.match(stage, names)
-        if rule is None:
-            return False
+
+    async def _carry_out(self, rule: Rule) -> bool:
+        """Do what a fault says, up to its reply; return whether there was one."""
         if rule.delay:
             self._is_delayed = True
             await sleep(rule.delay)
             self._is_delayed = False
         if rule.drop == "before":
             await self._hang_up(abruptly=True)
-        self._is_to_drop = rule.closes
-        self._is_mute = rule.drop == "instead"
+        self._is_to_drop |= rule.closes
+        self._is_mute |= rule.drop == "instead"
         if rule.reply is None:
             return False
-        if stage == "AUTH" and rule.reply.startswith(b"535"):
+        if rule.stage == "AUTH" and rule.reply.startswith(b"535"):
             self._transcript.failed_logins += 1
         await self.push(rule.reply)
         await self._drop_if_due()
         # Another greeting than 220 means that nothing else will be had
         # (RFC 5321, 3.1).
-        self._is_refused = stage == "CONNECT" and not rule.reply.startswith(b"220")
+        self._is_refused = rule.stage == "CONNECT" and not rule.reply.startswith(b"220")
         return True
 
     def _names(self, stage: str, argument: bytes = b"") -> list[str]:
@@ -450,7 +461,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             # As it will be recorded; if it cannot be, as it is.
             path = split_path(stage, text)
             return [path[0] if path else text.partition(":")[2].strip()]
-        if stage in ("EHLO", "HELO"):
+        if stage in GREETINGS:
             return [text]
         if stage == "AUTH":
             return [text.partition(" ")[0]]

@@ -13,10 +13,12 @@ from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.protocol import (
     ACCEPTED_REPLY,
     GO_AHEAD,
+    GREETINGS,
     with_enhanced_code,
     without_enhanced_code,
 )
 from lazr_smtptest._smtp.transcript import Transcript, Transcripts
+from lazr_smtptest._wire.rules import missing_stages
 from lazr_smtptest.message import Envelope
 from lazr_smtptest.server import EXTENSIONS, Server
 
@@ -51,6 +53,13 @@ class SessionContext:
         self.extensions = EXTENSIONS - server._hidden_extensions
         if not server._offers_auth:
             self.extensions -= {"AUTH"}
+        self.missing_commands = {"AUTH", "HELP", "STARTTLS"} - self.extensions
+        self.missing_commands |= missing_stages(server).keys()
+        #: Commands whose replies have no enhanced code (RFC 2034, 4); or the greeting.
+        self.uncoded = {"", *GREETINGS} - self.missing_commands
+        self.requires_tls = server.tls is not None and server.tls.required
+        if server.lmtp:  # what is said on the spot is one reply
+            self.deliver = self.deliver._replace(immediate=None)
         # What is said on the spot; the coroutine's words come to the same.
         self.replies = {
             "MAIL": self.line("250 OK", "MAIL"),

@@ -259,6 +259,13 @@ def what_is_bad(line: bytes) -> str | None:
     return None
 
 
+#: How a client says who it is.
+GREETINGS = ("EHLO", "HELO", "LHLO")
+
+#: The commands that may come before TLS where that is required (RFC 3207, 4).
+BEFORE_TLS = ("EHLO", "LHLO", "NOOP", "QUIT", "STARTTLS")
+
+
 # Parameters of MAIL and RCPT.
 
 #: RFC 3461, 4: xtext, printable ASCII but for "+" and "=", which are written
@@ -374,6 +381,9 @@ def as_recorded(parameters: Iterable[str]) -> list[str]:
 ACCEPTED_REPLY = "250 OK"
 GO_AHEAD = "354 End data with <CR><LF>.<CR><LF>"
 
+#: Lines with a hyphen behind the code, and one without.
+_REPLY = re.compile(r"(?:\d{3}-[^\r\n]*\r?\n)*[^\r\n]+")
+
 _ENHANCED = re.compile(r"(\d{3}) [245]\.\d{1,3}\.\d{1,3}(?= |\Z)")
 
 #: By the command, where that makes a difference (RFC 3463, 3).
@@ -423,6 +433,17 @@ class VerbatimReply(str):
     """A reply that somebody else has worded, to be sent as it is."""
 
     __slots__ = ()
+
+
+def one_for_each(text: str, count: int) -> list[str]:
+    """Return the replies of `handle_DATA` to so many recipients; a single one is for all."""
+    replies: list[str] = [VerbatimReply(found[0]) for found in _REPLY.finditer(text)]
+    if len(replies) not in (1, count):
+        raise ValueError(
+            f"handle_DATA must return one reply, or one for each recipient, {count} here, "
+            f"not {len(replies)}"
+        )
+    return replies if len(replies) == count else replies * count
 
 
 def without_enhanced_code(reply: str) -> str:

@@ -126,7 +126,7 @@ class SMTPSession(SMTPCommands):
             session.host_name
             and (session.authenticated or not self._auth_required)
             and self._tls_handshake_okay
-            and (self._tls_protocol or not self.require_starttls)
+            and (self._tls_protocol or not self._context.requires_tls)
         )
 
     def _answer(

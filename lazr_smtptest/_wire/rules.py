@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lazr_smtptest._util import seconds, whole_number
 
-#: The stages of a session.  All but the first and EOM, the end of a message,
-#: are commands.
-STAGES = tuple("CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split())
+if TYPE_CHECKING:
+    from lazr_smtptest.server import Server
+
+#: The stages of sessions; which of them a server has, depends on it.  All but the first
+#: and EOM, the end of a message, are commands.
+STAGES = tuple("CONNECT EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split())
 
 #: RFC 5321, 4.2: Reply-code.  What follows it is a space, a hyphen or nothing.
 _CODE = re.compile(r"([2-5][0-5][0-9])(?:[ -](.*))?\Z", re.DOTALL)
@@ -33,8 +36,21 @@ class Rule(NamedTuple):
         # RFC 5321, 3.8: that is what 421 says.
         return bool(self.drop) or (self.reply or b"").startswith(b"421")
 
+    @property
+    def prevents(self) -> bool:
+        """Whether what the stage is for is not done."""
+        return self.reply is not None or self.drop == "before"
+
+
+def missing_stages(server: Server) -> dict[str, str]:
+    """Return the stages that a server's sessions do not have, and why each is missing."""
+    if server.lmtp:  # RFC 2033, 4.1
+        return dict.fromkeys(("EHLO", "HELO"), "an LMTP server has LHLO in its place")
+    return {"LHLO": "only a server with lmtp=True has it"}
+
 
 def make_rule(
+    server: Server,
     stage: str,
     reply: str | None,
     when: str | None,
@@ -43,7 +59,7 @@ def make_rule(
     drop: bool | str,
 ) -> Rule:
     """Check the parts of a fault, and return the rule; TypeError or ValueError otherwise."""
-    stage, when = check_stage(stage, when)
+    stage, when = check_stage(server, stage, when)
     if times is not None:
         times = int(whole_number("times", times, 1))
     delay = float(seconds("delay", delay))
@@ -67,10 +83,13 @@ def make_rule(
     return Rule(stage, encoded, when, times, delay, "".join(drop))
 
 
-def check_stage(stage: str, when: str | None) -> tuple[str, str | None]:
-    """Check where a fault or a gate applies."""
-    if stage not in STAGES:
-        raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
+def check_stage(server: Server, stage: str, when: str | None) -> tuple[str, str | None]:
+    """Check where a fault or a gate of a server applies."""
+    missing = missing_stages(server)
+    known = [name for name in STAGES if name not in missing]
+    if stage not in known:
+        why = f": {missing[stage]}" if stage in STAGES else ""
+        raise ValueError(f"stage must be one of {', '.join(known)}, not {stage!r}{why}")
     if when is not None and not isinstance(when, str):
         raise TypeError(f"when must be a str, such as '*@example.com', not {when!r}")
     # As plain strings: a subclass of the test's may not be there to unpickle it.

@@ -200,6 +200,7 @@ def _exim_settings(
     mode = mode_of(server)
     parts = [EXIM, EXIM_TLS if mode != "clear" else ""]
     parts += ["  protocol = smtps\n" if mode == "implicit" else ""]
+    parts += ["  protocol = lmtp\n" if server.server.lmtp else ""]
     values = {**place, "domain": DOMAIN, "port": server.port}
     if login:
         parts += [EXIM_LOGIN, EXIM_MECHANISMS[login.mechanism]]

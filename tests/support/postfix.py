@@ -59,6 +59,8 @@ smtpd_error_sleep_time = 0
 smtpd_hard_error_limit = 100
 smtp_host_lookup = native
 smtp_connection_cache_on_demand = no
+lmtp_host_lookup = native
+lmtp_connection_cache_on_demand = no
 """
 
 #: Mail goes nowhere, or on to a port.
@@ -103,6 +105,7 @@ defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 discard unix - - n - - discard
 smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
 bounced unix - - n - - smtp -o smtp_tls_security_level=none -o smtp_tls_wrappermode=no
     -o smtp_sasl_auth_enable=no
 error unix - - n - - error
@@ -135,7 +138,11 @@ class PostfixSender(NamedTuple):
         :raises Failed: It has come back; the message is the log, and what the sender is told.
         """
         mode = mode_of(server)
-        settings = TRYING_ONCE + SENDING.format(
+        sending, logging_in = SENDING, LOGGING_IN
+        if server.server.lmtp:  # which has the same settings, by another name
+            sending = sending.replace("smtp_helo", "lmtp_lhlo").replace("smtp", "lmtp")
+            logging_in = logging_in.replace("smtp", "lmtp")
+        settings = TRYING_ONCE + sending.format(
             folder=self.folder,
             box=self.box.port,
             domain=DOMAIN,
@@ -146,7 +153,7 @@ class PostfixSender(NamedTuple):
         )
         if login:
             needs_sasl()
-            settings += LOGGING_IN.format(**login._asdict())
+            settings += logging_in.format(**login._asdict())
         _configure(self.folder, settings)
         self.box.reset()
         with smtplib.SMTP("127.0.0.1", self.port, DOMAIN, timeout=TIMEOUT) as client:

@@ -196,10 +196,11 @@ class Wire(_Connection):
 
 @contextlib.contextmanager
 def greeted(controller: Any) -> Iterator[Wire]:
-    """Give a session that is past EHLO."""
+    """Give a session that is past EHLO, or LHLO."""
+    verb = b"LHLO" if controller.server.lmtp else b"EHLO"
     with Wire(controller) as wire:
         assert wire.reply().startswith(b"220 ")
-        assert wire.say(b"EHLO client.example").startswith(b"250")
+        assert wire.say(verb + b" client.example").startswith(b"250")
         yield wire
 
 
@@ -212,8 +213,21 @@ def texts(reply: bytes) -> list[str]:
     return [line[4:] for line in lines]
 
 
-def ehlo(controller: Any) -> list[str]:
+def ehlo(controller: Any, verb: bytes = b"EHLO") -> list[str]:
     """Give the lines of the reply to EHLO, without their codes."""
     with Wire(controller) as wire:
         wire.reply()
-        return texts(wire.say(b"EHLO x"))
+        return texts(wire.say(verb + b" x"))
+
+
+def to(address: str) -> bytes:
+    return f"RCPT TO:<{address}>".encode()
+
+
+def replies_by_lmtp(wire: Wire, *recipients: str, content: bytes = CONTENT) -> list[str]:
+    """Send a message, and give the reply for each recipient that RCPT accepts."""
+    assert wire.say(MESSAGE[0]).startswith(b"250 ")
+    accepted = [one for one in recipients if wire.say(to(one)).startswith(b"250 ")]
+    assert wire.say(b"DATA").startswith(b"354 ")
+    wire.sock.sendall(content + b"\r\n")
+    return [wire.reply().decode().removesuffix("\r\n") for _ in accepted]

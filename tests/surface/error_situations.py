@@ -103,6 +103,13 @@ class Forgetful(QueueServer):
         """Take the sender, and say nothing."""
 
 
+class Repetitive(QueueServer):
+    """Replies twice to each message."""
+
+    async def handle_DATA(self, *of_the_session: Any) -> str:
+        return "250 One\r\n250 two"
+
+
 class Awkward(Server):
     """Runs a line of Python while a session is made for the first time."""
 

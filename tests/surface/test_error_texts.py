@@ -59,6 +59,8 @@ MUST_REPLY = "must return a reply, such as '250 OK', not None"
 
 NONE_OR_REPLY = "handle_message must return None or a reply, such as '553 5.7.1 No'"
 
+ONE_OR_EACH = "handle_DATA must return one reply, or one for each recipient, 1 here"
+
 TRUE_OR_FALSE = "auth must return True, False or a refusal, such as '535 5.7.8 Locked'"
 
 FOR_EVER = (
@@ -79,7 +81,7 @@ IN_PEM_FORM = (
 )
 
 SERVER_OPTIONS = (
-    "tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, hostname, ident, "
+    "lmtp, tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, hostname, ident, "
     "data_size_limit, line_length_limit, recipient_limit, idle_timeout, max_connections, "
     "proxy_protocol, reset_on_rset"
 )
@@ -288,6 +290,10 @@ SITUATIONS = {
     "say(own(Obedient), 'NOOP value = None').queue.get_nowait()":
         f"451 4.3.0 Error: (TypeError) handle_NOOP {MUST_REPLY}\n"
         f"HandlerError: Obedient.handle_NOOP raised TypeError: handle_NOOP {MUST_REPLY}{TRACED}",
+    "server = run(Controller(Repetitive('localhost', 0, MessageQueue(), lmtp=True))); "
+    "say(server, 'LHLO x', *ENVELOPE, '.').server.queue.get_nowait()":
+        f"451 4.3.0 Error: (ValueError) {ONE_OR_EACH}, not 2\n"
+        f"HandlerError: Repetitive.handle_DATA raised ValueError: {ONE_OR_EACH}, not 2{TRACED}",
     "deliver(own(Returning), '7').queue.get_nowait()":
         f"451 4.3.0 Error: (TypeError) {NONE_OR_REPLY}, not 7\n"
         f"HandlerError: Returning.handle_message raised TypeError: {NONE_OR_REPLY}, not 7{TRACED}",
@@ -504,6 +510,10 @@ SITUATIONS = {
     r"Server('a\nb')": r"ValueError: host must be one line of printable text, not 'a\nb'",
     "Server(port='25')": "TypeError: port must be an int, not '25'",
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
+    "Server(lmtp='no')": "TypeError: lmtp must be True or False, not 'no'",
+    "running().restart(lmtp=1)": "TypeError: lmtp must be True or False, not 1",
+    "Server(port=25, lmtp=True)":
+        "ValueError: lmtp must not be spoken on port 25, which is SMTP's (RFC 2033, 5)",
     "Server(idle_timeout=0)":
         "ValueError: idle_timeout must be a positive number of seconds, not 0",
     "Server(max_connections=0)":
@@ -573,6 +583,12 @@ SITUATIONS = {
     "running().fault('RCTP', '450 No')":
         "ValueError: stage must be one of CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
         "EOM, RSET, NOOP, QUIT, not 'RCTP'",
+    "running().fault('LHLO', '450 No')":
+        "ValueError: stage must be one of CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
+        "EOM, RSET, NOOP, QUIT, not 'LHLO': only a server with lmtp=True has it",
+    "QueueController(lmtp=True).gate('HELO')":
+        "ValueError: stage must be one of CONNECT, LHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
+        "EOM, RSET, NOOP, QUIT, not 'HELO': an LMTP server has LHLO in its place",
     "running().fault('MAIL', '450 No', when=7)":
         "TypeError: when must be a str, such as '*@example.com', not 7",
     "running().fault('MAIL', '450 No', times=0)":

@@ -305,6 +305,14 @@ def test_fault():
             assert client.rcpt("lee@example.com") == (451, b"4.7.1 Later")
 
 
+def test_lmtp():
+    faults = ["--fault", "lhlo=550 Not yet", "--lmtp"]
+    with running(*faults) as (_process, port):
+        with smtplib.LMTP("localhost", port, timeout=10) as client:
+            assert client.ehlo() == (550, b"Not yet")
+            assert client.docmd("EHLO", "x")[0] == 500
+
+
 def test_auth():
     with running("--auth", "kim:s3:cret", "--auth", "lee:", "--count", "1") as (process, port):
         with smtplib.SMTP("localhost", port, timeout=10) as client:
@@ -418,6 +426,9 @@ def test_taken_port():
         ("--fault RCTP=451", "RCTP"),
         ("--fault RCPT", "argument --fault: "),
         ("--fault RCPT=later", "argument --fault: "),
+        ("--fault LHLO=450", "argument --fault: stage must be one of CONNECT, EHLO, "),
+        ("--lmtp --fault EHLO=450", "argument --fault: stage must be one of CONNECT, LHLO, "),
+        ("--lmtp --port 25", "lmtp must not be spoken on port 25"),
         ("--tls ssl", "argument --tls: invalid choice: 'ssl'"),
         ("--json --quiet", "argument --quiet: not allowed with argument --json"),
         ("--maildir=", "argument --maildir: must not be empty"),

@@ -195,6 +195,14 @@ def test_html_is_shown_where_there_is_no_text():
     ]
 
 
+def test_who_did_not_get_it_is_shown():
+    message = make(b"\r\nHello.\r\n", rcpt_refused=("max@example.com", "ned@example.com"))
+    assert describe(message).splitlines()[1:] == [
+        "  refused for <max@example.com>, <ned@example.com>",
+        "  | Hello.",
+    ]
+
+
 def test_defects_are_shown():
     message = make(b"Content-Type: multipart/mixed; boundary=B\r\n\r\nno parts\r\n")
     lines = describe(message).splitlines()
