@@ -42,7 +42,14 @@ PAGES = [
 ]
 
 #: Pages that explain or list, and have nothing to try.
-WITHOUT_EXAMPLES = {"api.rst", "contributing.rst", "design.rst", "machines.rst", "news.rst"}
+WITHOUT_EXAMPLES = {
+    "alternatives.rst",
+    "api.rst",
+    "contributing.rst",
+    "design.rst",
+    "machines.rst",
+    "news.rst",
+}
 
 #: The files that a page may show in full: other tests run them.
 TESTED_FILES = {FIRST, *EXAMPLES.rglob("*.*")}
