@@ -27,7 +27,7 @@ from lazr_smtptest._version import __version__
 from lazr_smtptest._wire.rules import make_rule
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
-from lazr_smtptest.server import MECHANISMS, Server
+from lazr_smtptest.server import MECHANISMS, OFFERABLE, Server
 
 __all__ = ["main"]
 
@@ -95,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         help="let anybody log in, with any password")  # fmt: skip
     add("--auth-mechanisms", type=_names, metavar="NAME,...",
         help="offer these mechanisms, in this order: " + ", ".join(MECHANISMS))  # fmt: skip
+    add("--offer", type=_names, default=[], metavar="NAME,...",
+        help="offer these extensions, too: " + ", ".join(OFFERABLE))  # fmt: skip
     add("--fault", type=_fault, action="append", default=[], metavar="STAGE=REPLY",
         help="say REPLY at STAGE, as in RCPT='451 4.7.1 Later'; may be repeated")  # fmt: skip
     add("--count", type=_positive(int), metavar="N", help="end after N messages")
@@ -155,6 +157,7 @@ def _controller(options: argparse.Namespace) -> QueueController:
         auth=options.auth_any or dict(options.auth) or None,
         auth_mechanisms=options.auth_mechanisms,
         proxy_protocol=options.proxy_protocol,
+        offer=options.offer,
     )
 
 

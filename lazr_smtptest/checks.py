@@ -120,7 +120,7 @@ def message_problems(
     found: list[Problem] = []
     with suppress(Exception):
         mail = Mail(raw, smtp_utf8)
-        for check in _checks(mail, message, is_7bit=body.upper() == "7BIT"):
+        for check in _checks(mail, message, body.upper()):
             with suppress(Exception):
                 found += islice(check, _MOST)
     return tuple(found)
@@ -508,9 +508,10 @@ _OF_PARTS = (
 )
 
 
-def _checks(mail: Mail, message: EmailMessage, is_7bit: bool) -> Iterator[Iterator[Problem]]:
-    yield from (_wrong_octets(mail, is_7bit), _long_lines(mail), _missing_fields(mail))
-    yield from (_malformed_headers(mail), _defects(message))
+def _checks(mail: Mail, message: EmailMessage, body: str) -> Iterator[Iterator[Problem]]:
+    if body != "BINARYMIME":  # which may have any octets (RFC 3030, 3)
+        yield from (_wrong_octets(mail, body == "7BIT"), _long_lines(mail))
+    yield from (_missing_fields(mail), _malformed_headers(mail), _defects(message))
     yield from (_in_fields(mail, *row) for row in _OF_FIELDS)
     yield from (_in_parts(mail, *row) for row in _OF_PARTS)
 

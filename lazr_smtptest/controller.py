@@ -286,13 +286,14 @@ class Controller:
         ``reset_timeout`` at most.
 
         :param stage: Where: CONNECT (before the greeting), EHLO, HELO, STARTTLS, AUTH,
-            MAIL, RCPT, DATA, EOM (the end of the message's content), RSET, NOOP or QUIT;
-            for :doc:`LMTP <lmtp>`, LHLO in place of EHLO and HELO.
+            MAIL, RCPT, DATA, BDAT (when the chunk has come; where CHUNKING is offered),
+            EOM (the end of the message's content), RSET, NOOP or QUIT; for
+            :doc:`LMTP <lmtp>`, LHLO in place of EHLO and HELO.
         :param reply: What to say instead of what would be done; such as
             ``"451 4.7.1 Later"``.  Lines are separated by a line feed.  421
             closes the connection, too (RFC 5321, 3.8).
         :param when: A glob, regardless of case: for the address at MAIL and
-            RCPT, any of the message's at DATA and EOM, the mechanism at AUTH,
+            RCPT, any of the message's at DATA, BDAT and EOM, the mechanism at AUTH,
             the client's address at CONNECT, and elsewhere the EHLO name.
         :param times: How often; without, always.
         :param delay: Seconds to wait first.  Other sessions go on.

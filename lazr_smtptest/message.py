@@ -80,7 +80,7 @@ class Envelope(NamedTuple):
 
     @property
     def body(self) -> str:
-        """What MAIL's BODY= says: ``"7BIT"``, or ``"8BITMIME"`` (RFC 6152)."""
+        """What MAIL's BODY= says: ``"7BIT"``, ``"8BITMIME"`` (RFC 6152) or ``"BINARYMIME"``."""
         return (_value(self.mail_options, "BODY") or "7BIT").upper()
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
@@ -34,6 +34,9 @@ _LINE_LENGTH_LIMIT = 1001
 EXTENSIONS = frozenset(
     "8BITMIME AUTH DSN ENHANCEDSTATUSCODES HELP PIPELINING SIZE SMTPUTF8 STARTTLS".split()
 )
+
+#: What it can tell of as well, in this order, where that is asked for (RFC 3030).
+OFFERABLE = ("CHUNKING", "BINARYMIME")
 
 #: Ways to log in; the one that is not offered unless it is asked for needs an extra.
 MECHANISMS = ("CRAM-MD5", "LOGIN", "OAUTHBEARER", "PLAIN", "SCRAM-SHA-256", "XOAUTH2")
@@ -85,6 +88,8 @@ class Server:
     :param hide: Extensions that EHLO's reply does not tell of, and the server
         does not have: of 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP,
         PIPELINING, SIZE, SMTPUTF8 and STARTTLS.
+    :param offer: Extensions that EHLO's reply tells of, and the server has, in addition:
+        CHUNKING, and with it BINARYMIME (RFC 3030).  By default BDAT is refused with 502.
     :param hostname: The name that the greeting and EHLO's reply give.
     :param ident: The rest of the greeting; by default ESMTP or LMTP, and this package.
     :param data_size_limit: The octets that a message may have, counted as
@@ -126,6 +131,7 @@ class Server:
         auth_required: bool = False,
         auth_require_tls: bool = False,
         hide: Iterable[str] = (),
+        offer: Iterable[str] = (),
         hostname: str = "localhost",
         ident: str | None = None,
         data_size_limit: int | None = _DATA_SIZE_LIMIT,
@@ -151,7 +157,9 @@ class Server:
             raise ValueError("auth_required needs auth, such as auth={'kim': 'secret'}")
         if auth_require_tls and self.tls is None:
             raise ValueError("auth_require_tls needs tls, such as tls='starttls'")
-        self._hidden_extensions = _extensions(hide)
+        self._hidden_extensions = _extensions("hide", hide, sorted(EXTENSIONS))
+        self._offered_extensions = _extensions("offer", offer, OFFERABLE)
+        self._check_binarymime()
         self.hostname = _text("hostname", hostname)
         if not hostname:
             raise ValueError("hostname must not be empty: leave it out, and it is 'localhost'")
@@ -178,6 +186,16 @@ class Server:
     @ident.setter
     def ident(self, ident: str) -> None:
         self._ident = _text("ident", ident)
+
+    def _check_binarymime(self) -> None:
+        if "BINARYMIME" not in self._offered_extensions:
+            return
+        if "CHUNKING" not in self._offered_extensions:  # RFC 3030, 3
+            raise ValueError(
+                "BINARYMIME of offer needs CHUNKING: offer=('CHUNKING', 'BINARYMIME')"
+            )
+        if "8BITMIME" in self._hidden_extensions:
+            raise ValueError("BINARYMIME of offer needs the parameter BODY: hide no 8BITMIME")
 
     def _set_auth(self, auth: object, mechanisms: Iterable[str] | None) -> None:
         # aiosmtpd takes each attribute named auth_* for a way to log in.
@@ -286,6 +304,7 @@ OPTIONS = {
         "auth_require_tls": "_needs_tls_for_auth",
         "hide": "_hidden_extensions",
         "ident": "_ident",
+        "offer": "_offered_extensions",
     }.get(name, name)
     for name, parameter in inspect.signature(Server).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
@@ -448,10 +467,9 @@ def _scram_keys(logins: Any) -> dict[str, ScramKeys]:
     return keys
 
 
-def _extensions(hide: Iterable[str]) -> frozenset[str]:
-    hidden = frozenset(_names("hide", hide))
-    unknown = hidden - EXTENSIONS
+def _extensions(option: str, value: Iterable[str], known: Sequence[str]) -> frozenset[str]:
+    names = frozenset(_names(option, value))
+    unknown = names.difference(known)
     if unknown:
-        known = ", ".join(sorted(EXTENSIONS))
-        raise ValueError(f"hide may have {known}, not {', '.join(sorted(unknown))}")
-    return hidden
+        raise ValueError(f"{option} may have {', '.join(known)}, not {', '.join(sorted(unknown))}")
+    return names

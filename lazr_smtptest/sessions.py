@@ -29,6 +29,7 @@ SESSION_CODES: dict[str, tuple[str, str, str]] = {
         "RFC 4954 14",
     ),
     "no-quit": ("advice", "a connection closed without QUIT", "RFC 5321 4.1.1.10"),
+    "no-final-crlf": ("advice", "content in chunks that does not end in CRLF", "RFC 3030 2"),
     "size-exceeded-by-declared": ("advice", "more content than SIZE= said", "RFC 1870 6"),
 }
 
@@ -175,6 +176,7 @@ _NOTICED = {
     "bare-lf": "Content had lines that end in LF alone: end lines by CRLF",
     "nul": "Content had a NUL: encode binary data in base64",
     "line-too-long": "Content had a line of over 998 octets: encode it, or fold it",
+    "no-final-crlf": "Content in chunks did not end in CRLF: end its last line, too, by that",
 }
 
 _Found = Iterator[tuple[str, str, str]]
@@ -192,7 +194,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._is_offered = self._is_encrypted = False
-        self._declared = 0
+        self._declared = self._received = 0
 
     def read(self, line: Line) -> Iterator[tuple[str, str]]:
         if line.speaker == "S":
@@ -211,16 +213,20 @@ class _Reader:
     def _remark(self, text: str) -> Iterator[tuple[str, str]]:
         self._is_encrypted |= text.startswith("TLSv")
         content = _CONTENT.match(text)
+        if not content:
+            return
+        self._received += int(content[1])  # it may come in chunks
         # RFC 1870, 5: it is an estimate.  Dots that transparency adds are counted here.
-        if content and self._declared and int(content[1]) > self._declared * 1.05 + 100:
+        if self._declared and self._received > self._declared * 1.05 + 100:
             yield (
                 "size-exceeded-by-declared",
-                f"MAIL declared {self._declared} octets, and {content[1]} came",
+                f"MAIL declared {self._declared} octets, and {self._received} came",
             )
+            self._declared = 0  # further chunks are no further problem
 
     def _mail(self, parameters: str) -> Iterator[tuple[str, str]]:
         size = _SIZE.search(parameters)
-        self._declared = int(size[1]) if size else 0
+        self._declared, self._received = int(size[1]) if size else 0, 0
         if self._is_offered and not self._is_encrypted:
             yield "starttls-not-used", "TLS was offered: send STARTTLS before MAIL"
 

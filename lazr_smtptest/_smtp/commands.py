@@ -11,15 +11,14 @@ import aiosmtpd.smtp
 from aiosmtpd.smtp import MISSING
 
 from lazr_smtptest._smtp.connection import HookFailed, SMTPConnection
+from lazr_smtptest._smtp.content import Chunk, ChunkReader, DataReader, chunk_reply, parse_chunk
 from lazr_smtptest._smtp.protocol import (
     EXTRA_COMMAND_SIZE,
     GO_AHEAD,
-    DataReader,
     Refused,
     VerbatimReply,
     as_recorded,
     check_parameters,
-    octet_codes,
     one_for_each,
     parse_path,
 )
@@ -33,6 +32,9 @@ _log = logging.getLogger("mail.log")
 
 class SMTPCommands(SMTPConnection):
     """One session, and what it makes of commands."""
+
+    #: A chunk that has come, and that the session has not accepted.
+    _chunk: ChunkReader | None = None
 
     # How a session begins.
 
@@ -208,6 +210,8 @@ class SMTPCommands(SMTPConnection):
             envelope.mail_from = path
             envelope.mail_options.extend(parameters)
             status = "250 OK"
+        if "BODY=BINARYMIME" in envelope.mail_options:
+            envelope.chunks = self._make_chunk_reader()
         _log.info("%r sender: %s", self.session.peer, path)
         await self.push(status)
 
@@ -220,6 +224,8 @@ class SMTPCommands(SMTPConnection):
         try:
             if not envelope.mail_from:
                 raise Refused("503 Error: need MAIL command")
+            if envelope.chunks is not None and envelope.chunks.has_begun:
+                raise Refused("503 Error: RCPT after BDAT")
             if count >= self.event_handler.recipient_limit:  # RFC 5321, 4.5.3.1.10
                 raise Refused("452 4.5.3 Too many recipients")
             path, parameters, _ = self._parse("RCPT", arg)
@@ -264,7 +270,11 @@ class SMTPCommands(SMTPConnection):
             if not self._is_mute:  # in the midst of the content, that is
                 await self._stream.read(1)
             await self._drop_if_due()
-        await self._end_data(await self._receive_content())
+        content = self._open_content()
+        if self._stream._buffer:  # a client that did not wait for the 354
+            self._notice("early-talk")
+        await self._receive(content)
+        await self._end_data(content)
 
     async def _may_send_data(self, arg: str | None) -> bool:
         if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
@@ -273,27 +283,31 @@ class SMTPCommands(SMTPConnection):
             await self.push("503 Error: need RCPT command")
         elif arg:
             await self.push("501 Syntax: DATA")
+        elif self.envelope.chunks is not None:  # RFC 3030, 2 and 3
+            has_begun = self.envelope.chunks.has_begun
+            why = "DATA after BDAT" if has_begun else "BODY=BINARYMIME needs BDAT"
+            await self.push(f"503 Error: {why}")
         else:
             return True
         return False
 
+    def _may_be_8bit(self) -> bool:
+        # RFC 6152, 3.  SMTPUTF8 brings 8BITMIME with it (RFC 6531, 3.1).
+        return "8BITMIME" in self._context.extensions or self.envelope.smtp_utf8
+
     def _open_content(self) -> DataReader:
         server = self.event_handler
-        # RFC 6152, 3.  SMTPUTF8 brings 8BITMIME with it (RFC 6531, 3.1).
-        may_be_8bit = "8BITMIME" in self._context.extensions or self.envelope.smtp_utf8
-        self._content = DataReader(
-            server.data_size_limit, server.line_length_limit, may_be_8bit=may_be_8bit
+        self._content = content = DataReader(
+            server.data_size_limit, server.line_length_limit, may_be_8bit=self._may_be_8bit()
         )
-        return self._content
+        return content
 
-    async def _receive_content(self) -> DataReader:
-        content = self._open_content()
-        # A client that did not wait for the 354 has sent some of it already.
+    async def _receive(self, content: DataReader | ChunkReader) -> None:
+        """Read content to its end."""
+        self._content = content
         stream = self._stream
-        early = bytes(stream._buffer)
-        if early:
-            self._notice("early-talk")
-            stream._buffer[:] = content.feed(early)
+        if stream._buffer and not content.ended:
+            stream._buffer[:] = content.feed(bytes(stream._buffer))
             self._mid_line = bool(stream._buffer) and not stream._buffer.endswith(b"\n")
             stream._maybe_resume_transport()
         if not content.ended and not self._is_at_eof:
@@ -306,16 +320,15 @@ class SMTPCommands(SMTPConnection):
         if not content.ended:  # what has no end is no message (RFC 5321, 4.1.1.4)
             await self._end_with_client()
         self._content = None
-        return content
+        self._note(content.size)
 
-    async def _end_data(self, content: DataReader) -> None:
+    async def _end_data(self, content: DataReader | ChunkReader) -> None:
         """Send the reply to a message; by LMTP, one for each recipient (RFC 2033, 4.2).
 
         Faults strike each reply by itself.  The message is for the recipients that none
         refuses, and has arrived before the first of them is told.
         """
         self._command = "EOM"
-        self._note(content.size)
         rules = await self._faults_at_end()
         refused = self._leave_out(rules) if self.event_handler.lmtp else ()
         replies: Iterator[str] | None = None
@@ -366,14 +379,16 @@ class SMTPCommands(SMTPConnection):
         envelope.rcpt_tos = [paths[n] for n in kept]
         return tuple(paths[n] for n in sorted({*range(len(paths))} - {*kept}))
 
-    async def _take_in(self, content: DataReader, refused: tuple[str, ...]) -> list[str]:
+    async def _take_in(
+        self, content: DataReader | ChunkReader, refused: tuple[str, ...]
+    ) -> list[str]:
         """Deliver a message; return its reply, or by LMTP one for each recipient."""
         count = len(self.envelope.rcpt_tos) if self.event_handler.lmtp else 1
         try:
             raw = content.take()
         except Refused as error:
             return [str(error)] * count
-        self._notice_octets(raw)
+        self._notice_octets(content, raw)
         try:
             if "DATA" in self._handle_hooks:
                 self.envelope.content = self.envelope.original_content = raw
@@ -394,8 +409,8 @@ class SMTPCommands(SMTPConnection):
         except Exception as error:
             raise HookFailed(self._report("handle_DATA", error)) from error
 
-    def _notice_octets(self, raw: bytes) -> None:
-        codes = octet_codes(
+    def _notice_octets(self, content: DataReader | ChunkReader, raw: bytes) -> None:
+        codes = content.codes(
             raw,
             is_8bitmime="BODY=8BITMIME" in self.envelope.mail_options,
             smtp_utf8=self.envelope.smtp_utf8,
@@ -427,6 +442,83 @@ class SMTPCommands(SMTPConnection):
             if not parameters
             else tuple(parameters.get(n, ()) for n in range(len(envelope.rcpt_tos))),
         )
+
+    # The content in chunks (RFC 3030).
+
+    def _make_chunk_reader(self) -> ChunkReader:
+        return ChunkReader(
+            self.event_handler.line_length_limit,
+            may_be_8bit=self._may_be_8bit(),
+            is_binary="BODY=BINARYMIME" in self.envelope.mail_options,
+        )
+
+    def _begin_chunk(self, chunk: Chunk, refusal: str | None) -> ChunkReader:
+        reader = self.envelope.chunks or self._make_chunk_reader()
+        if refusal is None:
+            self.envelope.chunks = reader
+        reader.begin(chunk.size or 0, is_last=chunk.is_last, refusal=refusal)
+        return reader
+
+    def _why_refused(self, chunk: Chunk) -> str | None:
+        """Return the reply to a chunk that is not accepted, or None."""
+        if not self._offers_chunking:
+            return "502 Error: command not implemented"
+        if not self.session.extended_smtp:
+            return f"503 Error: send {'LHLO' if self.event_handler.lmtp else 'EHLO'} first"
+        if self._auth_required and not self.session.authenticated:
+            return "530 Authentication required"
+        if chunk.size is None:  # nobody knows where the next command begins
+            return "521 5.5.4 Syntax: BDAT size [LAST]"
+        if not chunk.is_valid:
+            return "501 Syntax: BDAT size [LAST]"
+        if not self.envelope.rcpt_tos:
+            return "503 Error: need RCPT command"
+        chunks, limit = self.envelope.chunks, self.event_handler.data_size_limit
+        total = chunk.size + (0 if chunks is None else chunks.total)
+        if limit is not None and total > limit:
+            return "552 Error: Too much mail data"
+        return None
+
+    async def _receive_octets(self, command: str, argument: bytes) -> None:
+        if command != "BDAT":
+            return
+        chunk = parse_chunk(argument)
+        self._chunk = self._begin_chunk(chunk, self._why_refused(chunk))
+        if chunk.size is None:
+            self._is_to_drop = True
+        else:
+            await self._receive(self._chunk)
+
+    async def _read_line(self) -> bytes:
+        if self._chunk is not None:  # refused, by whomever: so is the message
+            self._chunk = None
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
+        return await super()._read_line()
+
+    @aiosmtpd.smtp.syntax("BDAT <size> [LAST]", when="_offers_chunking")
+    async def smtp_BDAT(self, _arg: str | None) -> None:
+        chunk = self._chunk
+        assert chunk is not None
+        if chunk.refusal is None or not self._offers_chunking:
+            self._chunk = None  # the transaction goes on
+        if chunk.refusal is None:
+            await self._accept_chunk(chunk)
+        else:
+            await self.push(chunk.refusal)
+
+    async def _accept_chunk(self, chunk: ChunkReader) -> None:
+        if chunk.is_last:
+            await self._end_data(chunk)
+        else:
+            await self.push(chunk_reply(chunk.size))
+
+    async def _end_chunk(self, chunk: ChunkReader) -> None:
+        """Answer a chunk whose command nobody has looked at."""
+        self._command = "BDAT"
+        if await self._apply_faults("BDAT", self._names("BDAT")):
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
+        else:
+            await self._accept_chunk(chunk)
 
     # How a transaction or a session ends.
 

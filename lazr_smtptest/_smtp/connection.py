@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import ssl
+from abc import abstractmethod
 from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -19,13 +20,13 @@ from typing import Any, NamedTuple, NoReturn
 import aiosmtpd.smtp
 from aiosmtpd.proxy_protocol import V2_CMD, ProxyData, get_proxy
 
+from lazr_smtptest._smtp.content import ChunkReader, DataReader
 from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.protocol import (
     AUTH_LINE,
     BEFORE_TLS,
     GREETINGS,
     KNOWN_MECHANISMS,
-    DataReader,
     VerbatimReply,
     advertised,
     corrected,
@@ -79,6 +80,13 @@ class _Session(aiosmtpd.smtp.Session):
     login_data: Any = None
 
 
+class _Envelope(aiosmtpd.smtp.Envelope):
+    """What aiosmtpd knows of a transaction."""
+
+    #: What reads its content, if that comes in chunks.
+    chunks: ChunkReader | None = None
+
+
 def _says_no(reply: str) -> bool:
     """Whether a reply to AUTH is to a login that failed, and not to a line that is wrong."""
     return reply.startswith("535") or (isinstance(reply, VerbatimReply) and reply[0] in "45")
@@ -94,7 +102,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     # A session has these from the moment it is connected.
     session: aiosmtpd.smtp.Session
-    envelope: aiosmtpd.smtp.Envelope
+    envelope: _Envelope
     transport: asyncio.Transport
 
     event_handler: Server
@@ -104,7 +112,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     #: The content that is being received; and, where the coroutine waits for
     #: that, what says that no more comes.
-    _content: DataReader | None = None
+    _content: DataReader | ChunkReader | None = None
     _content_ended: asyncio.Future[None] | None = None
 
     #: Done when TLS has begun; None where it has not been asked for.
@@ -140,6 +148,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self.line_length_limit = max(server.line_length_limit, AUTH_LINE + len("\r\n"))
         self._context = context
         self._faults = context.faults
+        self._offers_chunking = "CHUNKING" in context.extensions
         super().__init__(
             server,
             data_size_limit=server.data_size_limit if "SIZE" in context.extensions else None,
@@ -184,6 +193,9 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     def _create_session(self) -> _Session:
         return _Session(self.loop)
+
+    def _create_envelope(self) -> _Envelope:
+        return _Envelope()
 
     def _cb_client_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -290,12 +302,13 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             if self._is_discarding:  # the rest of a line that was too long
                 self._is_discarding = False
                 return line
-            if self._stream._buffer and not self._may_pipeline():
-                self._notice("early-talk")
             verb, _, argument = line.rstrip(b"\r\n").partition(b" ")
             command = verb.upper().decode("ascii", "replace")
             self._command = command or "?"
             may_be_secret = self._note_command(command, line)
+            await self._receive_octets(command, argument)
+            if self._stream._buffer and not self._may_pipeline():
+                self._notice("early-talk")
             refusal = "500 Error: bad syntax" if may_be_secret else what_is_bad(line)
             if self._is_refused and command != "QUIT":
                 await self.push("503 There is no service here")
@@ -309,6 +322,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
                 await self.push("530 Must issue a STARTTLS command first")
             else:
                 return line
+
+    @abstractmethod
+    async def _receive_octets(self, command: str, argument: bytes) -> None:
+        """Read what comes with a command beside its line, before anything is said about it."""
 
     async def _read_line(self) -> bytes:
         """Read a line, when all that came before it is done with."""
@@ -454,7 +471,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         return True
 
     def _names(self, stage: str, argument: bytes = b"") -> list[str]:
-        if stage in ("DATA", "EOM"):
+        if stage in ("DATA", "BDAT", "EOM"):
             return [(self.envelope.mail_from or "").strip("<>"), *self.envelope.rcpt_tos]
         text = argument.decode("utf-8", "surrogateescape").strip()
         if stage in ("MAIL", "RCPT"):

@@ -50,11 +50,12 @@ class SessionContext:
         # Without a proxy's header before it, that is.
         self.tls_before_all = self.tls_at_once and not server.proxy_protocol
         self.mechanisms = AuthMechanisms(server, self.run, self.report)
-        self.extensions = EXTENSIONS - server._hidden_extensions
+        self.extensions = EXTENSIONS - server._hidden_extensions | server._offered_extensions
         if not server._offers_auth:
             self.extensions -= {"AUTH"}
         self.missing_commands = {"AUTH", "HELP", "STARTTLS"} - self.extensions
-        self.missing_commands |= missing_stages(server).keys()
+        # BDAT is known, and then it is refused (RFC 5321, 4.2.4).
+        self.missing_commands |= missing_stages(server).keys() - {"BDAT"}
         #: Commands whose replies have no enhanced code (RFC 2034, 4); or the greeting.
         self.uncoded = {"", *GREETINGS} - self.missing_commands
         self.requires_tls = server.tls is not None and server.tls.required

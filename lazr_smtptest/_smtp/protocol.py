@@ -7,124 +7,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable
 
-from lazr_smtptest.server import EXTENSIONS
+from lazr_smtptest.server import EXTENSIONS, OFFERABLE
 
 
 class Refused(ValueError):
     """A command or a message that cannot be taken; its text is the reply."""
-
-
-# Content.
-
-_END = b"\r\n.\r\n"
-
-
-class DataReader:
-    """The octets from DATA's 354 to the end of data, as they come.
-
-    aiosmtpd reads them line by line, which costs a turn of the event loop for
-    each.  This takes them in the pieces in which they arrive.
-
-    The end is CRLF, dot, CRLF, and nothing else (RFC 5321, 4.1.1.4): a bare
-    CR or LF is an octet like any other, so there is nothing to smuggle with.
-    No more than the size limit is kept in memory.  The line limit counts CRLF.
-    """
-
-    def __init__(
-        self, size_limit: int | None, line_limit: int, *, may_be_8bit: bool = True
-    ) -> None:
-        self._size_limit = size_limit
-        self._line_limit = line_limit
-        self._may_be_8bit = may_be_8bit
-        # The CRLF that ended the DATA command also begins the shortest end
-        # of data there is.
-        self._octets = bytearray(b"\r\n")
-        self._dropped = 0
-        self.ended = False
-        self.size = 0
-
-    def feed(self, piece: bytes) -> bytes:
-        """Take a piece, and return what lies behind the end of data."""
-        octets = self._octets
-        start = max(0, len(octets) - len(_END) + 1)
-        octets += piece
-        end = octets.find(_END, start)
-        if end < 0:
-            if self._size_limit is not None and len(octets) > self._size_limit + 2 * len(_END):
-                self._dropped += len(octets) + 1 - len(_END)
-                del octets[: 1 - len(_END)]
-            return b""
-        self.ended = True
-        self.size = self._dropped + end
-        rest = bytes(octets[end + len(_END) :])
-        del octets[end + 2 :]
-        return rest
-
-    def take(self) -> bytes:
-        """Return the content, with its transparency undone (RFC 5321, 4.5.2).
-
-        Raise Refused if it, or a line, is too long, or it has octets that it must not have.
-        """
-        octets = self._octets
-        size = len(octets) - 2
-        if self._dropped or (self._size_limit is not None and size > self._size_limit):
-            raise Refused("552 Error: Too much mail data")
-        if self._has_long_line():
-            raise Refused("500 Line too long (see RFC5321 4.5.3.1.6)")
-        if not self._may_be_8bit and not octets.isascii():
-            raise Refused("554 5.6.1 Error: 8-bit content, and 8BITMIME is not offered")
-        if octets.find(b"\r\n.") >= 0:
-            octets = octets.replace(b"\r\n.", b"\r\n")
-        with memoryview(octets) as view:
-            return bytes(view[2:])
-
-    def _has_long_line(self) -> bool:
-        """Look for a line over the limit, leaping from line end to line end.
-
-        As long as some line ends within the next so many octets, none of the
-        lines in them was too long; the last of those ends is the next start.
-        """
-        octets, limit = self._octets, self._line_limit
-        position, size = 2, len(octets)
-        while size - position > limit:
-            # A bare LF ends a line, too: programs that send such are taken.
-            found = octets.rfind(b"\n", position, position + limit)
-            if found < 0:
-                return True
-            position = found + 1
-        return False
-
-
-#: Octets of a line with CRLF, and the dot that transparency may add (RFC 5321, 4.5.3.1.6).
-_LINE_OCTETS = 1001
-
-#: Octets of a message that `octet_codes` looks at, but for whether they are ASCII: a
-#: program that ends its lines by LF does so from the first on.
-_LOOKED_AT = 65_536
-
-
-def octet_codes(raw: bytes, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int) -> list[str]:
-    """Return what is wrong with the octets of content, by the codes of `checks`.
-
-    This is done for each message, so it must cost little beside taking it.
-    """
-    codes = []
-    if not (is_8bitmime or raw.isascii()):
-        # SMTPUTF8 declares the header, and BODY= the rest (RFC 6531, 3.6).
-        undeclared = raw.partition(b"\r\n\r\n")[2] if smtp_utf8 else raw
-        codes += [] if undeclared.isascii() else ["8bit-undeclared"]
-    head = raw[:_LOOKED_AT].rstrip(b"\r")
-    line_ends = head.count(b"\r\n")
-    if head.count(b"\n") != line_ends:
-        codes.append("bare-lf")
-    if head.count(b"\r") != line_ends:
-        codes.append("bare-cr")
-    if b"\0" in head:
-        codes.append("nul")
-    if line_limit > _LINE_OCTETS:  # or no such line is taken
-        longest = max(len(line.rstrip(b"\r")) for line in head.split(b"\n"))
-        codes += ["line-too-long"] if longest > 998 else []
-    return codes
 
 
 # Paths (RFC 5321, 4.1.2; RFC 6531, 3.3).
@@ -329,7 +216,7 @@ def _is_size(value: str) -> bool:
 
 
 def _is_body(value: str) -> bool:
-    return value.upper() in ("7BIT", "8BITMIME")  # RFC 6152, 2
+    return value.upper() in ("7BIT", "8BITMIME", "BINARYMIME")  # RFC 6152, 2; RFC 3030, 3
 
 
 #: By command and parameter: the extension, and what the value may be; None for no value.
@@ -359,6 +246,8 @@ def check_parameters(
         if name in values or not (is_valid(value) if is_valid else not equals):
             raise Refused(f"501 5.5.4 Error: {name} is not as it should be")
         values[name] = value
+    if values.get("BODY", "").upper() == "BINARYMIME" and "BINARYMIME" not in extensions:
+        raise Refused("501 5.5.4 Error: BODY=BINARYMIME is not offered")
     return values
 
 
@@ -465,14 +354,14 @@ def advertised(
     lines: Iterable[str], extensions: Collection[str], mechanisms: Iterable[str]
 ) -> list[str]:
     """Make the lines of EHLO's reply of those that aiosmtpd has, which sorts mechanisms."""
-    hidden = EXTENSIONS.difference(extensions)
+    hidden = {*EXTENSIONS, *OFFERABLE}.difference(extensions)
     first, *rest = [line[4:] for line in lines]
     rest = [f"AUTH {' '.join(mechanisms)}" if text[:5] == "AUTH " else text for text in rest]
     shown = [text for text in rest if text.split()[0].upper() not in hidden]
     if "SIZE" in extensions and not any(text.startswith("SIZE") for text in shown):
         shown.insert(0, "SIZE 0")  # RFC 1870, 3: there is no limit
     last = shown.pop() if shown and shown[-1] == "HELP" else None
-    extras = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN")  # aiosmtpd has none of these
+    extras = ("PIPELINING", "ENHANCEDSTATUSCODES", "DSN", *OFFERABLE)  # aiosmtpd has none of these
     shown += [name for name in extras if name not in hidden]
     texts = [first, *shown, *([last] if last else [])]
     return [f"250-{text}" for text in texts[:-1]] + [f"250 {texts[-1]}"]

@@ -16,16 +16,17 @@ import asyncio
 import logging
 
 from lazr_smtptest._smtp.commands import SMTPCommands
+from lazr_smtptest._smtp.content import PLAIN_CHUNK, Chunk, ChunkReader, DataReader, chunk_reply
 from lazr_smtptest._smtp.context import SessionContext
-from lazr_smtptest._smtp.protocol import PLAIN_COMMAND, DataReader, Refused
+from lazr_smtptest._smtp.protocol import PLAIN_COMMAND, Refused
 
 #: Attributes that the modules of a session use though they are not documented.
 INSIDES = {
     "aiosmtpd.smtp": ["_AuthMechAttr"],
     "aiosmtpd.smtp.SMTP": (
-        "_auth_methods _auth_required _call_handler_hook _cb_client_connected _create_session "
-        "_ehlo_hook_ver _getaddr _handle_client _handle_hooks _reader _reset_timeout "
-        "_set_post_data_state _set_rset_state _smtp_methods _timeout_duration "
+        "_auth_methods _auth_required _call_handler_hook _cb_client_connected _create_envelope "
+        "_create_session _ehlo_hook_ver _getaddr _handle_client _handle_hooks _reader "
+        "_reset_timeout _set_post_data_state _set_rset_state _smtp_methods _timeout_duration "
         "_timeout_handle _tls_handshake_okay _tls_protocol _writer"
     ).split(),
     "asyncio.StreamReader": ["_buffer", "_maybe_resume_transport", "_transport", "_waiter"],
@@ -48,7 +49,7 @@ class SMTPSession(SMTPCommands):
     # What the client sends.
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent; during DATA it does not go by lines."""
+        """Take what the client sent; content does not go by lines."""
         while data:
             content = self._content
             if content is not None and not content.ended:
@@ -59,12 +60,15 @@ class SMTPSession(SMTPCommands):
                 continue
             rest = self._answer_quickly(data) if self._quick else data
             if rest and (self._content is None or self._content.ended):
+                if self._offers_chunking and (end := self._begin_quickly(rest)):
+                    data = rest[end:]
+                    continue
                 self._mid_line = not rest.endswith(b"\n")
                 super().data_received(rest)
                 return
             data = rest
 
-    def _end_content(self, content: DataReader) -> None:
+    def _end_content(self, content: DataReader | ChunkReader) -> None:
         if self._content_ended is not None:  # the coroutine waits for it
             if not self._content_ended.done():
                 self._content_ended.set_result(None)
@@ -73,8 +77,13 @@ class SMTPSession(SMTPCommands):
         if self._faults.active:
             # The coroutine waits for a command; it will wait for this first.
             self._finishing = self.loop.create_task(self._finish_slowly(content))
-        else:
+        elif content.is_last:
             self._finish_quickly(content)
+        else:
+            self._reset_timeout()
+            reply = self._context.line(chunk_reply(content.size), "BDAT")
+            self._transcript.note(self._began, content.size, reply)
+            self._writer.write(reply)
 
     # The quick way.
 
@@ -83,7 +92,7 @@ class SMTPSession(SMTPCommands):
 
         Return what is left, about which nothing has been done.
         """
-        if not self._may_answer_quickly():
+        if self.envelope.chunks is not None or not self._may_answer_quickly():
             return data
         replies, end, count = b"", 0, 0
         while self._content is None and (found := PLAIN_COMMAND.match(data, end)):
@@ -166,14 +175,31 @@ class SMTPSession(SMTPCommands):
         self._open_content()
         return self._context.replies["DATA"]
 
-    def _finish_quickly(self, content: DataReader) -> None:
+    def _begin_quickly(self, data: bytes) -> int:
+        """Begin to read a chunk, if that is what comes; return how long its command is."""
+        found = PLAIN_CHUNK.match(data) if self._quick else None
+        if (
+            found is None
+            or not (self._context.deliver.immediate and self._may_pipeline())
+            or not self._may_answer_quickly()
+        ):
+            return 0
+        chunk = Chunk(int(found[1]), found[2] is not None, True)
+        if self._why_refused(chunk) is not None:
+            return 0
+        self._content = self._begin_chunk(chunk, None)
+        self._reset_timeout()
+        self._transcript.note(self._began, found[0], None)
+        return found.end()
+
+    def _finish_quickly(self, content: DataReader | ChunkReader) -> None:
         assert self._context.deliver.immediate is not None
         try:
             raw = content.take()
         except Refused as refused:
             status = str(refused)
         else:
-            self._notice_octets(raw)
+            self._notice_octets(content, raw)
             status = self._context.deliver.immediate(self._make_envelope(), raw)
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         self._reset_timeout()
@@ -181,9 +207,13 @@ class SMTPSession(SMTPCommands):
         self._transcript.note(self._began, content.size, reply)
         self._writer.write(reply)
 
-    async def _finish_slowly(self, content: DataReader) -> None:
+    async def _finish_slowly(self, content: DataReader | ChunkReader) -> None:
         try:
-            await self._end_data(content)
+            self._note(content.size)
+            if isinstance(content, ChunkReader):
+                await self._end_chunk(content)
+            else:
+                await self._end_data(content)
             await self._drop_if_due()
         finally:
             self._finishing = None

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 #: The stages of sessions; which of them a server has, depends on it.  All but the first
 #: and EOM, the end of a message, are commands.
-STAGES = tuple("CONNECT EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split())
+STAGES = tuple(
+    "CONNECT EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT EOM RSET NOOP QUIT".split()
+)
 
 #: RFC 5321, 4.2: Reply-code.  What follows it is a space, a hyphen or nothing.
 _CODE = re.compile(r"([2-5][0-5][0-9])(?:[ -](.*))?\Z", re.DOTALL)
@@ -44,9 +46,14 @@ class Rule(NamedTuple):
 
 def missing_stages(server: Server) -> dict[str, str]:
     """Return the stages that a server's sessions do not have, and why each is missing."""
+    missing: dict[str, str] = {}
     if server.lmtp:  # RFC 2033, 4.1
-        return dict.fromkeys(("EHLO", "HELO"), "an LMTP server has LHLO in its place")
-    return {"LHLO": "only a server with lmtp=True has it"}
+        missing |= dict.fromkeys(("EHLO", "HELO"), "an LMTP server has LHLO in its place")
+    else:
+        missing["LHLO"] = "only a server with lmtp=True has it"
+    if "CHUNKING" not in server._offered_extensions:
+        missing["BDAT"] = "only a server with offer=('CHUNKING',) has it"
+    return missing
 
 
 def make_rule(

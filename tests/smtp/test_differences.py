@@ -153,6 +153,14 @@ def test_there_are_more_parameters(lines):
     assert ours(b"EHLO x", *lines, **AUTH).startswith(b"250 ")
 
 
+def test_chunks():
+    chunk = b"BDAT 6 LAST\r\nNOOP"
+    assert theirs(b"EHLO x", MAIL, RCPT, chunk).startswith(b"500 ")
+    assert ours(b"EHLO x", MAIL, RCPT, chunk).startswith(b"502 ")
+    assert ours(b"EHLO x", MAIL, RCPT, chunk, b"FOO").startswith(b"500 ")
+    assert ours(b"EHLO x", MAIL, RCPT, chunk, offer=["CHUNKING"]).startswith(b"250 ")
+
+
 def test_there_is_a_limit_of_recipients():
     assert theirs(b"EHLO x", MAIL, *[RCPT] * 1001).startswith(b"250 ")
     assert ours(b"EHLO x", MAIL, *[RCPT] * 1001).startswith(b"452 ")

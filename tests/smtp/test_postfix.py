@@ -84,6 +84,25 @@ COMMANDS: list[tuple[str, ...]] = [
         "RCPT TO:<a@b.example> ORCPT=rfc822;a@b.example", "RCPT TO:<a@b.example> ORCPT=x",
         "RCPT TO:<a@b.example>\tNOTIFY=NEVER", "EHLO d.example", "RSET",
     )),
+    *((EHLO, line) for line in (
+        "BDAT", "BDAT x", "BDAT -6", "BDAT 6 LAST\r\nNOOP",
+        "MAIL FROM:<a@b.example> BODY=BINARYMIME",
+    )),
+    (EHLO, MAIL, "BDAT 6 LAST\r\nNOOP"),
+    *((EHLO, MAIL, RCPT, line) for line in (
+        "BDAT", "BDAT 6x", "BDAT +6", "BDAT 6 FOO\r\nNOOP", "BDAT 6 LAST x\r\nNOOP", "BDAT 0",
+        "BDAT 0 LAST", "BDAT 6\r\nNOOP", "bdat  6  last\r\nNOOP", f"BDAT {'0' * 25}6\r\nNOOP",
+        "BDAT 7 LAST\r\nNOOP\n",
+    )),
+    *((EHLO, MAIL, RCPT, "BDAT 6\r\nNOOP", line) for line in (
+        "BDAT 0 LAST", "BDAT 6\r\nQUIT", "NOOP", "RSET", MAIL, RCPT, "DATA", "VRFY kim", "QUIT",
+    )),
+    (EHLO, MAIL, RCPT, "BDAT 6\r\nNOOP", "RSET", "BDAT 6 LAST\r\nNOOP"),
+    (EHLO, MAIL, RCPT, "BDAT 6\r\nNOOP", EHLO, "BDAT 6 LAST\r\nNOOP"),
+    (EHLO, MAIL, RCPT, "BDAT 0", "BDAT 6 LAST\r\nNOOP"),
+    (EHLO, MAIL, RCPT, "BDAT 6 LAST\r\nNOOP", "BDAT 6\r\nNOOP"),
+    (EHLO, MAIL, RCPT, "BDAT 6 LAST\r\nNOOP", MAIL),
+    ("HELO x", MAIL, RCPT, "BDAT 6 LAST\r\nNOOP"),
     (EHLO, MAIL, RCPT, "DATA x"),
     (EHLO, MAIL, RCPT, "RSET", "DATA"),
     (EHLO, MAIL, "EHLO d.example", RCPT),
@@ -141,7 +160,8 @@ def test_the_codes_are_those_of_postfix(postfix):
     page = (DOCS / "strictness.rst").read_text("utf-8")
     listed = set(re.findall(ROW, page))
     differing = set()
-    with QueueController("127.0.0.1", data_size_limit=10_240_000) as controller:
+    options = {"offer": ("CHUNKING",), "data_size_limit": 10_240_000}
+    with QueueController("127.0.0.1", **options) as controller:
         for dialogue in DIALOGUES:
             ours, theirs = (last_code(port, dialogue) for port in (controller.port, postfix))
             if ours != theirs:

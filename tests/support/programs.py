@@ -142,6 +142,12 @@ class Programs:
             given=given,
         )
 
+    def esmtp(self, server: QueueController, content: bytes) -> None:
+        """Run esmtp, a program of libESMTP's, which reads its own file only."""
+        settings = self.file(f"hostname = {server.host}:{server.port}\n".encode(), "esmtprc")
+        os.chmod(settings, 0o600)
+        self.run("esmtp", "-C", settings, "-f", SENDER, *RECIPIENTS, given=unix(content))
+
     def curl(self, server: QueueController, *arguments: str, scheme: str = "smtp") -> None:
         """Run curl, which is to read no configuration file, and to use no proxy."""
         self.run(

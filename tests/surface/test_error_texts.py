@@ -81,7 +81,8 @@ IN_PEM_FORM = (
 )
 
 SERVER_OPTIONS = (
-    "lmtp, tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, hostname, ident, "
+    "lmtp, tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, offer, hostname, "
+    "ident, "
     "data_size_limit, line_length_limit, recipient_limit, idle_timeout, max_connections, "
     "proxy_protocol, reset_on_rset"
 )
@@ -575,6 +576,16 @@ SITUATIONS = {
     "Server(hide=['VRFY'])":
         "ValueError: hide may have 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP, PIPELINING, "
         "SIZE, SMTPUTF8, STARTTLS, not VRFY",
+    "Server(offer='CHUNKING')": "TypeError: offer must be several names, such as ('CHUNKING',)",
+    "Server(offer=['DSN', 'CHUNKING'])":
+        "ValueError: offer may have CHUNKING, BINARYMIME, not DSN",
+    "Server(hide=['CHUNKING'], offer=['CHUNKING'])":
+        "ValueError: hide may have 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP, PIPELINING, "
+        "SIZE, SMTPUTF8, STARTTLS, not CHUNKING",
+    "Server(offer=['BINARYMIME'])":
+        "ValueError: BINARYMIME of offer needs CHUNKING: offer=('CHUNKING', 'BINARYMIME')",
+    "Server(hide=['8BITMIME'], offer=['CHUNKING', 'BINARYMIME'])":
+        "ValueError: BINARYMIME of offer needs the parameter BODY: hide no 8BITMIME",
     "Server(hostname='')":
         "ValueError: hostname must not be empty: leave it out, and it is 'localhost'",
     "lazr_smtptest.Contoller":
@@ -589,6 +600,9 @@ SITUATIONS = {
     "QueueController(lmtp=True).gate('HELO')":
         "ValueError: stage must be one of CONNECT, LHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
         "EOM, RSET, NOOP, QUIT, not 'HELO': an LMTP server has LHLO in its place",
+    "running().fault('BDAT', '450 No')":
+        "ValueError: stage must be one of CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
+        "EOM, RSET, NOOP, QUIT, not 'BDAT': only a server with offer=('CHUNKING',) has it",
     "running().fault('MAIL', '450 No', when=7)":
         "TypeError: when must be a str, such as '*@example.com', not 7",
     "running().fault('MAIL', '450 No', times=0)":

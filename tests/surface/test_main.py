@@ -349,6 +349,17 @@ def test_behind_a_proxy():
     assert (status, json.loads(out)["peer"]) == (0, ["192.0.2.7", 4711])
 
 
+def test_chunks():
+    arguments = ("--offer", "chunking, binarymime", "--fault", "BDAT=550 5.7.1 No")
+    with running(*arguments) as (process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            client.ehlo()
+            assert {"chunking", "binarymime"} <= set(client.esmtp_features)
+            assert client.docmd("BDAT", "0 LAST") == (550, b"5.7.1 No")
+        process.send_signal(signal.SIGINT)
+        assert finish(process)[0] == 0
+
+
 def test_scram_without_scramp(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "scramp", None)
     arguments = "--auth kim:secret --auth-mechanisms SCRAM-SHA-256".split()
@@ -425,6 +436,9 @@ def test_taken_port():
         ("--auth-any --auth-mechanisms SCRAM-SHA-256", "needs the passwords"),
         ("--fault RCTP=451", "RCTP"),
         ("--fault RCPT", "argument --fault: "),
+        ("--fault BDAT=451", "only a server with offer=('CHUNKING',) has it"),
+        ("--offer DSN", "offer may have CHUNKING, BINARYMIME, not DSN"),
+        ("--offer BINARYMIME", "BINARYMIME of offer needs CHUNKING"),
         ("--fault RCPT=later", "argument --fault: "),
         ("--fault LHLO=450", "argument --fault: stage must be one of CONNECT, EHLO, "),
         ("--lmtp --fault EHLO=450", "argument --fault: stage must be one of CONNECT, LHLO, "),

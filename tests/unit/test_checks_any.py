@@ -23,7 +23,7 @@ bodies = st.sampled_from(["7BIT", "8BITMIME", "BINARYMIME", ""])
 def judge(raw: bytes, body: str = "7BIT", smtp_utf8: bool = False) -> None:
     """Run each check with nothing to catch what it raises, and look at its problems."""
     message = make(raw)
-    each = checks._checks(Mail(raw, smtp_utf8), message, body.upper() == "7BIT")
+    each = checks._checks(Mail(raw, smtp_utf8), message, body.upper())
     found = [problem for check in each for problem in check]
     for problem in found:
         assert isinstance(problem, Problem)

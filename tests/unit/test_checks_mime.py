@@ -423,3 +423,12 @@ def test_pictures_in_encoded_html():
     assert codes(many(PLAIN, f"{head}<img src=3D'cid:a=\r\n@c'>", PICTURE.format("a@b"))) == [
         "cid-missing"
     ]
+
+
+def test_binary_content_may_have_any_octets():
+    raw = one("image/png", b"x" * 2000 + b"\n\0\r\xff", "Content-Transfer-Encoding: binary")
+    wrong = ["bare-cr", "bare-lf", "nul", "line-too-long"]
+    assert codes(raw, "8BITMIME") == wrong
+    assert codes(raw) == [*wrong[:3], "8bit-undeclared", *wrong[3:]]
+    assert codes(raw, "BINARYMIME") == []
+    assert codes(mail(without="From"), "binarymime") == ["from-missing"]

@@ -1,4 +1,4 @@
-"""DataReader is read as line by line, however it comes."""
+"""DataReader reads as line by line, and ChunkReader as one by one, however content comes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from properties import tries
 from raw_client import arriving, stuff, wire
 
-from lazr_smtptest._smtp.protocol import DataReader
+from lazr_smtptest._smtp.content import Chunk, ChunkReader, DataReader, parse_chunk
 
 LINE_LIMIT = 1001
 
@@ -45,7 +45,7 @@ def reference(octets: bytes, size_limit: int | None, line_limit: int) -> tuple[o
     return b"".join(line[line.startswith(b".") :] for line in lines), octets
 
 
-def taken(content: DataReader) -> object:
+def taken(content: DataReader | ChunkReader) -> object:
     try:
         return content.take()
     except ValueError as refused:
@@ -135,6 +135,81 @@ def test_content_keeps_no_more_than_the_limit() -> None:
     assert len(content._octets) < 3000
     assert content.feed(b"\r\n.\r\nNOOP\r\n") == b"NOOP\r\n"
     assert taken(content) == 552
+
+
+@pytest.mark.parametrize(
+    ("argument", "chunk"),
+    [
+        (b"12", Chunk(12, False, True)),
+        (b"12 LAST", Chunk(12, True, True)),
+        (b" 0012  last ", Chunk(12, True, True)),
+        (b"0 LAST", Chunk(0, True, True)),
+        (b"0", Chunk(0, False, False)),
+        (b"12 FIRST", Chunk(12, False, False)),
+        (b"12 LAST LAST", Chunk(12, False, False)),
+        (b"9" * 20, Chunk(10**20 - 1, False, True)),
+        (b"0" * 20 + b"1", Chunk(None, False, False)),
+        (b"", Chunk(None, False, False)),
+        (b"LAST", Chunk(None, False, False)),
+        (b"-1", Chunk(None, False, False)),
+        (b"+1", Chunk(None, False, False)),
+        (b"1_0", Chunk(None, False, False)),
+        (b"0x10", Chunk(None, False, False)),
+        ("１".encode(), Chunk(None, False, False)),
+        (b"\xb2", Chunk(None, False, False)),
+    ],
+)
+def test_what_bdat_says(argument: bytes, chunk: Chunk) -> None:
+    assert parse_chunk(argument) == chunk
+
+
+@many
+@given(
+    st.lists(st.tuples(st.binary(max_size=30), st.booleans()), max_size=6),
+    st.lists(st.integers(0, 200), max_size=6),
+)
+def test_chunks_are_counted_however_they_are_cut(
+    sent: list[tuple[bytes, bool]], cuts: list[int]
+) -> None:
+    """Those that are refused are dropped, and all that follows a chunk is given back."""
+    content = ChunkReader(LINE_LIMIT, is_binary=True)
+    octets = b"".join(chunk for chunk, _ in sent)
+    places = sorted({0, *(cut for cut in cuts if cut < len(octets)), len(octets)})
+    pieces = iter([octets[start:stop] for start, stop in itertools.pairwise(places)])
+    rest = b""
+    for chunk, is_refused in sent:
+        content.begin(len(chunk), is_last=False, refusal="503 No" if is_refused else None)
+        while not content.ended:
+            rest = content.feed(rest or next(pieces))
+        assert content.size == len(chunk)
+    assert rest == b""
+    kept = b"".join(chunk for chunk, is_refused in sent if not is_refused)
+    assert content.total == len(kept)
+    assert content.take() == kept
+
+
+@some
+@given(st.binary(max_size=300), st.sampled_from([3, 10, LINE_LIMIT]))
+def test_lines_in_chunks_are_measured_as_any(octets: bytes, line_limit: int) -> None:
+    # No dots, which by DATA are doubled, and so count twice.
+    octets = octets.replace(b".", b"") + b"\r\n"
+    by_data = DataReader(None, line_limit)
+    by_data.feed(octets + b".\r\n")
+    for is_binary in (False, True):
+        content = ChunkReader(line_limit, is_binary=is_binary)
+        content.begin(len(octets), is_last=True)
+        assert content.feed(octets) == b""
+        expected = octets if is_binary else taken(by_data)
+        assert taken(content) == expected
+
+
+def test_chunks_that_are_refused_take_no_memory() -> None:
+    content = ChunkReader(LINE_LIMIT)
+    content.begin(10**20, is_last=False, refusal="552 No")
+    for _ in range(1000):
+        assert content.feed(b"x" * 1000) == b""
+    assert content.total == 0
+    assert not content.ended
 
 
 def test_the_helpers_of_these_tests() -> None:
