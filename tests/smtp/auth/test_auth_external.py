@@ -105,6 +105,13 @@ def test_it_alone_leaves_nothing_to_offer_without_a_certificate():
         assert (envelope.auth_user, envelope.client_cert_subject) == ("kim", "CN=kim@example.com")
 
 
+def test_the_parameter_of_mail_is_there_where_auth_is_offered():
+    with running(AUTH, auth_mechanisms=["EXTERNAL"]) as controller:
+        for with_cert, code in ((False, 555), (True, 250)):
+            with ExternalClient(controller, with_cert) as client:
+                assert client.command(b"MAIL FROM:<kim@example.com> AUTH=<>").code == code
+
+
 def test_it_is_not_offered_by_default():
     tls = TLS(client_cert="required")
     with QueueController(tls=tls, auth=AUTH) as controller:

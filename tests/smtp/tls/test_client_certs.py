@@ -15,6 +15,8 @@ from helpers import START_METHODS, send, subjects
 from tls_client import MODES, assert_serves, ended, plain_socket, secured
 
 from lazr_smtptest import QueueController
+from lazr_smtptest._parent.describe import session_lines
+from lazr_smtptest._util import plain
 from lazr_smtptest.tls import TLS
 
 trustme = pytest.importorskip("trustme", reason="trustme is an extra")
@@ -122,6 +124,8 @@ def test_subject_is_on_envelope_and_session(optional, required, version, with_ce
         assert remarks(session)[0] == (
             f"{session.tls} with {session.cipher}; the client's certificate is for {subject}"
         )
+        description = session_lines(session)[0]
+        assert description.endswith(f", with the certificate {plain(subject)}: QUIT")
 
 
 def test_optional_means_that_none_will_do(optional):

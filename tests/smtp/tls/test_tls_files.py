@@ -248,3 +248,37 @@ def test_without_trustme_own_files_do(files):
         files.ca,
     )
     assert said == "TLSv1.3\n"
+
+
+def test_without_trustme_own_files_do_for_clients_too(files):
+    said = without_trustme(
+        """
+    import smtplib
+    tls = TLS(certfile=sys.argv[1], ca_file=sys.argv[2], client_cert="required",
+              client_ca_file=sys.argv[2])
+    with QueueController(tls=tls) as controller:
+        context = controller.client_context()
+        context.load_cert_chain(sys.argv[1])
+        with smtplib.SMTP(controller.host, controller.port, timeout=10) as client:
+            client.starttls(context=context)
+            client.sendmail("kim@example.com", ["lee@example.com"], "Subject: hello\\n\\n")
+        print(controller.queue.get_nowait().envelope.client_cert_subject is not None)
+    """,
+        files.both,
+        files.ca,
+    )
+    assert said == "True\n"
+
+
+def test_without_trustme_no_certificate_of_a_client_is_made(files):
+    said = without_trustme(
+        """
+    controller = QueueController(tls=TLS(certfile=sys.argv[1], client_cert="optional"))
+    try:
+        controller.start()
+    except ImportError as error:
+        print(error)
+    """,
+        files.both,
+    )
+    assert "with client_cert a client_ca_file" in said
