@@ -28,6 +28,7 @@ from lazr_smtptest._wire.rules import make_rule
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
 from lazr_smtptest.server import MECHANISMS, OFFERABLE, Server
+from lazr_smtptest.tls import CLIENT_CERTS, MODES, TLS, VERSIONS
 
 __all__ = ["main"]
 
@@ -87,7 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="localhost", help="where to listen (%(default)s)")
     add("--port", type=int, default=9025, help="the port; 0 takes a free one (%(default)s)")
     add("--lmtp", action="store_true", help="speak LMTP (RFC 2033), and not SMTP")
-    add("--tls", choices=("starttls", "implicit"), help="speak TLS (needs the extra tls)")
     known = parser.add_mutually_exclusive_group()
     known.add_argument("--auth", type=_login, action="append", default=[],
         metavar="USER:PASSWORD", help="let USER log in; may be repeated")  # fmt: skip
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         help="offer these mechanisms, in this order: " + ", ".join(MECHANISMS))  # fmt: skip
     add("--offer", type=_names, default=[], metavar="NAME,...",
         help="offer these extensions, too: " + ", ".join(OFFERABLE))  # fmt: skip
+    _add_tls(parser.add_argument_group("TLS").add_argument)
     add("--fault", type=_fault, action="append", default=[], metavar="STAGE=REPLY",
         help="say REPLY at STAGE, as in RCPT='451 4.7.1 Later'; may be repeated")  # fmt: skip
     add("--count", type=_positive(int), metavar="N", help="end after N messages")
@@ -112,6 +113,21 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--quiet", action="store_true", help="print errors only")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+def _add_tls(add: Callable[..., argparse.Action]) -> None:
+    add("--tls", choices=MODES,
+        help="speak TLS; without --certfile it needs the extra tls")  # fmt: skip
+    add("--certfile", type=_path, metavar="FILE", help="your own certificate, in PEM form")
+    add("--keyfile", type=_path, metavar="FILE", help="its private key, if --certfile has none")
+    add("--key-password", metavar="PASSWORD", help="the passphrase of the key")
+    add("--ca-file", type=_path, metavar="FILE",
+        help="what clients have to trust, if not --certfile itself")  # fmt: skip
+    add("--client-cert", choices=CLIENT_CERTS, help="ask clients for a certificate")
+    add("--client-ca-file", type=_path, metavar="FILE",
+        help="which certificates of clients to trust, if not those made here")  # fmt: skip
+    add("--minimum-version", choices=VERSIONS, help="the lowest version of TLS")
+    add("--maximum-version", choices=VERSIONS, help="the highest version of TLS")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,12 +164,36 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+#: Options that need --tls.
+_OF_TLS = (
+    "certfile",
+    "keyfile",
+    "key_password",
+    "ca_file",
+    "client_cert",
+    "client_ca_file",
+    "minimum_version",
+    "maximum_version",
+)
+
+
+def _tls(options: argparse.Namespace) -> TLS | None:
+    given = {name: value for name in _OF_TLS if (value := getattr(options, name)) is not None}
+    if options.tls is None:
+        for name in given:
+            raise ValueError(f"--{name.replace('_', '-')} needs --tls, starttls or implicit")
+        return None
+    if "key_password" in given:
+        given["password"] = given.pop("key_password")
+    return TLS(options.tls, **given)
+
+
 def _controller(options: argparse.Namespace) -> QueueController:
     return QueueController(
         options.host,
         options.port,
         lmtp=options.lmtp,
-        tls=options.tls,
+        tls=_tls(options),
         auth=options.auth_any or dict(options.auth) or None,
         auth_mechanisms=options.auth_mechanisms,
         proxy_protocol=options.proxy_protocol,

@@ -239,10 +239,15 @@ def harmless(text: str) -> str:
 
 
 def announcement(controller: QueueController) -> str:
-    """Return where a server listens, in one line or two."""
+    """Return where a server listens, in one line; and one for each file of its TLS."""
     lines = [f"listening on {controller.host} port {controller.port}"]
-    if controller.server.tls is not None:
+    tls = controller.server.tls
+    if tls is not None:
         lines.append(f"clients have to trust {controller.ca_file}")
+        if tls.client_cert is not None and tls.client_ca_file is None:
+            may = "may" if tls.client_cert == "optional" else "have to"
+            shown = controller.client_cert_file
+            lines.append(f"clients {may} show a certificate, such as {shown}")
     return "\n".join(lines)
 
 
@@ -317,9 +322,11 @@ def _circumstances(message: Message) -> list[str]:
     envelope = message.envelope
     recipients = ", ".join(f"<{address}>" for address in envelope.rcpt_tos)
     user = "" if envelope.auth_user is None else f", logged in as {envelope.auth_user}"
+    subject = envelope.client_cert_subject
+    shown = "" if subject is None else f", with the certificate {subject}"
     return [
         f"from <{envelope.mail_from}> to {recipients}",
-        f"{envelope.tls or 'in the clear'}{user}",
+        f"{envelope.tls or 'in the clear'}{shown}{user}",
     ]
 
 
@@ -345,6 +352,7 @@ def _facts(message: Message) -> dict[str, Any]:
         "peer": envelope.peer,
         "helo": envelope.helo,
         "tls": envelope.tls,
+        "client_cert_subject": envelope.client_cert_subject,
         "auth_user": envelope.auth_user,
         "mail_from": envelope.mail_from,
         "rcpt_tos": envelope.rcpt_tos,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._limits import check_descriptors
-from lazr_smtptest._parent import options
+from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest.errors import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from lazr_smtptest.faults import Fault, Gate
     from lazr_smtptest.message import Message
     from lazr_smtptest.sessions import Session
-    from lazr_smtptest.tls import Credentials
 
 __all__ = ["Controller", "QueueController"]
 
@@ -207,7 +206,7 @@ class Controller:
         from lazr_smtptest._launch import event_loop_factory
 
         event_loop_factory(self._uvloop)
-        self._check_tls()
+        certificates.check(self.server, self._place())
         link = self._take_down()
         self._start(same_port=True)
         return link
@@ -401,22 +400,25 @@ class Controller:
             raise ended.death("; what clients did is not known")
         return ended.last_connections
 
-    def client_context(self) -> ssl.SSLContext:
+    def client_context(self, *, with_cert: bool | str = False) -> ssl.SSLContext:
         """Make a context for a client that is to trust this server.
 
         It checks the server's certificate and name, as it should; use
         `Controller.host` to connect.
 
+        :param with_cert: True to have the client show the certificate of
+            `client_cert_file`; or the common name of another one, such as
+            ``"kim@example.com"``.
         :return: The context.
-        :raises ImportError: The certificate has yet to be made, and trustme
+        :raises ImportError: A certificate has yet to be made, and trustme
             is not installed.
         :raises OSError: A file of your own is missing, or not right.
-        :raises ValueError: The server has no TLS.
+        :raises TypeError: ``with_cert`` is neither a bool nor a str.
+        :raises ValueError: The server has no TLS; or, ``with_cert``, asks for no certificate
+            of a client, or has a ``client_ca_file`` of your own; or a certificate cannot have
+            the name.
         """
-        with without_fakes():
-            from lazr_smtptest.tls import client_context
-
-            return client_context(self._credentials())
+        return certificates.client_context(self.server, self._place(), with_cert)
 
     @property
     def ca_file(self) -> str:
@@ -424,18 +426,17 @@ class Controller:
 
         :raises Exception: See `client_context`.
         """
-        return self._credentials().ca_file
+        return certificates.credentials(self.server, self._place()).ca_file
 
-    def _credentials(self) -> Credentials:
-        if self.server.tls is None:
-            raise ValueError(
-                f"the server on {self._place()} has no TLS: "
-                "make it with tls='starttls' or 'implicit'"
-            )
-        if self.server._credentials is None:
-            with without_fakes():
-                self.server._credentials = self.server.tls.credentials(self.server.host)
-        return self.server._credentials
+    @property
+    def client_cert_file(self) -> str:
+        """The path of a certificate that clients can show, and its key, in PEM form.
+
+        It is for ``client@example.com``, and the server trusts it.
+
+        :raises Exception: See `client_context`.
+        """
+        return certificates.client_cert_file(self.server, self._place())
 
     def _running(self, what: str) -> ServerLink:
         if self._link is None:
@@ -489,17 +490,10 @@ class Controller:
             self._give_up()
             raise
 
-    def _check_tls(self) -> None:
-        if self.server.tls is not None:
-            from lazr_smtptest.tls import server_context
-
-            with without_fakes():
-                server_context(self._credentials())
-
     def _launch(self, same_port: bool) -> ServerLink:
         from lazr_smtptest._launch import host_for_clients, launch, standard_descriptors
 
-        self._check_tls()  # what is wrong is found here
+        certificates.check(self.server, self._place())  # what is wrong is found here
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
         with standard_descriptors(), contextlib.ExitStack() as handed_over:
             sockets = [handed_over.enter_context(sock) for sock in self._listen(same_port)]

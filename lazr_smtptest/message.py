@@ -62,6 +62,8 @@ class Envelope(NamedTuple):
     :ivar rcpt_refused: The forward-paths that RCPT accepted, and that the message was not
         accepted for in the end, which LMTP has (RFC 2033, 4.2).  They are not in
         ``rcpt_tos``.
+    :ivar client_cert_subject: The subject of the certificate that the client has shown, such
+        as ``"CN=kim@example.com"`` (RFC 4514), or None.
     """
 
     sequence: int
@@ -77,6 +79,7 @@ class Envelope(NamedTuple):
     received_at: datetime
     rcpt_parameters: tuple[tuple[str, ...], ...] = ()
     rcpt_refused: tuple[str, ...] = ()
+    client_cert_subject: str | None = None
 
     @property
     def body(self) -> str:

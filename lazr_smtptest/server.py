@@ -38,8 +38,9 @@ EXTENSIONS = frozenset(
 #: What it can tell of as well, in this order, where that is asked for (RFC 3030).
 OFFERABLE = ("CHUNKING", "BINARYMIME")
 
-#: Ways to log in; the one that is not offered unless it is asked for needs an extra.
-MECHANISMS = ("CRAM-MD5", "LOGIN", "OAUTHBEARER", "PLAIN", "SCRAM-SHA-256", "XOAUTH2")
+#: Ways to log in.  Two are offered only if they are asked for: SCRAM-SHA-256 needs an extra,
+#: and EXTERNAL a certificate of the client.
+MECHANISMS = ("CRAM-MD5", "EXTERNAL", "LOGIN", "OAUTHBEARER", "PLAIN", "SCRAM-SHA-256", "XOAUTH2")
 
 #: Decides by mechanism, user and secret whether a client may log in: a bool, or a refusal.
 Decision = Callable[[str, str, str], "bool | str"]
@@ -75,13 +76,16 @@ class Server:
         HELO, and one reply for each recipient at the end of a message.
     :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; without, no TLS.
     :param auth: The passwords by user name, for AUTH by PLAIN, LOGIN, CRAM-MD5 and
-        SCRAM-SHA-256; for XOAUTH2 and OAUTHBEARER they are tokens.  Or True, to let anybody
-        in; or a function that is called with the mechanism, the user and the secret, and
-        returns True, False, or the reply to a login that fails.  It runs in the server
-        process, on a thread of its own, for one login at a time.
+        SCRAM-SHA-256; for XOAUTH2 and OAUTHBEARER they are tokens, and for EXTERNAL the
+        subjects of clients' certificates (RFC 4514).  Or True, to let anybody in; or a
+        function that is called with the mechanism, the user and the secret, and returns
+        True, False, or the reply to a login that fails.  It runs in the server process,
+        on a thread of its own, for one login at a time.
     :param auth_mechanisms: The mechanisms that are offered, in this order: of CRAM-MD5,
-        LOGIN, OAUTHBEARER, PLAIN, SCRAM-SHA-256 and XOAUTH2, and those that a subclass has.
-        By default all but SCRAM-SHA-256, which needs the extra ``scram``.
+        EXTERNAL, LOGIN, OAUTHBEARER, PLAIN, SCRAM-SHA-256 and XOAUTH2, and those that a
+        subclass has.  By default all but SCRAM-SHA-256, which needs the extra ``scram``, and
+        EXTERNAL, which needs a ``tls`` with ``client_cert``, and is offered to clients that
+        have shown a certificate.
     :param auth_required: Whether mail is only taken after AUTH; the reply is 530
         before (RFC 4954, 6).
     :param auth_require_tls: Whether AUTH is only offered under TLS.
@@ -210,6 +214,11 @@ class Server:
         self._mechanisms = names = _names("auth_mechanisms", mechanisms)
         own = {_mechanism(hook) for hook in self._auth_hooks}
         _check_mechanisms(names, own, self._auth)
+        if "EXTERNAL" in {*names} - own and getattr(self.tls, "client_cert", None) is None:
+            raise ValueError(
+                "EXTERNAL of auth_mechanisms needs a certificate of the client: "
+                "tls=TLS(client_cert='optional') or 'required'"
+            )
         if "SCRAM-SHA-256" in {*names} - own:
             self._scram_keys = _scram_keys(self._auth)
 

@@ -104,6 +104,8 @@ class Session(NamedTuple):
     :ivar ended: ``"QUIT"``, ``"dropped by the server"``, ``"dropped by the
         client"``, or ``"open"`` if it has not.
     :ivar noticed: Codes for `problems` that the server has seen, and no dialogue shows.
+    :ivar client_cert_subject: The subject of the certificate that the client has shown, such
+        as ``"CN=kim@example.com"`` (RFC 4514), or None.
     """
 
     peer: tuple[Any, ...]
@@ -117,6 +119,7 @@ class Session(NamedTuple):
     dialogue: tuple[Line, ...]
     ended: str
     noticed: tuple[str, ...] = ()
+    client_cert_subject: str | None = None
 
     @property
     def commands(self) -> tuple[Command, ...]:

@@ -1,4 +1,4 @@
-"""TLS: which certificate a server shows, and who trusts it.  Both processes.
+"""TLS: which certificates a server and its clients show, and who trusts them.  Both processes.
 
 Certificates are made in the test process, into files, and the server process
 reads those: so it makes no difference how it was started.
@@ -7,11 +7,14 @@ reads those: so it makes no difference how it was started.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
+import re
 import shutil
 import tempfile
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,14 +25,26 @@ if TYPE_CHECKING:
 
 __all__ = ["TLS"]
 
-_MODES = ("starttls", "implicit")
+MODES = ("starttls", "implicit")
 _VARIANTS = ("valid", "expired", "wrong-host", "untrusted")
+CLIENT_CERTS = ("optional", "required")
+
+#: As `ssl.SSLSocket.version` has them, the lowest first.
+VERSIONS = ("TLSv1.2", "TLSv1.3")
 
 #: Reserved: there is no such host (RFC 2606, 2).
 _WRONG_HOST = "wrong-host.invalid"
 
 #: Names of the machine itself, beside the one that the server listens on.
 _LOCAL = ("localhost", "127.0.0.1", "::1")
+
+#: The name in a client's certificate, where a test does not care.
+CLIENT_NAME = "client@example.com"
+
+#: The characters that a common name may have (RFC 5280, appendix A.1).
+_COMMON_NAME = 64
+
+_BEGIN, _END = datetime(2000, 1, 1), datetime(3000, 1, 1)  # as trustme has them
 
 
 class Credentials(NamedTuple):
@@ -38,15 +53,17 @@ class Credentials(NamedTuple):
     certfile: str  # the certificate, with those that lead from it to the one that is trusted
     keyfile: str | None  # None if ``certfile`` has the private key, too
     ca_file: str  # what a client has to trust
+    client_ca_file: str | None  # whom the server trusts; None if it asks clients for nothing
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """How a server speaks TLS: 1.2 or 1.3.
+    """How a server speaks TLS.
 
     Without files of your own, a certificate is made for the host that the
     server listens on, by an authority that is made once in each test process.
-    That takes trustme, which comes with the extra ``tls``.
+    That takes trustme, which comes with the extra ``tls``.  The same authority
+    makes the certificates of clients.
 
     :param mode: ``"starttls"``, where the client asks for it (RFC 3207), or
         ``"implicit"``, where it comes before all else (RFC 8314, 3).
@@ -56,9 +73,21 @@ class TLS:
         certificate that a client should not accept.
     :param certfile: Your own certificate, in PEM form.
     :param keyfile: Its private key, if that is not in ``certfile``.
+    :param password: The passphrase of the private key, if it has one.
     :param ca_file: What a client has to trust; by default ``certfile``.
-    :raises ValueError: A mode or variant is unknown, or files of your own are
-        given with a variant.
+    :param client_cert: ``"optional"`` to ask each client for a certificate, or
+        ``"required"`` to fail the handshake if it shows none.  One that the server does
+        not trust fails the handshake in either case.
+    :param client_ca_file: The certificates that the server trusts when a client shows one:
+        of authorities, or of clients, in PEM form.  By default it is the authority that
+        `Controller.client_context` and `Controller.client_cert_file` take theirs from.
+    :param minimum_version: The lowest version of TLS that the server speaks, ``"TLSv1.2"``
+        or ``"TLSv1.3"``, or one of `ssl.TLSVersion`.
+    :param maximum_version: The highest.
+    :raises TypeError: The password is neither str nor bytes.
+    :raises ValueError: A mode, a variant or a version is unknown, or values do not go
+        together: files of your own with a variant, ``client_ca_file`` without
+        ``client_cert``, a minimum above the maximum.
 
     >>> TLS("implicit").required
     False
@@ -70,16 +99,40 @@ class TLS:
     variant: str = "valid"
     certfile: str | os.PathLike[str] | None = None
     keyfile: str | os.PathLike[str] | None = None
+    password: str | bytes | None = field(default=None, repr=False)
     ca_file: str | os.PathLike[str] | None = None
+    client_cert: str | None = None
+    client_ca_file: str | os.PathLike[str] | None = None
+    minimum_version: str | ssl.TLSVersion = VERSIONS[0]
+    maximum_version: str | ssl.TLSVersion = VERSIONS[-1]
 
     def __post_init__(self) -> None:
-        _check("mode", self.mode, _MODES)
+        _check("mode", self.mode, MODES)
         _check("variant", self.variant, _VARIANTS)
-        own = [name for name in ("keyfile", "ca_file") if getattr(self, name) is not None]
+        self._check_versions()
+        if self.client_cert is not None:
+            _check("client_cert", self.client_cert, CLIENT_CERTS)
+        elif self.client_ca_file is not None:
+            raise ValueError("client_ca_file needs client_cert, 'optional' or 'required'")
+        if not isinstance(self.password, str | bytes | None):
+            kind = type(self.password).__name__  # and no value, which may be a secret
+            raise TypeError(f"password must be a str or bytes, and is of type {kind}")
+        others = ("keyfile", "password", "ca_file")
+        own = [name for name in others if getattr(self, name) is not None]
         if self.certfile is None and own:
             raise ValueError(f"{own[0]} needs a certfile: give that, too, or neither")
         if self.certfile is not None and self.variant != "valid":
             raise ValueError(f"variant {self.variant!r} is made here: give no certfile with it")
+
+    def _check_versions(self) -> None:
+        versions = {}
+        for name in ("minimum_version", "maximum_version"):
+            versions[name] = version = _version_name(getattr(self, name))
+            _check(name, version, VERSIONS)
+            object.__setattr__(self, name, version)
+        lowest, highest = versions.values()
+        if lowest > highest:
+            raise ValueError(f"minimum_version {lowest!r} is above maximum_version {highest!r}")
 
     @classmethod
     def of(cls, value: TLS | str) -> TLS:
@@ -92,7 +145,7 @@ class TLS:
         if isinstance(value, TLS):
             return value
         if not isinstance(value, str):
-            raise TypeError(f"tls must be a TLS, {' or '.join(map(repr, _MODES))}, not {value!r}")
+            raise TypeError(f"tls must be a TLS, {' or '.join(map(repr, MODES))}, not {value!r}")
         return cls(value)
 
     def credentials(self, host: str) -> Credentials:
@@ -101,49 +154,111 @@ class TLS:
         :param host: Where the server listens.
         :return: The files.
         """
+        client_ca_file = self.client_ca_file
+        if self.client_cert is not None and client_ca_file is None:
+            client_ca_file = _authority().ca_file
+        trusted = None if client_ca_file is None else os.fspath(client_ca_file)
         if self.certfile is None:
-            return _authority().issue(host, self.variant)
+            ours = _authority()
+            return Credentials(ours.issue(host, self.variant), None, ours.ca_file, trusted)
         return Credentials(
             os.fspath(self.certfile),
             None if self.keyfile is None else os.fspath(self.keyfile),
             os.fspath(self.certfile if self.ca_file is None else self.ca_file),
+            trusted,
         )
 
 
-def server_context(credentials: Credentials) -> ssl.SSLContext:
+def _version_name(version: Any) -> Any:
+    """Return the name of a version that may be one of `ssl.TLSVersion`."""
+    if isinstance(version, str):
+        return version
+    import ssl
+
+    return version.name.replace("_", ".") if isinstance(version, ssl.TLSVersion) else version
+
+
+def server_context(tls: TLS, credentials: Credentials) -> ssl.SSLContext:
     """Make the context of a server; an OSError says which file is missing or not right."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion[str(tls.minimum_version).replace(".", "_")]
+    context.maximum_version = ssl.TLSVersion[str(tls.maximum_version).replace(".", "_")]
     try:
         # With a password, if a wrong one, nobody is asked for it.
-        context.load_cert_chain(credentials.certfile, credentials.keyfile, password="")
+        context.load_cert_chain(
+            credentials.certfile, credentials.keyfile, password=tls.password or ""
+        )
     except OSError as error:
         names = ", ".join(name for name in credentials[:2] if name)
         raise type(error)(
             error.errno,
             f"cannot serve TLS with {names}: {_reason(error)}; certfile must have the "
-            "certificate, and keyfile or certfile its private key, in PEM form and not encrypted",
+            "certificate, and keyfile or certfile its private key, in PEM form, "
+            "and password the passphrase of the key if it has one",
         ) from error
+    if credentials.client_ca_file is not None:
+        is_required = tls.client_cert == "required"
+        context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
+        with _trusting(credentials.client_ca_file, "client_ca_file"):
+            context.load_verify_locations(credentials.client_ca_file)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # for clients' own certificates
     return context
 
 
-def client_context(credentials: Credentials) -> ssl.SSLContext:
-    """Make the context of a client that trusts a server, and checks its name."""
+def client_context(credentials: Credentials, cert_file: str | None = None) -> ssl.SSLContext:
+    """Make the context of a client that trusts a server, and checks its name.
+
+    :param cert_file: What it shows, if anything.
+    """
     import ssl
 
-    try:
+    with _trusting(credentials.ca_file, "ca_file, or else certfile,"):
         context = ssl.create_default_context(cafile=credentials.ca_file)
+    # A server's own certificate can be what is trusted; Python 3.13 sets this.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if cert_file is not None:
+        context.load_cert_chain(cert_file)
+    return context
+
+
+def client_cert_file(tls: TLS, name: str) -> str:
+    """Return the path of a client's certificate; made, by trustme, for a name.
+
+    :param name: The common name; an e-mail address or a host is an alternative name, too.
+    :return: The path of its key and the certificate, in PEM form.
+    :raises ValueError: The server asks for none, or trusts none that is made here, or the
+        name cannot be in a certificate.
+    """
+    if tls.client_cert is None:
+        raise ValueError(
+            "the server asks for no certificate of a client: "
+            "make it with tls=TLS(client_cert='optional') or 'required'"
+        )
+    if tls.client_ca_file is not None:
+        raise ValueError(
+            "no certificate that the server's own client_ca_file trusts can be made here: "
+            "load one of yours, by client_context().load_cert_chain()"
+        )
+    if not 0 < len(name) <= _COMMON_NAME or not name.isprintable():
+        raise ValueError(
+            f"the name in a certificate must have from 1 to {_COMMON_NAME} characters, "
+            f"all of them printable, not {name!r}"
+        )
+    return _authority().issue_to_client(name)
+
+
+@contextlib.contextmanager
+def _trusting(path: str, option: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise type(error)(
             error.errno,
-            f"cannot trust {credentials.ca_file}: {_reason(error)}; ca_file, or else certfile, "
+            f"cannot trust {path}: {_reason(error)}; {option} "
             "must have the certificates to trust, in PEM form",
         ) from error
-    # A server's own certificate can be what is trusted; Python 3.13 sets this.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def _reason(error: OSError) -> str:
@@ -158,21 +273,67 @@ class _Authority:
         self._folder = _temporary_folder()
         atexit.register(_remove, self._folder, os.getpid())
         self._ca = self._trustme.CA(organization_name="lazr_smtptest")
-        self._ca_file = self._folder / "ca.pem"
-        self._ca.cert_pem.write_to_path(self._ca_file)
+        self.ca_file = str(self._folder / "ca.pem")
+        self._ca.cert_pem.write_to_path(self.ca_file)
 
     @functools.cache  # noqa: B019 -- there is one authority, and it stays
-    def issue(self, host: str, variant: str) -> Credentials:
+    def issue(self, host: str, variant: str) -> str:
+        """Make the certificate of a server; return the path of it and its key."""
         ca = self._trustme.CA() if variant == "untrusted" else self._ca
         names = [_WRONG_HOST] if variant == "wrong-host" else [host or "localhost", *_LOCAL]
         # Without asking a clock, which a test may have stopped: what is made is for later
         # tests, too.  trustme's own end is the year 3000.
         end = datetime(2001, 1, 1) if variant == "expired" else None
         leaf = ca.issue_cert(*dict.fromkeys(names), not_after=end)
-        fd, path = tempfile.mkstemp(".pem", "server-", self._folder)
+        return self._keep("server-", leaf.private_key_and_cert_chain_pem.bytes())
+
+    @functools.cache  # noqa: B019 -- as above
+    def issue_to_client(self, name: str) -> str:
+        """Make the certificate of a client; return the path of it and its key.
+
+        trustme would put a random unit into the subject, which tests look at.
+        """
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+        ca = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        ca_key: Any = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        made = (
+            x509.CertificateBuilder(ca.subject, subject, key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(_BEGIN)
+            .not_valid_after(_END)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()),
+                critical=False,
+            )
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+            )
+        )
+        if re.fullmatch(r"[!-~]+@[a-zA-Z0-9.-]+", name):
+            names: list[x509.GeneralName] = [x509.RFC822Name(name)]
+        else:
+            names = [x509.DNSName(name)] if re.fullmatch(r"[a-zA-Z0-9.-]+", name) else []
+        if names:
+            made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = made.sign(ca_key, hashes.SHA256())
+        pem = serialization.Encoding.PEM
+        private = key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._keep("client-", private + certificate.public_bytes(pem))
+
+    def _keep(self, prefix: str, pem: bytes) -> str:
+        fd, path = tempfile.mkstemp(".pem", prefix, self._folder)
         with open(fd, "wb") as file:
-            file.write(leaf.private_key_and_cert_chain_pem.bytes())
-        return Credentials(path, None, str(self._ca_file))
+            file.write(pem)
+        return path
 
 
 _authority = functools.cache(_Authority)
@@ -184,7 +345,8 @@ def _import_trustme() -> ModuleType:
     except ImportError:
         raise ImportError(
             "tls without a certificate of your own needs trustme: "
-            "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile",
+            "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile, "
+            "and with client_cert a client_ca_file",
             name="trustme",
         ) from None
     return trustme

@@ -112,7 +112,7 @@ class ServerLoop:
         return None
 
     def _make_context(self, server: Server) -> SessionContext:
-        credentials = server._credentials
+        tls, credentials = server.tls, server._credentials
         return SessionContext(
             server=server,
             deliver=self._deliver,
@@ -122,7 +122,7 @@ class ServerLoop:
             numbers=itertools.count(1),
             faults=self._faults,
             transcripts=self._transcripts,
-            tls_context=None if credentials is None else server_context(credentials),
+            tls_context=server_context(tls, credentials) if tls and credentials else None,
         )
 
     async def _serve(self) -> int:

@@ -60,7 +60,9 @@ def _first_lines(message: Message) -> list[str]:
 
 def session_lines(session: Session) -> list[str]:
     helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
-    lines = [f"- {session.peer[0]} port {session.peer[1]}{helo}: {session.ended}"]
+    subject = session.client_cert_subject
+    shown = "" if subject is None else f", with the certificate {plain(subject)}"
+    lines = [f"- {session.peer[0]} port {session.peer[1]}{helo}{shown}: {session.ended}"]
     if len(session.dialogue) > _DIALOGUE:
         lines.append("  ...")
     return lines + [f"  {_spoken(line)}" for line in session.dialogue[-_DIALOGUE:]]

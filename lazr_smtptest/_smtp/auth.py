@@ -13,6 +13,7 @@ from typing import Any
 
 from aiosmtpd.smtp import MISSING, SMTP, AuthResult, LoginPassword, _AuthMechAttr
 
+from lazr_smtptest._smtp.client_cert import identity_of, subject_of
 from lazr_smtptest._smtp.protocol import Refused, VerbatimReply
 from lazr_smtptest._util import time_of_day
 from lazr_smtptest._wire.rules import encode_reply
@@ -69,8 +70,28 @@ class AuthMechanisms:
                 own["CRAM-MD5"] = self._cram_md5
         if self._scram_keys is not None:
             own["SCRAM-SHA-256"] = self._scram
-        #: For aiosmtpd's ``_auth_methods``.
-        self.methods = {name: _AuthMechAttr(own[name], is_builtin=True) for name in sorted(own)}
+        if "EXTERNAL" in (server._mechanisms or ()):
+            own["EXTERNAL"] = self._external
+        self._methods = {name: _AuthMechAttr(own[name], is_builtin=True) for name in sorted(own)}
+        #: Those for a client that has shown no certificate (RFC 4422, appendix A.1).
+        self._usual = {name: self._methods[name] for name in self._methods if name != "EXTERNAL"}
+        self._names = server._mechanisms
+
+    def offered(
+        self, hooks: dict[str, _AuthMechAttr], *, has_cert: bool = False
+    ) -> dict[str, _AuthMechAttr]:
+        """Return what a client is offered, for aiosmtpd's ``_auth_methods``.
+
+        :param hooks: The server's own.  They come before ours, and one that is no method
+            takes ours away.
+        :param has_cert: Whether the client has shown a certificate.
+        """
+        methods = {**(self._methods if has_cert else self._usual), **hooks}
+        return {
+            name: methods[name]
+            for name in self._names or sorted(methods)
+            if name in methods and callable(methods[name].method)
+        }
 
     # Who may.
 
@@ -213,10 +234,36 @@ class AuthMechanisms:
             user, token = _parse_oauthbearer(response)
         except ValueError:
             return await _explained(smtp, None, {"status": "invalid_request"})
-        if user is None and token and isinstance(self._auth, Mapping):  # it says whose it is
-            user = next((name for name, known in self._auth.items() if known == token), None)
-        result = None if token is None else await self._check("OAUTHBEARER", user or "", token)
+        result = None
+        if token is not None:
+            result = await self._check("OAUTHBEARER", user or self._owner(token), token)
         return await _explained(smtp, result, {"status": "invalid_token", "scope": _SCOPE})
+
+    async def _external(self, smtp: SMTP, args: list[str]) -> AuthResult:
+        """Whoever the client's certificate is for (RFC 4422, appendix A).
+
+        The client may send whom it would be.  The subject stands in the place of a password.
+        """
+        response = await _response(smtp, args)
+        if response is MISSING:
+            return _ANSWERED
+        try:
+            wanted = response.decode("utf-8")
+            if "\0" in wanted:
+                raise ValueError
+        except ValueError:
+            await smtp.push("501 5.5.2 EXTERNAL takes a name in UTF-8, without NUL (RFC 4422)")
+            return _ANSWERED
+        session: Any = smtp.session
+        certificate = session.ssl["peercert"]
+        subject = subject_of(certificate)
+        user = wanted or self._owner(subject) or identity_of(certificate)
+        return await self._check("EXTERNAL", user, subject) if user else _REFUSED
+
+    def _owner(self, secret: str) -> str:
+        """Return who has a secret that says whose it is, where that is known."""
+        known = self._auth if secret and isinstance(self._auth, Mapping) else {}
+        return next((name for name, their in known.items() if their == secret), "")
 
 
 class _ScramExchange:

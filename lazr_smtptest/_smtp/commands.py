@@ -251,7 +251,8 @@ class SMTPCommands(SMTPConnection):
         if parameters and not self.session.extended_smtp:
             raise Refused(f"501 5.5.4 Error: {command} has parameters after EHLO only")
         extensions = self._context.extensions
-        if self.event_handler._needs_tls_for_auth and not self._tls_protocol:
+        needs_tls = self.event_handler._needs_tls_for_auth and not self._tls_protocol
+        if needs_tls or not self._auth_methods:
             extensions = extensions - {"AUTH"}
         values = check_parameters(command, parameters, extensions)
         is_utf8 = "SMTPUTF8" in values if command == "MAIL" else self.envelope.smtp_utf8
@@ -441,6 +442,7 @@ class SMTPCommands(SMTPConnection):
             rcpt_parameters=()
             if not parameters
             else tuple(parameters.get(n, ()) for n in range(len(envelope.rcpt_tos))),
+            client_cert_subject=self._transcript.client_cert_subject,
         )
 
     # The content in chunks (RFC 3030).

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 import aiosmtpd.smtp
 from aiosmtpd.proxy_protocol import V2_CMD, ProxyData, get_proxy
 
+from lazr_smtptest._smtp.client_cert import subject_of
 from lazr_smtptest._smtp.content import ChunkReader, DataReader
 from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.protocol import (
@@ -34,6 +35,7 @@ from lazr_smtptest._smtp.protocol import (
     what_is_bad,
 )
 from lazr_smtptest._smtp.tls_transport import TLSTransport, tls_failure
+from lazr_smtptest._util import plain
 from lazr_smtptest._wire.rules import STAGES, Rule
 from lazr_smtptest.server import Server
 
@@ -155,26 +157,22 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             enable_SMTPUTF8="SMTPUTF8" in context.extensions,
             hostname=server.hostname,
             ident=server.ident,
-            tls_context=None if context.tls_at_once else context.tls_context,
             timeout=server.idle_timeout,
             auth_require_tls=server._needs_tls_for_auth or "AUTH" not in context.extensions,
             authenticator=context.mechanisms.check_login,
             loop=loop,
         )
-        # Not by way of the constructor, which warns that this is not safe
-        # without TLS; in a test it is.
+        # Not by way of the constructor, which warns: that AUTH is not safe without TLS, and
+        # that not all clients have a certificate.  In a test it is, and they are to have one.
         self._auth_required = server._needs_auth
+        self.tls_context = None if context.tls_at_once else context.tls_context
         for name in context.missing_commands:
             self._smtp_methods.pop(name, None)
-        # aiosmtpd takes whatever is named auth_* for a mechanism.  The server's
-        # own come before ours, and one that is no method takes ours away.
-        own = {name: found for name, found in self._auth_methods.items() if not found.is_builtin}
-        methods = {**context.mechanisms.methods, **own}
-        self._auth_methods = {
-            name: methods[name]
-            for name in server._mechanisms or sorted(methods)
-            if callable(methods[name].method)
+        # aiosmtpd takes whatever is named auth_* for a mechanism.
+        self._auth_hooks = {
+            name: found for name, found in self._auth_methods.items() if not found.is_builtin
         }
+        self._auth_methods = context.mechanisms.offered(self._auth_hooks)
 
     def __dir__(self) -> list[str]:
         # aiosmtpd looks for its commands here with every connection, and the
@@ -266,7 +264,13 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         transcript, tls = self._transcript, transport.get_extra_info("ssl_object")
         transcript.helo = transcript.auth_user = None
         transcript.tls, transcript.cipher = tls.version(), tls.cipher()[0]
-        self._note(f"{transcript.tls} with {transcript.cipher}")
+        remark = f"{transcript.tls} with {transcript.cipher}"
+        if certificate := self.session.ssl["peercert"]:
+            transcript.client_cert_subject = subject_of(certificate)
+            remark += f"; the client's certificate is for {plain(transcript.client_cert_subject)}"
+            mechanisms = self._context.mechanisms
+            self._auth_methods = mechanisms.offered(self._auth_hooks, has_cert=True)
+        self._note(remark)
         assert self._handshake is not None
         self._handshake.set_result(None)
 

@@ -351,10 +351,11 @@ def with_enhanced_code(reply: str, command: str) -> str:
 
 
 def advertised(
-    lines: Iterable[str], extensions: Collection[str], mechanisms: Iterable[str]
+    lines: Iterable[str], extensions: Collection[str], mechanisms: Collection[str]
 ) -> list[str]:
     """Make the lines of EHLO's reply of those that aiosmtpd has, which sorts mechanisms."""
-    hidden = {*EXTENSIONS, *OFFERABLE}.difference(extensions)
+    told = {*extensions} if mechanisms else {*extensions} - {"AUTH"}
+    hidden = {*EXTENSIONS, *OFFERABLE} - told
     first, *rest = [line[4:] for line in lines]
     rest = [f"AUTH {' '.join(mechanisms)}" if text[:5] == "AUTH " else text for text in rest]
     shown = [text for text in rest if text.split()[0].upper() not in hidden]

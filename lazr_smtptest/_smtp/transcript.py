@@ -56,6 +56,7 @@ class Transcript:
     ended: str = "open"
     #: Codes of `checks` for what no dialogue shows; a dict, for the order.
     noticed: dict[str, None] = field(default_factory=dict)
+    client_cert_subject: str | None = None
 
     def note(self, now: float, said: bytes | int | str | None, told: bytes | None) -> None:
         """Keep an exchange, or what is short enough of it; see `Exchange`."""
@@ -83,6 +84,7 @@ class Transcript:
             dialogue=tuple(line for exchange in self.exchanges for line in self._lines(exchange)),
             ended=self.ended,
             noticed=tuple(self.noticed),
+            client_cert_subject=self.client_cert_subject,
         )
 
     def _lines(self, exchange: Exchange) -> list[Line]:

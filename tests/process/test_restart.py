@@ -77,7 +77,11 @@ def test_a_client_that_logs_in_and_encrypts(controller):
             password="secret",
         )
         async with client:
+            transport = client.transport
             await client.sendmail("kim@example.com", ["lee@example.com"], "Subject: one\r\n\r\n")
+            await client.quit()
+            # It would leave TLS to end by itself, after the event loop.
+            transport.abort()
 
     asyncio.run(main())
     assert controller.wait().envelope.auth_user == "kim"

@@ -78,6 +78,7 @@ EXIM_MECHANISMS = {
     "PLAIN": "  driver = plaintext\n  client_send = ^{user}^{secret}\n",
     "LOGIN": "  driver = plaintext\n  client_send = : {user} : {secret}\n",
     "CRAM-MD5": "  driver = cram_md5\n  client_name = {user}\n  client_secret = {password}\n",
+    "EXTERNAL": "  driver = external\n  client_send = {user}\n",
 }
 
 NEOMUTT = """
@@ -121,15 +122,20 @@ class Mailers(Programs):
         """Where mail goes that is returned to its sender."""
         return self._stack.enter_context(QueueController())
 
-    def exim(self, server: QueueController, content: bytes, login: Login | None = None) -> None:
+    def exim(
+        self, server: QueueController, content: bytes, login: Login | None = None, shown: str = ""
+    ) -> None:
         program = installed("exim4")
         self.box.reset()
         with _exim_folder() as folder:
             place = {"program": program, "folder": folder, "box": self.box.port}
-            settings = _exim_settings(server, login, place)
+            settings = _exim_settings(server, login, place, shown)
             (folder / "settings").write_text(settings)
             if mode_of(server) != "clear":
                 shutil.copy(server.ca_file, folder / "trusted.pem")
+            if shown:
+                shutil.copy(shown, folder / "shown.pem")
+                shutil.chown(folder / "shown.pem", "Debian-exim")
             options = ["-C", f"{folder}/settings", "-odi", "-oi", "-f", SENDER]
             self.run("exim4", *options, *RECIPIENTS, given=unix(content))
             log = (folder / "log" / "mainlog").read_text()
@@ -140,10 +146,14 @@ class Mailers(Programs):
     def _postfix(self) -> PostfixSender:
         return self._stack.enter_context(sending_postfix(self.box))
 
-    def postfix(self, server: QueueController, content: bytes, login: Login | None = None) -> None:
-        self._postfix.send(server, content, login)
+    def postfix(
+        self, server: QueueController, content: bytes, login: Login | None = None, shown: str = ""
+    ) -> None:
+        self._postfix.send(server, content, login, shown)
 
-    def neomutt(self, server: QueueController, content: bytes, login: Login | None = None) -> None:
+    def neomutt(
+        self, server: QueueController, content: bytes, login: Login | None = None, shown: str = ""
+    ) -> None:
         mode = mode_of(server)
         settings = NEOMUTT.format(
             scheme="smtps" if mode == "implicit" else "smtp",
@@ -158,6 +168,8 @@ class Mailers(Programs):
         )
         if mode != "clear":
             settings += f'set ssl_ca_certificates_file="{server.ca_file}"\n'
+        if shown:
+            settings += f'set ssl_client_cert="{shown}"\n'
         # It has no names for these, but prefers them.
         if login and login.mechanism not in ("CRAM-MD5", "SCRAM-SHA-256"):
             settings += f"set smtp_authenticators={login.mechanism}\n"
@@ -195,10 +207,11 @@ def as_ordered(message: Message, content: bytes) -> bytes:
 
 
 def _exim_settings(
-    server: QueueController, login: Login | None, place: Mapping[str, object]
+    server: QueueController, login: Login | None, place: Mapping[str, object], shown: str
 ) -> str:
     mode = mode_of(server)
     parts = [EXIM, EXIM_TLS if mode != "clear" else ""]
+    parts += ["  tls_certificate = {folder}/shown.pem\n" if shown else ""]
     parts += ["  protocol = smtps\n" if mode == "implicit" else ""]
     parts += ["  protocol = lmtp\n" if server.server.lmtp else ""]
     values = {**place, "domain": DOMAIN, "port": server.port}

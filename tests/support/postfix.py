@@ -86,6 +86,7 @@ content_filter = smtp:[localhost]:{port}
 smtp_tls_security_level = {level}
 smtp_tls_wrappermode = {wrapped}
 smtp_tls_CAfile = {trusted}
+smtp_tls_cert_file = {shown}
 """
 LOGGING_IN = """
 smtp_sasl_auth_enable = yes
@@ -132,9 +133,12 @@ class PostfixSender(NamedTuple):
     folder: Path
     box: QueueController  # where bounces go
 
-    def send(self, server: QueueController, content: bytes, login: Login | None) -> None:
+    def send(
+        self, server: QueueController, content: bytes, login: Login | None, shown: str = ""
+    ) -> None:
         """Send a message.
 
+        :param shown: The file of a certificate to show.
         :raises Failed: It has come back; the message is the log, and what the sender is told.
         """
         mode = mode_of(server)
@@ -150,6 +154,7 @@ class PostfixSender(NamedTuple):
             level="none" if mode == "clear" else "secure",
             wrapped="yes" if mode == "implicit" else "no",
             trusted="" if mode == "clear" else server.ca_file,
+            shown=shown,
         )
         if login:
             needs_sasl()

@@ -77,7 +77,7 @@ YET_TO_COME = "If it was yet to come, give a longer timeout; sessions() shows wh
 
 IN_PEM_FORM = (
     "; certfile must have the certificate, and keyfile or certfile its private key, "
-    "in PEM form and not encrypted"
+    "in PEM form, and password the passphrase of the key if it has one"
 )
 
 SERVER_OPTIONS = (
@@ -467,15 +467,35 @@ SITUATIONS = {
     "QueueController(tls=TLS(certfile='no/cert.pem')).client_context()":
         "FileNotFoundError: [Errno ENOENT] cannot trust no/cert.pem: REASON; ca_file, or else "
         "certfile, must have the certificates to trust, in PEM form",
+    "QueueController(tls=TLS(client_cert='optional', client_ca_file='no/ca.pem')).start()":
+        "FileNotFoundError: [Errno ENOENT] cannot trust no/ca.pem: REASON; client_ca_file "
+        "must have the certificates to trust, in PEM form",
     **{
         f"running().{call}":
             "ValueError: the server on localhost port PORT has no TLS: "
             "make it with tls='starttls' or 'implicit'"
-        for call in ("client_context()", "ca_file")
+        for call in (
+            "client_context()", "ca_file", "client_cert_file", "client_context(with_cert=True)"
+        )
     },
+    **{
+        f"QueueController(tls='starttls').{call}":
+            "ValueError: the server asks for no certificate of a client: "
+            "make it with tls=TLS(client_cert='optional') or 'required'"
+        for call in ("client_cert_file", "client_context(with_cert=True)")
+    },
+    "QueueController(tls=TLS(client_cert='required', client_ca_file='ca.pem')).client_cert_file":
+        "ValueError: no certificate that the server's own client_ca_file trusts can be made here: "
+        "load one of yours, by client_context().load_cert_chain()",
+    "QueueController(tls=TLS(client_cert='required')).client_context(with_cert='')":
+        "ValueError: the name in a certificate must have from 1 to 64 characters, "
+        "all of them printable, not ''",
+    "QueueController(tls=TLS(client_cert='required')).client_context(with_cert=7)":
+        "TypeError: with_cert must be True, False or the name in the certificate, not 7",
     "in_a_child(start_without, 'trustme', 'tls', 'implicit')":
         "ImportError(name='trustme'): tls without a certificate of your own needs trustme: "
-        "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile",
+        "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile, "
+        "and with client_cert a client_ca_file",
     "in_a_child(make_without_scramp)":
         "ImportError(name='scramp'): SCRAM-SHA-256 needs scramp: pip install "
         "'lazr-smtptest[scram]', or leave it out of auth_mechanisms",
@@ -534,6 +554,17 @@ SITUATIONS = {
         "ValueError: variant must be 'valid', 'expired', 'wrong-host' or 'untrusted', "
         "not 'revoked'",
     "TLS(keyfile='key.pem')": "ValueError: keyfile needs a certfile: give that, too, or neither",
+    "TLS(password='x')": "ValueError: password needs a certfile: give that, too, or neither",
+    "TLS(certfile='cert.pem', password=7)":
+        "TypeError: password must be a str or bytes, and is of type int",
+    "TLS(client_cert=True)":
+        "ValueError: client_cert must be 'optional' or 'required', not True",
+    "TLS(client_ca_file='ca.pem')":
+        "ValueError: client_ca_file needs client_cert, 'optional' or 'required'",
+    "TLS(minimum_version='SSLv3')":
+        "ValueError: minimum_version must be 'TLSv1.2' or 'TLSv1.3', not 'SSLv3'",
+    "TLS(minimum_version='TLSv1.3', maximum_version='TLSv1.2')":
+        "ValueError: minimum_version 'TLSv1.3' is above maximum_version 'TLSv1.2'",
     "TLS(variant='expired', certfile='cert.pem')":
         "ValueError: variant 'expired' is made here: give no certfile with it",
     "Server(auth=['kim'])":
@@ -551,12 +582,15 @@ SITUATIONS = {
         "TypeError: auth_mechanisms must be several names, such as ('PLAIN',)",
     "Server(auth=True, auth_mechanisms=[7])":
         "TypeError: auth_mechanisms must be names, such as ('PLAIN',), not (7,)",
-    "Server(auth=True, auth_mechanisms=['PLAIN', 'EXTERNAL'])":
-        "ValueError: auth_mechanisms may have CRAM-MD5, LOGIN, OAUTHBEARER, PLAIN, "
-        "SCRAM-SHA-256, XOAUTH2, not EXTERNAL",
+    "Server(auth=True, auth_mechanisms=['PLAIN', 'NTLM'])":
+        "ValueError: auth_mechanisms may have CRAM-MD5, EXTERNAL, LOGIN, OAUTHBEARER, PLAIN, "
+        "SCRAM-SHA-256, XOAUTH2, not NTLM",
     "Server(auth=True, auth_mechanisms=[])":
-        "ValueError: auth_mechanisms may have CRAM-MD5, LOGIN, OAUTHBEARER, PLAIN, "
+        "ValueError: auth_mechanisms may have CRAM-MD5, EXTERNAL, LOGIN, OAUTHBEARER, PLAIN, "
         "SCRAM-SHA-256, XOAUTH2, not nothing at all",
+    "Server(auth=True, auth_mechanisms=['EXTERNAL'], tls='starttls')":
+        "ValueError: EXTERNAL of auth_mechanisms needs a certificate of the client: "
+        "tls=TLS(client_cert='optional') or 'required'",
     "Server(auth=True, auth_mechanisms=['PLAIN', 'plain'])":
         "ValueError: auth_mechanisms has PLAIN more than once",
     "Server(auth=True, auth_mechanisms=['SCRAM-SHA-256'])":

@@ -246,6 +246,7 @@ def test_json_is_an_object_a_line():
         assert first == {
             "sequence": 1,
             "tls": None,
+            "client_cert_subject": None,
             "auth_user": None,
             "mail_from": "kim@example.com",
             "rcpt_tos": ["lee@example.com", "max@example.com"],
@@ -388,6 +389,89 @@ def test_tls(kind):
         assert not os.path.exists(ca_file)
 
 
+@pytest.mark.parametrize(("client_cert", "may"), [("optional", "may"), ("required", "have to")])
+def test_certificates_of_clients(client_cert, may):
+    arguments = ["--tls", "starttls", "--client-cert", client_cert, "--minimum-version", "TLSv1.3"]
+    login = ["--auth", "kim:CN=client@example.com", "--auth-mechanisms", "EXTERNAL"]
+    with running(*arguments, *login, "--count", "2") as (process, port):
+        trusted = re.fullmatch(r"clients have to trust (.+)\n", process.stdout.readline())[1]
+        line = process.stdout.readline()
+        shown = re.fullmatch(rf"clients {may} show a certificate, such as (.+)\n", line)[1]
+        context = ssl.create_default_context(cafile=trusted)
+        context.load_cert_chain(shown)
+        for logs_in in (False, True):
+            with smtplib.SMTP("localhost", port, timeout=10) as client:
+                client.starttls(context=context)
+                if logs_in:
+                    client.ehlo()
+                    client.auth("EXTERNAL", lambda challenge=None: "")
+                send(client, "hello")
+        status, out, err = finish(process)
+        assert (status, err) == (0, "")
+        with_it = "TLSv1.3, with the certificate CN=client@example.com"
+        assert [line for line in out.splitlines() if line.startswith("TLS")] == [
+            with_it,
+            f"{with_it}, logged in as kim",
+        ]
+        assert not os.path.exists(shown)
+
+
+def test_json_has_the_certificate_of_the_client():
+    arguments = ["--tls", "implicit", "--client-cert", "required", "--json", "--count", "1"]
+    with running(*arguments, announced="stderr") as (process, port):
+        files = [process.stderr.readline().split()[-1] for _ in range(2)]
+        context = ssl.create_default_context(cafile=files[0])
+        context.load_cert_chain(files[1])
+        with smtplib.SMTP_SSL("localhost", port, timeout=10, context=context) as client:
+            send(client, "hello")
+        status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    message = json.loads(out)
+    assert message["client_cert_subject"] == "CN=client@example.com"
+    assert message["tls"] == "TLSv1.3"
+
+
+def test_a_certificate_of_ones_own(tmp_path):
+    trustme = pytest.importorskip("trustme", reason="trustme is an extra")
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    authority, clients = trustme.CA(), trustme.CA()
+    leaf = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    clients.cert_pem.write_to_path(tmp_path / "clients.pem")
+    leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"open sesame"),
+        )
+    )
+    arguments = [
+        *("--tls", "starttls", "--maximum-version", "TLSv1.2", "--count", "1"),
+        *("--certfile", f"{tmp_path}/cert.pem", "--keyfile", f"{tmp_path}/key.pem"),
+        *("--key-password", "open sesame", "--ca-file", f"{tmp_path}/ca.pem"),
+        *("--client-cert", "required", "--client-ca-file", f"{tmp_path}/clients.pem"),
+    ]
+    with running(*arguments) as (process, port):
+        assert process.stdout.readline() == f"clients have to trust {tmp_path}/ca.pem\n"
+        context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+        clients.issue_cert("kim@example.com", common_name="kim").configure_cert(context)
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            client.starttls(context=context)
+            send(client, "hello")
+        status, out, err = finish(process)
+    assert (status, err) == (0, "")
+    assert "\nTLSv1.2, with the certificate CN=kim,OU=" in out
+
+
+def test_a_certificate_that_is_not_there():
+    arguments = ["--port", "0", "--tls", "starttls", "--certfile", "no/cert.pem"]
+    status, out, err = run_command(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("lazr-smtptest: [Errno 2] cannot serve TLS with no/cert.pem: ")
+
+
 def test_tls_without_trustme():
     code = (
         "import sys; sys.modules['trustme'] = None\n"
@@ -444,6 +528,21 @@ def test_taken_port():
         ("--lmtp --fault EHLO=450", "argument --fault: stage must be one of CONNECT, LHLO, "),
         ("--lmtp --port 25", "lmtp must not be spoken on port 25"),
         ("--tls ssl", "argument --tls: invalid choice: 'ssl'"),
+        ("--certfile a.pem --keyfile b.pem", "--certfile needs --tls, starttls or implicit"),
+        ("--key-password x", "--key-password needs --tls"),
+        ("--client-cert required", "--client-cert needs --tls"),
+        ("--minimum-version TLSv1.3", "--minimum-version needs --tls"),
+        ("--tls starttls --keyfile b.pem", "keyfile needs a certfile"),
+        ("--tls starttls --key-password x", "password needs a certfile"),
+        ("--tls starttls --client-ca-file c.pem", "client_ca_file needs client_cert"),
+        ("--tls starttls --client-cert maybe", "argument --client-cert: invalid choice: 'maybe'"),
+        ("--tls starttls --maximum-version TLSv1.1", "argument --maximum-version: invalid choice"),
+        (
+            "--tls starttls --minimum-version TLSv1.3 --maximum-version TLSv1.2",
+            "minimum_version 'TLSv1.3' is above maximum_version 'TLSv1.2'",
+        ),
+        ("--auth-any --auth-mechanisms EXTERNAL", "EXTERNAL of auth_mechanisms needs"),
+        ("--certfile=", "argument --certfile: must not be empty"),
         ("--json --quiet", "argument --quiet: not allowed with argument --json"),
         ("--maildir=", "argument --maildir: must not be empty"),
         ("--mbox=", "argument --mbox: must not be empty"),

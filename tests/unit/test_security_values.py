@@ -97,9 +97,9 @@ def test_functions_that_will_do():
     [
         ("PLAIN", TypeError, r"auth_mechanisms must be several names, such as \('PLAIN',\)"),
         (["PLAIN", 7], TypeError, "auth_mechanisms must be names, such as"),
-        ([], ValueError, "auth_mechanisms may have CRAM-MD5, LOGIN, .*, not nothing at all"),
+        ([], ValueError, "auth_mechanisms may have CRAM-MD5, EXTERNAL, .*, not nothing at all"),
         (["NTLM", "PLAIN"], ValueError, "auth_mechanisms may have CRAM-MD5, .*, not NTLM$"),
-        (["EXTERNAL"], ValueError, "auth_mechanisms may have .*, not EXTERNAL$"),
+        (["EXTERNAL"], ValueError, "EXTERNAL of auth_mechanisms needs a certificate"),
         (["plain", "LOGIN", "PLAIN"], ValueError, "auth_mechanisms has PLAIN more than once"),
     ],
 )
@@ -114,6 +114,14 @@ def test_mechanisms_that_cannot_be(mechanisms, error, text):
 def test_mechanisms_that_need_passwords(auth, mechanism):
     with pytest.raises(ValueError, match=f"{mechanism} of auth_mechanisms needs the passwords"):
         Server(auth=auth, auth_mechanisms=["PLAIN", mechanism])
+
+
+@pytest.mark.parametrize("tls", [None, "starttls", TLS("implicit")])
+def test_external_needs_a_certificate_of_the_client(tls):
+    with pytest.raises(ValueError, match="EXTERNAL of auth_mechanisms needs a certificate"):
+        Server(auth=True, auth_mechanisms=["external", "PLAIN"], tls=tls)
+    server = Server(auth=True, auth_mechanisms=["external"], tls=TLS(client_cert="optional"))
+    assert server._mechanisms == ("EXTERNAL",)
 
 
 def test_mechanisms_for_nobody():
@@ -135,11 +143,50 @@ def test_mechanisms_for_nobody():
         ({"keyfile": "key.pem"}, "keyfile needs a certfile"),
         ({"ca_file": "ca.pem"}, "ca_file needs a certfile"),
         ({"certfile": "cert.pem", "variant": "expired"}, "give no certfile"),
+        ({"password": "open sesame"}, "password needs a certfile"),
+        ({"client_cert": "none"}, "client_cert must be 'optional' or 'required', not 'none'"),
+        ({"client_cert": True}, "client_cert must be 'optional' or 'required', not True"),
+        ({"client_ca_file": "ca.pem"}, "client_ca_file needs client_cert, 'optional' or"),
+        (
+            {"minimum_version": "TLSv1.1"},
+            "minimum_version must be 'TLSv1.2' or 'TLSv1.3', not 'TLSv1.1'",
+        ),
+        ({"minimum_version": None}, "minimum_version must be"),
+        ({"maximum_version": 1.3}, "maximum_version must be"),
+        ({"maximum_version": "TLSv1_3"}, "maximum_version must be"),
+        (
+            {"maximum_version": ssl.TLSVersion.MAXIMUM_SUPPORTED},
+            "maximum_version must be .*, not 'MAXIMUM.SUPPORTED'",
+        ),
+        (
+            {"minimum_version": "TLSv1.3", "maximum_version": "TLSv1.2"},
+            "minimum_version 'TLSv1.3' is above maximum_version 'TLSv1.2'",
+        ),
     ],
 )
 def test_tls_that_cannot_be(arguments, text):
     with pytest.raises(ValueError, match=text):
         TLS(**arguments)
+
+
+@pytest.mark.parametrize("password", [7, ["open sesame"], lambda: "open sesame"])
+def test_a_password_of_the_wrong_type(password):
+    with pytest.raises(TypeError, match="password must be a str or bytes, and is") as caught:
+        TLS(certfile="cert.pem", password=password)
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_password_is_not_shown():
+    tls = TLS(certfile="cert.pem", password="open sesame")
+    assert "sesame" not in repr(tls)
+    assert tls.password == "open sesame"
+    assert tls != TLS(certfile="cert.pem", password="other")
+
+
+def test_versions_are_names():
+    tls = TLS(minimum_version=ssl.TLSVersion.TLSv1_2, maximum_version=ssl.TLSVersion.TLSv1_2)
+    assert tls == TLS(minimum_version="TLSv1.2", maximum_version="TLSv1.2")
+    assert (TLS().minimum_version, TLS().maximum_version) == ("TLSv1.2", "TLSv1.3")
 
 
 def test_a_server_takes_a_mode_or_a_value():

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import smtplib
 import socket
 import ssl
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers import session_context, until
+from helpers import until
 from tls_client import LOGINS, assert_serves, ended, plain_socket, secured
 
 from lazr_smtptest import QueueController
-from lazr_smtptest._smtp.session import SMTPSession
-from lazr_smtptest.server import Server
 from lazr_smtptest.tls import TLS
 
-trustme = pytest.importorskip("trustme", reason="trustme is an extra")
+pytest.importorskip("trustme", reason="trustme is an extra")
 
 
 def remarks(session) -> list[str]:
@@ -161,62 +157,3 @@ def test_a_client_that_does_not_close(server):
         assert sock.recv(1000) == b""
         assert server.sessions()[-1].ended == "dropped by the client"
         until(lambda: len(os.listdir(folder)) <= before)
-
-
-@pytest.mark.parametrize(
-    ("version", "has_one", "reason"),
-    [
-        ("TLSv1_2", True, "TLSV1_ALERT_UNKNOWN_CA"),
-        ("TLSv1_3", True, "TLSV1_ALERT_UNKNOWN_CA"),
-        ("TLSv1_2", False, "SSLV3_ALERT_HANDSHAKE_FAILURE"),
-        ("TLSv1_3", False, "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
-    ],
-)
-def test_a_client_whose_certificate_is_not_accepted(loop, version, has_one, reason):
-    """Under TLS 1.3 it believes that all is well, until it reads the alert."""
-    ca = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost").configure_cert(context)
-    context.verify_mode = ssl.CERT_REQUIRED
-    client = ssl.create_default_context()
-    client.maximum_version = ssl.TLSVersion[version]
-    ca.configure_trust(client)
-    if has_one:
-        ca.issue_cert("client.example").configure_cert(client)
-    common = session_context(Server(tls="implicit"))
-    common.tls_context = context
-
-    def connect(port: int) -> str:
-        with socket.create_connection(("localhost", port), 10) as sock:
-            with pytest.raises(ssl.SSLError) as caught:
-                with client.wrap_socket(sock, server_hostname="localhost") as secure:
-                    secure.recv(1000)
-        return caught.value.reason
-
-    async def main() -> str:
-        running = asyncio.get_running_loop()
-        listening = await running.create_server(
-            lambda: SMTPSession(common, loop=running), "localhost", 0, family=socket.AF_INET
-        )
-        with ThreadPoolExecutor(1) as pool:
-            port = listening.sockets[0].getsockname()[1]
-            found = await running.run_in_executor(pool, connect, port)
-        listening.close()
-        return found
-
-    assert run(main(), loop) == reason
-    (session,) = common.transcripts.export()
-    words = "certificate is not accepted" if has_one else "has sent no certificate"
-    assert words in remarks(session)[0]
-
-
-def run(main, uvloop: bool):
-    if not uvloop:
-        return asyncio.run(main)
-    import uvloop as other
-
-    loop = other.new_event_loop()
-    try:
-        return loop.run_until_complete(main)
-    finally:
-        loop.close()

@@ -131,18 +131,46 @@ def test_a_ca_file_that_is_not_right(files, content):
         controller.client_context()
 
 
-def test_a_key_with_a_passphrase_is_an_error_and_no_question(files):
-    """OpenSSL would ask at the terminal, and wait for an answer."""
+PASSWORD = "open sesame: żółw"
+
+
+@pytest.fixture
+def encrypted(files) -> Files:
+    """The same, and the key has a passphrase."""
     from cryptography.hazmat.primitives import serialization
 
     key = serialization.load_pem_private_key(files.key.read_bytes(), None)
-    files.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(b"open sesame"),
-        )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(PASSWORD.encode()),
     )
+    files.key.write_bytes(pem)
+    files.both.write_bytes(pem + files.cert.read_bytes())
+    return files
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize("password", [PASSWORD, PASSWORD.encode()], ids=["str", "bytes"])
+def test_a_key_with_a_passphrase(encrypted, start_method, password):
+    for own in (
+        {"certfile": encrypted.cert, "keyfile": encrypted.key},
+        {"certfile": encrypted.both},
+    ):
+        tls = TLS(**own, password=password, ca_file=encrypted.ca)
+        with QueueController(tls=tls, start_method=start_method) as controller:
+            assert_serves(controller)
+
+
+@pytest.mark.parametrize("password", ["open barley", "", None])
+def test_a_wrong_passphrase(encrypted, password):
+    tls = TLS(certfile=encrypted.cert, keyfile=encrypted.key, password=password)
+    start_fails(tls, ssl.SSLError, encrypted.key)
+    assert PASSWORD not in repr(TLS(certfile=encrypted.both, password=PASSWORD))
+
+
+def test_a_key_with_a_passphrase_is_an_error_and_no_question(encrypted):
+    """OpenSSL would ask at the terminal, and wait for an answer."""
     script = """if True:
         import sys
         from lazr_smtptest import QueueController
@@ -153,7 +181,7 @@ def test_a_key_with_a_passphrase_is_an_error_and_no_question(files):
             print(error)
     """
     with subprocess.Popen(
-        [sys.executable, "-c", script, files.cert, files.key],
+        [sys.executable, "-c", script, encrypted.cert, encrypted.key],
         stdin=subprocess.PIPE,  # nothing comes, and no end
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -220,3 +248,37 @@ def test_without_trustme_own_files_do(files):
         files.ca,
     )
     assert said == "TLSv1.3\n"
+
+
+def test_without_trustme_own_files_do_for_clients_too(files):
+    said = without_trustme(
+        """
+    import smtplib
+    tls = TLS(certfile=sys.argv[1], ca_file=sys.argv[2], client_cert="required",
+              client_ca_file=sys.argv[2])
+    with QueueController(tls=tls) as controller:
+        context = controller.client_context()
+        context.load_cert_chain(sys.argv[1])
+        with smtplib.SMTP(controller.host, controller.port, timeout=10) as client:
+            client.starttls(context=context)
+            client.sendmail("kim@example.com", ["lee@example.com"], "Subject: hello\\n\\n")
+        print(controller.queue.get_nowait().envelope.client_cert_subject is not None)
+    """,
+        files.both,
+        files.ca,
+    )
+    assert said == "True\n"
+
+
+def test_without_trustme_no_certificate_of_a_client_is_made(files):
+    said = without_trustme(
+        """
+    controller = QueueController(tls=TLS(certfile=sys.argv[1], client_cert="optional"))
+    try:
+        controller.start()
+    except ImportError as error:
+        print(error)
+    """,
+        files.both,
+    )
+    assert "with client_cert a client_ca_file" in said

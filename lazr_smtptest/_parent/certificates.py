@@ -1,0 +1,69 @@
+"""The certificates of a server and its clients, made when they are needed.  Test process.
+
+`lazr_smtptest.tls` is imported by then, and not before: few servers have TLS.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazr_smtptest._fakes import without_fakes
+
+if TYPE_CHECKING:
+    import ssl
+
+    from lazr_smtptest.server import Server
+    from lazr_smtptest.tls import TLS, Credentials
+
+
+def credentials(server: Server, place: str) -> Credentials:
+    """Return the files of a server's TLS.
+
+    :param place: Where the server listens, for an error.
+    """
+    tls = _tls_of(server, place)
+    if server._credentials is None:
+        with without_fakes():
+            server._credentials = tls.credentials(server.host)
+    return server._credentials
+
+
+def check(server: Server, place: str) -> None:
+    """Find what is wrong with the files now, and not in the server process."""
+    if server.tls is None:
+        return
+    files = credentials(server, place)
+    with without_fakes():
+        from lazr_smtptest.tls import server_context
+
+        server_context(server.tls, files)
+
+
+def client_context(server: Server, place: str, with_cert: bool | str) -> ssl.SSLContext:
+    if not isinstance(with_cert, bool | str):
+        raise TypeError(
+            f"with_cert must be True, False or the name in the certificate, not {with_cert!r}"
+        )
+    files = credentials(server, place)
+    name = None if with_cert is True else with_cert
+    shown = None if name is False else client_cert_file(server, place, name)
+    with without_fakes():
+        from lazr_smtptest.tls import client_context
+
+        return client_context(files, shown)
+
+
+def client_cert_file(server: Server, place: str, name: str | None = None) -> str:
+    tls = _tls_of(server, place)
+    with without_fakes():
+        from lazr_smtptest.tls import CLIENT_NAME, client_cert_file
+
+        return client_cert_file(tls, CLIENT_NAME if name is None else name)
+
+
+def _tls_of(server: Server, place: str) -> TLS:
+    if server.tls is None:
+        raise ValueError(
+            f"the server on {place} has no TLS: make it with tls='starttls' or 'implicit'"
+        )
+    return server.tls
