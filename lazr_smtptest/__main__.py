@@ -86,7 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="localhost", help="where to listen (%(default)s)")
-    add("--port", type=int, default=9025, help="the port; 0 takes a free one (%(default)s)")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--port", type=int, default=9025,
+        help="the port; 0 takes a free one (%(default)s)")  # fmt: skip
+    place.add_argument("--unix-socket", type=_path, metavar="PATH",
+        help="listen on this UNIX socket, and not on a port")  # fmt: skip
     add("--lmtp", action="store_true", help="speak LMTP (RFC 2033), and not SMTP")
     known = parser.add_mutually_exclusive_group()
     known.add_argument("--auth", type=_login, action="append", default=[],
@@ -98,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--offer", type=_names, default=[], metavar="NAME,...",
         help="offer these extensions, too: " + ", ".join(OFFERABLE))  # fmt: skip
     _add_tls(parser.add_argument_group("TLS").add_argument)
+    add("--idle-timeout", type=_positive(float), default=300.0, metavar="SECONDS",
+        help="hang up on a client that is silent for SECONDS (%(default)g)")  # fmt: skip
+    add("--max-connections", type=_positive(int), metavar="N",
+        help="refuse clients while N others are connected")  # fmt: skip
     add("--fault", type=_fault, action="append", default=[], metavar="STAGE=REPLY",
         help="say REPLY at STAGE, as in RCPT='451 4.7.1 Later'; may be repeated")  # fmt: skip
     add("--count", type=_positive(int), metavar="N", help="end after N messages")
@@ -191,11 +199,14 @@ def _tls(options: argparse.Namespace) -> TLS | None:
 def _controller(options: argparse.Namespace) -> QueueController:
     return QueueController(
         options.host,
-        options.port,
+        options.port if options.unix_socket is None else 0,
+        unix_socket=options.unix_socket,
         lmtp=options.lmtp,
         tls=_tls(options),
         auth=options.auth_any or dict(options.auth) or None,
         auth_mechanisms=options.auth_mechanisms,
+        idle_timeout=options.idle_timeout,
+        max_connections=options.max_connections,
         proxy_protocol=options.proxy_protocol,
         offer=options.offer,
     )

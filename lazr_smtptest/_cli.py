@@ -118,14 +118,14 @@ class MailSink:
         """Return lines on what came when not all did, and what clients did instead."""
         wanted = "" if self._count is None else f" of {self._count}"
         came = f"{self._number}{wanted} messages came"
-        where = f"to {self._controller.host} port {self._controller.port}"
+        where = f"to {self._controller._endpoint}"
         if not self._time_is_up:
             return [f"interrupted when {came} {where}"]
         lines = [f"{came} {where} within {self._timeout:g} seconds"]
         if self._sessions is None:
             return [*lines, "What clients did is not known."]
         if not self._sessions:
-            lines.append("No client has connected: see which host and port it was told to use.")
+            lines.append("No client has connected: see where it was told to send its mail.")
         for session in self._sessions[-_SESSIONS:]:
             lines += session_lines(session)
         return lines
@@ -240,7 +240,7 @@ def harmless(text: str) -> str:
 
 def announcement(controller: QueueController) -> str:
     """Return where a server listens, in one line; and one for each file of its TLS."""
-    lines = [f"listening on {controller.host} port {controller.port}"]
+    lines = [f"listening on {controller._endpoint}"]
     tls = controller.server.tls
     if tls is not None:
         lines.append(f"clients have to trust {controller.ca_file}")

@@ -122,15 +122,14 @@ class WorkerServers:
     ) -> Iterator[QueueController]:
         """Start one more server, with some options of its own, and stop it in the end.
 
-        It gets a free port; or ``instead``, the port of the server that stays,
-        where one is given, and that server is stopped until the test ends.
+        It gets a free port; or ``instead``, the port or the UNIX socket of the server that
+        stays, where one is given, and that server is stopped until the test ends.
         """
         _check(options)
-        wanted = {**options, "port": options.get("port", 0) if instead else 0, **own}
-        controller = _make(wanted)
+        controller = _make(_with_own_place(options, own, instead=instead))
         controller.queue._keep_taken(self._kept)
         lasting = self._controller
-        if lasting is not None and instead and wanted["port"] == lasting.server.port != 0:
+        if lasting is not None and instead and _is_same_place(controller.server, lasting.server):
             makes_room = lasting.is_running
             lasting.stop()
         else:
@@ -159,6 +158,25 @@ class WorkerServers:
             if self._name and error.strerror:
                 error.strerror = f"pytest-xdist's worker {self._name}: {error.strerror}"
             raise
+
+
+def _with_own_place(
+    options: dict[str, Any], own: dict[str, Any], *, instead: bool
+) -> dict[str, Any]:
+    """Return all options: in place of where the server that stays listens, own ones if given."""
+    wanted = {**options, "port": options.get("port", 0) if instead else 0}
+    if own.get("unix_socket") is not None:
+        del wanted["port"]
+        wanted.pop("host", None)
+    elif not instead or not own.keys().isdisjoint(("host", "port")):
+        wanted.pop("unix_socket", None)
+    return {**wanted, **own}
+
+
+def _is_same_place(one: Server, other: Server) -> bool:
+    if one.unix_socket is not None or other.unix_socket is not None:
+        return one.unix_socket == other.unix_socket
+    return one.port == other.port != 0
 
 
 def _make(options: dict[str, Any]) -> QueueController:
@@ -198,7 +216,7 @@ def _unread(controller: QueueController) -> list[str]:
     if not items:
         return []
     lines = [
-        f"the test left mail unread, on {controller.host} port {controller.port}: "
+        f"the test left mail unread, on {controller._endpoint}: "
         "take it, with wait() say, or call reset()",
         *(f"- {headline(item.peek())}" for item in items[:_SHOWN]),
     ]

@@ -15,14 +15,16 @@ import logging
 import os
 import signal
 import socket
+import stat
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from multiprocessing import forkserver, popen_fork
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
-from os import close
+from os import close, lstat, unlink
 from os import open as open_file
 from typing import Any
 
@@ -41,6 +43,7 @@ from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, f
 from lazr_smtptest._parent.link import RAISING, ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
 from lazr_smtptest._wire.channel import BACKLOG, open_channel
+from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server
@@ -125,6 +128,104 @@ def _free_to_have_children() -> Iterator[None]:
 # Sockets.  They are bound here and handed over, so that a taken port is an error
 # of start(), a free port is known without a race, and a client that is early
 # waits in the backlog.
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Sockets that listen, on their way to the server process.
+
+    Leaving it closes them, here; and where it has come to nothing, their file goes, too.
+    """
+
+    sockets: list[socket.socket]
+    endpoint: Endpoint
+    file: SocketFile | None = None
+
+    def __enter__(self) -> Listening:
+        return self
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
+        for sock in self.sockets:
+            sock.close()
+        if error is not None and self.file is not None:
+            with without_fakes():
+                self.file.remove()
+
+
+def listen_for(server: Server, last_port: int | None, same_port: bool) -> Listening:
+    """Listen where a server is to: see `listen` and `listen_unix`.
+
+    A free port is the one that it had last, unless somebody else has that now; that is an
+    error where it is to be the ``same_port``.
+    """
+    path = server.unix_socket
+    if path is not None:
+        with without_fakes():
+            sock = listen_unix(path)
+            return Listening([sock], Endpoint(unix_socket=path), SocketFile.at(path))
+    sockets = []
+    if last_port is not None and (same_port or not server.port):
+        with contextlib.nullcontext() if same_port else contextlib.suppress(OSError):
+            sockets = listen(server.host, last_port)
+    sockets = sockets or listen(server.host, server.port)
+    port: int = sockets[0].getsockname()[1]
+    return Listening(sockets, Endpoint(host_for_clients(server.host, sockets), port))
+
+
+def listen_unix(path: str) -> socket.socket:
+    """Bind and listen on a UNIX socket, in place of one that nobody listens on any more.
+
+    An OSError names the path, and keeps the system's ``errno``.
+    """
+    try:
+        _remove_stale(path)
+        with ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.bind(path)
+            sock.listen(BACKLOG)
+            stack.pop_all()
+        return sock
+    except OSError as error:
+        where = Endpoint(unix_socket=path)
+        advice = {
+            errno.EADDRINUSE: "somebody listens there: choose another path",
+            errno.EEXIST: "what is there is no socket, and is left alone: choose another path",
+            errno.ENOENT: "make the folder first",
+            errno.EACCES: "its folder, and what is there, must be yours to write to",
+        }.get(error.errno or 0, "choose another path")
+        raise type(error)(
+            error.errno, f"cannot listen on {where}: {error.strerror or error}; {advice}"
+        ) from error
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the file of a socket that nobody listens on; anything else is an OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(lstat(path).st_mode):
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        found = SocketFile.at(path)
+        if _is_listening(path):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        if found == SocketFile.at(path):  # not of somebody who was quicker
+            unlink(path)
+
+
+def _is_listening(path: str) -> bool:
+    """Whether a connection would be taken, be it later."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except BlockingIOError:  # its backlog is full
+            return True
+        except OSError as error:
+            # It is no stream socket, which is a service, too.
+            if error.errno != errno.EPROTOTYPE:
+                raise
+            return True
+    return True
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -240,13 +341,12 @@ def _named(error: OSError, host: str, port: int) -> OSError:
 def launch(
     context: BaseContext,
     server: Server,
-    sockets: list[socket.socket],
-    host: str,
+    listening: Listening,
     acknowledged: bool,
     uvloop: bool | None,
 ) -> ServerLink:
     """Start a server process; it is not waited for.  See `main` for the arguments."""
-    port = sockets[0].getsockname()[1]
+    sockets, endpoint, file = listening.sockets, listening.endpoint, listening.file
     method = context.get_start_method()
     log_level = logging.getLogger().level
     patches = MonkeyPatches()
@@ -255,7 +355,7 @@ def launch(
     with FORKING:  # a child of another thread's would keep the lifeline open
         ends, child_ends = open_channel(context)
         disown_in_children(ends)
-    pickled = PickledServer(server, port)
+    pickled = PickledServer(server, endpoint)
     passed = [PassedSocket(sock) for sock in sockets]
     with contextlib.closing(child_ends), ExitStack() as undo:
         undo.callback(ends.close)  # a process that was started ends with its lifeline
@@ -264,25 +364,25 @@ def launch(
             undo.callback(end.close)
         forks = method == "fork"
         first = FirstStep(child_ends, passed, pickled, patches) if forks else None
-        args = (child_ends, passed, pickled, acknowledged, first, log_level, new_loop)
+        args = (child_ends, passed, file, pickled, acknowledged, first, log_level, new_loop)
         process = context.Process(  # type: ignore[attr-defined]
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
-        with _starting(host, port):
+        with _starting(endpoint):
             if method == "forkserver":
                 # Not with signals blocked: all its children would inherit that.
                 forkserver.ensure_running()
             with _undisturbed(), _free_to_have_children(), first_step(first):
                 process.start()
         undo.callback(_reap, process)
-        server_process = ServerProcess(process, ends.stacks, host, port)
+        server_process = ServerProcess(process, ends.stacks, endpoint, file)
         link = ServerLink(ends, server_process, wake, keeps_forgets=acknowledged)
         undo.pop_all()
     return link
 
 
 @contextlib.contextmanager
-def _starting(host: str, port: int) -> Iterator[None]:
+def _starting(endpoint: Endpoint) -> Iterator[None]:
     """Start a process: what comes of it when that fails is a StartError."""
     try:
         yield
@@ -301,9 +401,7 @@ def _starting(host: str, port: int) -> Iterator[None]:
                 f"These limits are set: {limits_set() or 'none'}"
             )
         raise StartError(
-            f"no process can be started for the server on {host} port {port}: {reason}",
-            host=host,
-            port=port,
+            f"no process can be started for the server on {endpoint}: {reason}", **endpoint.facts
         ) from error
 
 

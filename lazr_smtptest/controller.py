@@ -12,6 +12,7 @@ from lazr_smtptest._limits import check_descriptors
 from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
+from lazr_smtptest._wire.endpoint import Endpoint
 from lazr_smtptest.errors import (
     AlreadyRunning,
     HandlerError,
@@ -24,7 +25,6 @@ from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
-    import socket
     import ssl
 
     # typing has them from 3.11 on.
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from lazr_smtptest.sessions import Session
 
 __all__ = ["Controller", "QueueController"]
-
-#: What stands for all interfaces, and who to connect to then, as far as is known
-#: before the server listens.
-_ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class Controller:
@@ -101,21 +97,21 @@ class Controller:
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.is_running else "not running"
-        return f"<{type(self).__name__} on {self._place()}, {state}>"
+        return f"<{type(self).__name__} on {self._endpoint}, {state}>"
 
-    def _place(self) -> str:
-        port = self.server.port if self._port is None else self._port
-        return f"{self.host} port {port}" if port else f"{self.host}, a free port"
+    @property
+    def _endpoint(self) -> Endpoint:
+        return Endpoint.of(self.server, self._host, self._port)
 
     @property
     def host(self) -> str:
         """The host that the server was asked to listen on; to connect to, too.
 
         Where that means all interfaces, it is an address of this machine.
+
+        :raises ValueError: It listens on a UNIX socket.
         """
-        if self._host is not None:
-            return self._host
-        return _ALL_INTERFACES.get(self.server.host, self.server.host)
+        return self._endpoint.tcp("host").host
 
     @property
     def port(self) -> int:
@@ -125,14 +121,21 @@ class Controller:
 
         :raises NotRunning: A free one was asked for, and `start` has yet to find it.
             (Clients take 0 for their usual port, and mail goes out for real.)
+        :raises ValueError: It listens on a UNIX socket.
         """
-        if self._port is None and not self.server.port:
+        host, port, _ = self._endpoint.tcp("port")
+        if not port:
             raise NotRunning(
-                f"the server on {self.host} has no port before it is started, since it was asked "
+                f"the server on {host} has no port before it is started, since it was asked "
                 "to take a free one: call start() first, or make it with a port of your own",
-                host=self.host,
+                host=host,
             )
-        return self.server.port if self._port is None else self._port
+        return port
+
+    @property
+    def unix_socket(self) -> str | None:
+        """The absolute path of the UNIX socket to connect to; None for a host and a port."""
+        return self._endpoint.unix_socket
 
     @property
     def pid(self) -> int | None:
@@ -154,7 +157,8 @@ class Controller:
 
         :raises AlreadyRunning: It runs already.
         :raises ImportError: uvloop was asked for and is not installed.
-        :raises OSError: The port is taken, or the host is not of this machine.
+        :raises OSError: The port is taken, or the host is not of this machine; or there can be
+            no UNIX socket at the path.  One that nobody listens on any more is replaced.
         :raises StartError: The server process could not begin; or a limit of the
             system is reached, which is named then.
         :raises StartTimeout: It was not ready within ``start_timeout``.
@@ -162,8 +166,8 @@ class Controller:
         with self._changing.lock:
             if self._link is not None and self._link.is_alive():
                 raise AlreadyRunning(
-                    f"the server runs already, in process {self.pid} on {self.host} "
-                    f"port {self.port}: call stop() first",
+                    f"the server runs already, in process {self.pid} on {self._endpoint}: "
+                    "call stop() first",
                     **self._link.process.where,
                 )
             self._take_down()
@@ -171,13 +175,14 @@ class Controller:
             self._start()
 
     def restart(self, **changes: Any) -> None:
-        """Stop the server and start it on the same port, with other options.
+        """Stop the server and start it where it was, with other options.
 
         Options that are not named stay as they are.  Messages that were accepted
         stay readable; faults, gates and sessions go, as with `stop`.  If an
         option is wrong, the server goes on as it was; if the new server process
         cannot start, one is started with the options from before.  A server
-        that does not run is started.
+        that does not run is started.  ``unix_socket`` moves it there, and None back to its
+        host and port.
 
         :param changes: Keyword arguments of `Server`, and those of `Controller`.
         :raises TypeError: An option is unknown, or of the wrong type.
@@ -206,7 +211,7 @@ class Controller:
         from lazr_smtptest._launch import event_loop_factory
 
         event_loop_factory(self._uvloop)
-        certificates.check(self.server, self._place())
+        certificates.check(self.server, str(self._endpoint))
         link = self._take_down()
         self._start(same_port=True)
         return link
@@ -404,7 +409,7 @@ class Controller:
         """Make a context for a client that is to trust this server.
 
         It checks the server's certificate and name, as it should; use
-        `Controller.host` to connect.
+        `Controller.host` to connect.  On a UNIX socket the name is ``localhost``.
 
         :param with_cert: True to have the client show the certificate of
             `client_cert_file`; or the common name of another one, such as
@@ -418,7 +423,7 @@ class Controller:
             of a client, or has a ``client_ca_file`` of your own; or a certificate cannot have
             the name.
         """
-        return certificates.client_context(self.server, self._place(), with_cert)
+        return certificates.client_context(self.server, str(self._endpoint), with_cert)
 
     @property
     def ca_file(self) -> str:
@@ -426,7 +431,7 @@ class Controller:
 
         :raises Exception: See `client_context`.
         """
-        return certificates.credentials(self.server, self._place()).ca_file
+        return certificates.credentials(self.server, str(self._endpoint)).ca_file
 
     @property
     def client_cert_file(self) -> str:
@@ -436,15 +441,14 @@ class Controller:
 
         :raises Exception: See `client_context`.
         """
-        return certificates.client_cert_file(self.server, self._place())
+        return certificates.client_cert_file(self.server, str(self._endpoint))
 
     def _running(self, what: str) -> ServerLink:
         if self._link is None:
             raise NotRunning(
-                f"{what} needs a running server, and none runs on {self._place()}: "
+                f"{what} needs a running server, and none runs on {self._endpoint}: "
                 "call start() first",
-                host=self.host,
-                port=self._port or self.server.port or None,
+                **self._endpoint.facts,
             )
         return self._link
 
@@ -470,7 +474,7 @@ class Controller:
             # Not at the head: importing this package is not to cost what running a server does.
             from lazr_smtptest._parent.process import limits_named
 
-        with limits_named(self.host, self.server.port):
+        with limits_named(self._endpoint):
             self._start_process(same_port)
 
     def _start_process(self, same_port: bool) -> None:
@@ -482,7 +486,8 @@ class Controller:
             check_descriptors()
         link = self._launch(same_port)
         await_ready(link, self._start_timeout)
-        self._host, self._port = link.process.where["host"], link.process.where["port"]
+        if self.server.unix_socket is None:
+            self._host, self._port, _ = link.process.endpoint
         self._link, self._ended = link, None
         try:
             self._connect_queue(link)
@@ -491,16 +496,17 @@ class Controller:
             raise
 
     def _launch(self, same_port: bool) -> ServerLink:
-        from lazr_smtptest._launch import host_for_clients, launch, standard_descriptors
+        from lazr_smtptest._launch import launch, listen_for, standard_descriptors
 
-        certificates.check(self.server, self._place())  # what is wrong is found here
+        certificates.check(self.server, str(self._endpoint))  # what is wrong is found here
         is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
-        with standard_descriptors(), contextlib.ExitStack() as handed_over:
-            sockets = [handed_over.enter_context(sock) for sock in self._listen(same_port)]
-            host = host_for_clients(self.server.host, sockets)
-            arguments = (self._start_method, self.server, sockets, host, is_foreign, self._uvloop)
-            with without_fakes():  # now, since to look a name up may take long
-                return launch(*arguments)
+        with (
+            standard_descriptors(),
+            listen_for(self.server, self._port, same_port) as listening,
+            without_fakes(),  # now, since to look a name up may take long
+        ):
+            method, server = self._start_method, self.server
+            return launch(method, server, listening, is_foreign, self._uvloop)
 
     def _check_handlers(self) -> None:
         """Warn of what they would lose; the first step, since a warning may be an exception."""
@@ -510,16 +516,6 @@ class Controller:
             from lazr_smtptest._parent.handler_data import warn_of_lost_data
 
             warn_of_lost_data(server)
-
-    def _listen(self, same_port: bool) -> list[socket.socket]:
-        from lazr_smtptest._launch import listen
-
-        if same_port and self._port is not None:
-            return listen(self.server.host, self._port)
-        if self.server.port == 0 and self._port is not None:
-            with contextlib.suppress(OSError):  # somebody has it now
-                return listen(self.server.host, self._port)
-        return listen(self.server.host, self.server.port)
 
     def _take_down(self) -> ServerLink | None:
         """End what runs or has died; return what is left of it."""

@@ -4,7 +4,7 @@
 turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
 `HandlerError` is the fault of the code that a test plugged into the server,
 `MessageNotReceived` and `UnexpectedMessage` are what a test is for, and the
-rest is about the server process.  A port that is taken, or a host
+rest is about the server process.  A port or a UNIX socket that is taken, or a host
 that is not ours, stays the plain `OSError` that the operating system raised.
 `HandlerDataWarning` is the one warning.
 """
@@ -63,12 +63,14 @@ class SMTPTestError(Exception):
 
     :ivar host: The host the server was asked to listen on, or None.
     :ivar port: The port the server listens on, or None.
+    :ivar unix_socket: The path of the UNIX socket the server listens on, or None.
     :ivar pid: The server process's id, or None.
     :ivar elapsed: Seconds that were spent waiting, or None.
     """
 
     host: str | None = None
     port: int | None = None
+    unix_socket: str | None = None
     pid: int | None = None
     elapsed: float | None = None
 

@@ -101,13 +101,13 @@ class Gate(_InForce):
         parked = self._ask("wait_parked", count, timeout, waits=timeout)
         elapsed = now() - began
         if parked < count:
-            where = self._link.process.where
+            process = self._link.process
             raise GateTimeout(
                 f"{parked} of {count} sessions came to the gate at {self._stage} "
-                f"on {where['host']} port {where['port']} within {elapsed:.2f} seconds; "
+                f"on {process.endpoint} within {elapsed:.2f} seconds; "
                 "sessions() shows what they did instead",
                 elapsed=elapsed,
-                **where,
+                **process.where,
             )
         return parked
 

@@ -505,8 +505,8 @@ class MessageQueue(InboxCalls):
         )
 
     def _place(self) -> str:
-        """Return the host and port, if a server has ever filled this queue."""
-        return "" if self._link is None else "{host} port {port}".format(**self._where())
+        """Return where the server is that fills this queue, if one ever did."""
+        return "" if self._link is None else str(self._link.process.endpoint)
 
     def _where(self) -> dict[str, Any]:
         return {} if self._link is None else self._link.process.where

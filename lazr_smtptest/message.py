@@ -44,7 +44,9 @@ class Envelope(NamedTuple):
     :ivar sequence: The message's number, from 1, in the order in which this
         server process got messages whole; one that it then refused has one too.
     :ivar peer: The client's socket address: host and port, and two more
-        numbers under IPv6.  With ``proxy_protocol``, it is what the proxy says.
+        numbers under IPv6.  On a UNIX socket it is a tuple of one, the path that the client
+        has bound its own end to, which few do: ``("",)``.  With ``proxy_protocol``, it is what
+        the proxy says.
     :ivar helo: What the client gave with EHLO, HELO or LHLO.
     :ivar mail_from: The reverse-path, without angle brackets; empty for the
         null reverse-path (RFC 5321, 4.5.5).

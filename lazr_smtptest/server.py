@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,9 @@ _SMTP_PORT = 25
 #: RFC 5321, 4.5.3.2.7 asks for no less than 5 minutes.
 _IDLE_TIMEOUT = 300.0
 
+#: Octets of a socket's path: sun_path (unix(7)) has them, and a NUL at the end.
+_LONGEST_PATH = 107 if sys.platform == "linux" else 103
+
 
 class Server:
     """An SMTP or LMTP server, described.  Subclass it to say what happens to mail.
@@ -65,13 +70,17 @@ class Server:
     rcpt_options)``.  Hooks run on the server process's event loop and must
     not block; `handle_message` and `reset` run on a thread and may.
 
-    The host, the port, ``lmtp``, ``tls``, ``hostname``, ``ident``, the three limits,
-    ``idle_timeout``, ``proxy_protocol`` and ``reset_on_rset`` are attributes, too.
+    The host, the port, ``unix_socket``, ``lmtp``, ``tls``, ``hostname``, ``ident``, the three
+    limits, ``idle_timeout``, ``proxy_protocol`` and ``reset_on_rset`` are attributes, too.
 
     :param host: A name or an address to listen on.  A name is bound on every
         address it resolves to.  An empty string means all interfaces.
     :param port: The TCP port; 0 asks for a free one, which
         `Controller.port` tells.
+    :param unix_socket: The path of a UNIX socket to listen on, in place of host and port.
+        A relative one is made absolute at once.  It may have 107 octets on Linux, and 103 on
+        macOS; abstract sockets are not supported.  Who may connect is up to the umask, see
+        umask(2), as the file is made by it.
     :param lmtp: Whether to speak LMTP (RFC 2033) and not SMTP: LHLO in place of EHLO and
         HELO, and one reply for each recipient at the end of a message.
     :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; without, no TLS.
@@ -114,7 +123,8 @@ class Server:
     :raises TypeError: A value is of the wrong type.
     :raises ValueError: The port or a limit is out of range, or a name would
         break the greeting's line, or there is no such mechanism or extension, or LMTP
-        was asked for on port 25 (RFC 2033, 5).
+        was asked for on port 25 (RFC 2033, 5); or a path is no socket's, or is given
+        together with a host or a port.
     :raises ImportError: SCRAM-SHA-256 was asked for, and scramp is not installed.
 
     >>> Server("localhost", 70000)
@@ -128,6 +138,7 @@ class Server:
         host: str = "localhost",
         port: int = 0,
         *,
+        unix_socket: str | os.PathLike[str] | None = None,
         lmtp: bool = False,
         tls: TLS | str | None = None,
         auth: Mapping[str, str] | bool | Callable[[str, str, str], bool | str] | None = None,
@@ -148,6 +159,12 @@ class Server:
     ) -> None:
         self.host = _text("host", host)
         self.port = _int("port", port, 0, 65535)
+        self.unix_socket = None if unix_socket is None else _unix_socket(unix_socket)
+        if unix_socket is not None and (host, port) != ("localhost", 0):
+            raise ValueError(
+                f"unix_socket takes the place of host and port, and these are {host!r} and "
+                f"{port}: leave them out"
+            )
         self.lmtp = _bool("lmtp", lmtp)
         if lmtp and port == _SMTP_PORT:
             raise ValueError("lmtp must not be spoken on port 25, which is SMTP's (RFC 2033, 5)")
@@ -323,9 +340,12 @@ OPTIONS = {
 def changed_attributes(server: Server, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return what attributes other options would set; what is wrong with those is raised."""
     options = {name: getattr(server, attribute) for name, attribute in OPTIONS.items()}
+    options.update(changes)
     # Of its class, which may have ways to log in of its own; its __init__ may take anything.
     other = object.__new__(type(server))
-    Server.__init__(other, server.host, server.port, **{**options, **changes})
+    # A server that moves to a UNIX socket keeps these for when it moves back.
+    place = (server.host, server.port) if options["unix_socket"] is None else ()
+    Server.__init__(other, *place, **options)
     names = [*map(OPTIONS.__getitem__, changes), "_scram_keys"]
     # A certificate is for a TLS, and is made once.
     names += ["_credentials"] if "tls" in changes else []
@@ -353,6 +373,33 @@ def _text(name: str, value: object) -> str:
     if not value.isprintable():
         raise ValueError(f"{name} must be one line of printable text, not {value!r}")
     return value
+
+
+def _unix_socket(value: str | os.PathLike[str]) -> str:
+    """Return the path of a socket, whole, for a process that may be in another folder."""
+    wrong = "unix_socket must be the path of a file, as a str or a path-like object, not"
+    try:
+        path = os.fspath(value)
+    except TypeError:
+        raise TypeError(f"{wrong} {value!r}") from None
+    if not isinstance(path, str):
+        raise TypeError(f"{wrong} {value!r}")
+    if not path or "\0" in path:
+        raise ValueError(
+            f"unix_socket must not be empty, nor have a NUL, as an abstract socket has: {path!r}"
+        )
+    with without_fakes():
+        path = os.path.abspath(path)
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"unix_socket cannot be the name of a file here: {error}") from None
+    if size > _LONGEST_PATH:
+        raise ValueError(
+            f"unix_socket must have at most {_LONGEST_PATH} octets, not {size}: {path!r}.  Choose "
+            "a folder with a shorter name, such as tempfile.mkdtemp(dir='/tmp')"
+        )
+    return path
 
 
 def _bool(name: str, value: object) -> bool:

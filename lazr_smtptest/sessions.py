@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -150,6 +151,13 @@ class Session(NamedTuple):
     def __reduce__(self) -> tuple[Any, ...]:
         # Without a datetime, which pickle would make by what a test has in its place.
         return _unpickled, (self.peer, self.connected_at.timestamp(), *self[2:])
+
+
+def as_peer(name: Any) -> tuple[Any, ...]:
+    """Return a socket address as a tuple, also where the system has a path, or none."""
+    if name is None:  # the client has gone
+        return ()
+    return name if isinstance(name, tuple) else (os.fsdecode(name),)
 
 
 def _unpickled(peer: tuple[Any, ...], connected_at: float, *values: Any) -> Session:

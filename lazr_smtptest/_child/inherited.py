@@ -51,7 +51,7 @@ class FirstStep:
         """Look at what there is, in the test process."""
         self._given = (ends, sockets, server)
         self.patches = patches
-        self._anonymous = AnonymousInodes(_open_descriptors())
+        self._anonymous = AnonymousInodes(open_descriptors())
         self.coverage = find_coverage()
         self._was_taken = False
         self._error: BaseException | None = None
@@ -93,7 +93,7 @@ def _drop_inherited_descriptors(
     keep = {*standard, *(pipe.fileno() for pipe in ends.pipes()), *(s.fileno() for s in sockets)}
     keep |= reachable_descriptors(server)
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in _open_descriptors():
+    for fd in open_descriptors():
         if fd in keep or fd == null:
             continue
         with contextlib.suppress(OSError):  # the descriptor that the listing itself used
@@ -138,7 +138,7 @@ def _open_stream(fd: int) -> Any:
     return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
-def _open_descriptors() -> list[int]:
+def open_descriptors() -> list[int]:
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
             return [int(name) for name in os.listdir(folder)]

@@ -130,7 +130,9 @@ class ServerLoop:
         loop.add_reader(self._ends.lifeline, os._exit, 0)
         loop.add_reader(self._ends.requests, self._on_requests)
         servers = [
-            await loop.create_server(self._open_session, sock=sock, backlog=BACKLOG)
+            await (
+                loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+            )(self._open_session, sock=sock, backlog=BACKLOG)
             for sock in self._sockets
         ]
         self.outbox.send("reply", UNASKED, None)

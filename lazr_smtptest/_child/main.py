@@ -33,11 +33,13 @@ from typing import NoReturn
 from lazr_smtptest._child.delivery import Outbox
 from lazr_smtptest._child.inherited import FirstStep, find_coverage
 from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
+from lazr_smtptest._child.remover import remover
 from lazr_smtptest._fakes import end_time_travel
 from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._util import FREE_THREADED
 from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
+from lazr_smtptest._wire.endpoint import SocketFile
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 
 #: Seconds that the feeder threads of a handler's queues have to finish.
@@ -47,6 +49,7 @@ _FEEDERS_TIMEOUT = 1.0
 def main(
     ends: ChildEnds,
     sockets: list[PassedSocket],
+    socket_file: SocketFile | None,
     server: PickledServer,
     acknowledged: bool,
     first_step: FirstStep | None,
@@ -75,11 +78,12 @@ def main(
         event_loop.set_debug(False)
         loop = ServerLoop(ends, listening, acknowledged, event_loop)
         _forward_logs(loop.outbox, log_level)
-        if not FREE_THREADED:  # there it stops all threads, and may wait for one that is gone
-            gc.freeze()
-        code = loop.run(server)
-        _finish_queues()
-        _save_coverage(first_step)
+        with remover(socket_file, ends.lifeline) if socket_file else contextlib.nullcontext():
+            if not FREE_THREADED:  # there it stops all threads, and may wait for one that is gone
+                gc.freeze()
+            code = loop.run(server)
+            _finish_queues()
+            _save_coverage(first_step)
     except BaseException as error:
         # Nobody is left to tell but whoever reads the last words.
         words = traceback.format_exc() + limit_behind(error)

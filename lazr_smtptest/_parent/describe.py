@@ -62,10 +62,17 @@ def session_lines(session: Session) -> list[str]:
     helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
     subject = session.client_cert_subject
     shown = "" if subject is None else f", with the certificate {plain(subject)}"
-    lines = [f"- {session.peer[0]} port {session.peer[1]}{helo}{shown}: {session.ended}"]
+    lines = [f"- {_client(session.peer)}{helo}{shown}: {session.ended}"]
     if len(session.dialogue) > _DIALOGUE:
         lines.append("  ...")
     return lines + [f"  {_spoken(line)}" for line in session.dialogue[-_DIALOGUE:]]
+
+
+def _client(peer: tuple[Any, ...]) -> str:
+    if peer[1:]:
+        return f"{peer[0]} port {peer[1]}"
+    # On a UNIX socket it has no address, as a rule, nor has one that had left at once.
+    return plain(peer[0]) if any(peer) else "a client"
 
 
 def _spoken(line: Line) -> str:

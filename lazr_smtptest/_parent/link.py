@@ -226,13 +226,12 @@ class ServerLink:
 
     def fail(self, what: str, traceback: str) -> None:
         """Note that plugged-in code raised: what, in one line, and the whole traceback."""
-        where = self.process.where
         text = (
-            f"{what}, for the server on {where['host']} port {where['port']}.  "
+            f"{what}, for the server on {self.process.endpoint}.  "
             f"Look at the end of this traceback, not at the call that raised this:\n\n{traceback}"
         )
         with self.lock:
-            self.failures.append(HandlerError(text, traceback=traceback, **where))
+            self.failures.append(HandlerError(text, traceback=traceback, **self.process.where))
             self.notify()
 
     def _pass_on_logs(self) -> None:

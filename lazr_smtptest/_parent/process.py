@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from select import poll
 
+    from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
+
 #: As it was before gevent or eventlet, and is now: a test may replace it.
 _new_poll = original("select", "poll")
 
@@ -56,16 +58,24 @@ class ServerProcess:
     of ``join``, would know of its end.
     """
 
-    def __init__(self, process: BaseProcess, stacks: Connection, host: str, port: int) -> None:
+    def __init__(
+        self,
+        process: BaseProcess,
+        stacks: Connection,
+        endpoint: Endpoint,
+        socket_file: SocketFile | None,
+    ) -> None:
         set_blocking(stacks.fileno(), False)
         assert process.pid is not None
         self._process = process
         self._stacks = stacks
+        self._socket_file = socket_file
         self._owner = getpid()
         self.pid: int = process.pid
+        self.endpoint = endpoint
         #: What errors say of it.
-        self.where: dict[str, Any] = {"host": host, "port": port, "pid": process.pid}
-        self.name = f"the server process {process.pid} on {host} port {port}"
+        self.where: dict[str, Any] = {**endpoint.facts, "pid": process.pid}
+        self.name = f"the server process {process.pid} on {endpoint}"
         self.exitcode: int | None = None  # as soon as it is known to be gone
         self.asked_to_stop = self.death_was_raised = False
         self._has_ended = self._was_forced = False
@@ -196,6 +206,8 @@ class ServerProcess:
             # It is an error for multiprocessing if the process has no exit code.
             with contextlib.suppress(ValueError):
                 self._process.close()
+            if self._socket_file is not None:
+                self._socket_file.remove()
         # At its end, multiprocessing kills the children that it knows.  This one
         # may be gone with its exit code, and then the process id may be
         # another's; or this may be a forked child, of which it is no child.
@@ -231,7 +243,7 @@ def _exists(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def limits_named(host: str, port: int) -> Iterator[None]:
+def limits_named(endpoint: Endpoint) -> Iterator[None]:
     """Raise what a limit of the system lets fail as an error that names the limit."""
     try:
         yield
@@ -240,10 +252,9 @@ def limits_named(host: str, port: int) -> Iterator[None]:
         if not limit:
             raise
         raise StartError(
-            f"the server on {host} port {port} cannot start: "
+            f"cannot start the server on {endpoint}: "
             f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
-            host=host,
-            port=port,
+            **endpoint.facts,
         ) from error
 
 

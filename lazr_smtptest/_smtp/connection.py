@@ -38,6 +38,7 @@ from lazr_smtptest._smtp.tls_transport import TLSTransport, tls_failure
 from lazr_smtptest._util import plain
 from lazr_smtptest._wire.rules import STAGES, Rule
 from lazr_smtptest.server import Server
+from lazr_smtptest.sessions import as_peer
 
 _log = logging.getLogger("mail.log")
 
@@ -184,10 +185,11 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         now = self.loop.time()
-        peer = transport.get_extra_info("peername")
+        peer = as_peer(transport.get_extra_info("peername"))
         self._transcript = self._context.transcripts.open(peer, now)
         wire: Any = transport
         super().connection_made(self._secure(wire) if self._context.tls_before_all else wire)
+        self.session.peer = peer  # type: ignore[assignment]
 
     def _create_session(self) -> _Session:
         return _Session(self.loop)
@@ -284,7 +286,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             if self._context.is_full(self._transcript):
                 await self.push(self._context.reply(_FULL, ""))
                 await self._hang_up(abruptly=False)
-            if await self._apply_faults("CONNECT", [str(peer[0])] if peer else []):
+            if await self._apply_faults("CONNECT", [str(part) for part in peer[:1]]):
                 # What comes next is the greeting, and the client has had one.
                 self._is_greeted = True
             elif self._stream._buffer:  # RFC 5321, 3.1: it is to wait for the greeting

@@ -7,6 +7,7 @@ from multiprocessing import reduction
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from lazr_smtptest._wire.endpoint import Endpoint
 from lazr_smtptest.errors import StartError
 from lazr_smtptest.server import QueueServer, Server
 
@@ -18,9 +19,9 @@ class PickledServer:
     that can go wrong with starting a process.
     """
 
-    def __init__(self, server: Server, port: int) -> None:
+    def __init__(self, server: Server, endpoint: Endpoint) -> None:
         self._server = server
-        self._port = port
+        self._endpoint = endpoint
         self._pickle: bytes | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -28,12 +29,11 @@ class PickledServer:
             pickle = bytes(ForkingPickler.dumps(self._server))
         except Exception as error:
             raise StartError(
-                f"the server for {self._server.host} port {self._port} cannot start: "
+                f"the server for {self._endpoint} cannot start: "
                 + _why_unpicklable(self._server, error),
-                host=self._server.host,
-                port=self._port,
+                **self._endpoint.facts,
             ) from error
-        return {"_server": None, "_port": self._port, "_pickle": pickle}
+        return {"_server": None, "_endpoint": self._endpoint, "_pickle": pickle}
 
     def load(self) -> Server:
         if self._pickle is not None:

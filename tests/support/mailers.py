@@ -26,6 +26,7 @@ from programs import (
     Failed,
     Login,
     Programs,
+    host_of,
     installed,
     missing,
     mode_of,
@@ -187,8 +188,9 @@ class Mailers(Programs):
     def go(self, server: QueueController, content: bytes, login: Login | None = None) -> None:
         mode = mode_of(server)
         job = {
-            "host": server.host,
-            "port": str(server.port),
+            "host": host_of(server),
+            "port": "" if server.unix_socket else str(server.port),
+            "path": server.unix_socket or "",
             "mode": mode,
             "trusted": "" if mode == "clear" else Path(server.ca_file).read_text(),
             "domain": DOMAIN,

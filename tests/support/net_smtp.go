@@ -12,7 +12,8 @@ import (
 )
 
 type job struct {
-	Host, Port, Mode, Trusted  string
+	Host, Port, Path          string
+	Mode, Trusted             string
 	Mechanism, User, Password string
 	Domain, Sender            string
 	Recipients                []string
@@ -48,13 +49,16 @@ func (j job) auth() smtp.Auth {
 }
 
 func (j job) dial(settings *tls.Config) (*smtp.Client, error) {
-	address := net.JoinHostPort(j.Host, j.Port)
-	if j.Mode != "implicit" {
-		return smtp.Dial(address)
+	network, address := "tcp", net.JoinHostPort(j.Host, j.Port)
+	if j.Path != "" {
+		network, address = "unix", j.Path
 	}
-	conn, err := tls.Dial("tcp", address, settings)
+	conn, err := net.Dial(network, address)
 	if err != nil {
 		return nil, err
+	}
+	if j.Mode == "implicit" {
+		conn = tls.Client(conn, settings)
 	}
 	return smtp.NewClient(conn, j.Host)
 }

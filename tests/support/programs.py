@@ -47,6 +47,11 @@ def mode_of(server: QueueController) -> str:
     return server.server.tls.mode if server.server.tls else "clear"
 
 
+def host_of(server: QueueController) -> str:
+    """Return the name that is in the server's certificate."""
+    return "localhost" if server.unix_socket else server.host
+
+
 def unix(content: bytes) -> bytes:
     """Give lines the ends that they have in a file."""
     return content.replace(b"\r\n", b"\n")
@@ -118,10 +123,11 @@ class Programs:
 
     def swaks(self, server: QueueController, *arguments: str) -> None:
         """Run swaks, which has a configuration file only in its home."""
+        path = server.unix_socket
         self.run(
             "swaks",
-            f"--server={server.host}",
-            f"--port={server.port}",
+            *([f"--socket={path}"] if path else [f"--server={server.host}"]),
+            *([] if path else [f"--port={server.port}"]),
             f"--timeout={TIMEOUT}",
             f"--helo={DOMAIN}",
             f"--from={SENDER}",
@@ -131,10 +137,11 @@ class Programs:
 
     def msmtp(self, server: QueueController, *arguments: str, given: bytes) -> None:
         """Run msmtp; with --host, it reads no configuration file."""
+        path = server.unix_socket
         self.run(
             "msmtp",
-            f"--host={server.host}",
-            f"--port={server.port}",
+            f"--host={host_of(server)}",
+            f"--socket={path}" if path else f"--port={server.port}",
             f"--timeout={TIMEOUT}",
             f"--domain={DOMAIN}",
             f"--from={SENDER}",
@@ -150,6 +157,8 @@ class Programs:
 
     def curl(self, server: QueueController, *arguments: str, scheme: str = "smtp") -> None:
         """Run curl, which is to read no configuration file, and to use no proxy."""
+        path = server.unix_socket
+        place = "localhost" if path else f"{server.host}:{server.port}"
         self.run(
             "curl",
             "-q",
@@ -163,5 +172,6 @@ class Programs:
             SENDER,
             *(word for address in RECIPIENTS for word in ("--mail-rcpt", address)),
             *arguments,
-            f"{scheme}://{server.host}:{server.port}/{DOMAIN}",
+            *(["--unix-socket", path] if path else []),
+            f"{scheme}://{place}/{DOMAIN}",
         )

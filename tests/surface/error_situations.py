@@ -39,6 +39,7 @@ import helpers
 import messages
 import pytest
 from helpers import awaited, connected, send, state, until
+from unix_sockets import short_folder
 
 import lazr_smtptest
 from lazr_smtptest import Controller, QueueController, QueueServer, Server, SMTPTestError, tls
@@ -170,9 +171,15 @@ class Stage:
         return self._on(controller)
 
     def _on(self, controller: Any) -> Any:
-        self.where = {name: getattr(controller, name) for name in ("host", "port", "pid")}
+        place = ("host", "port") if controller.unix_socket is None else ("unix_socket",)
+        self.where = {name: getattr(controller, name) for name in (*place, "pid")}
         assert all(self.where.values())
         return controller
+
+    def on_a_path(self) -> Any:
+        """Give a server on a UNIX socket."""
+        folder = self._ending.enter_context(short_folder())
+        return self.run(QueueController(unix_socket=f"{folder}/smtp"))
 
     def own(self, kind: type[QueueServer] = QueueServer, **options: Any) -> Any:
         return self.run(Own(kind, **options))
@@ -403,6 +410,12 @@ def listen_without_privilege() -> None:
     if os.getuid() == 0:
         os.setuid(65534)
     QueueController("127.0.0.1", 1).start()
+
+
+def listen_where_only_root_may() -> None:
+    if os.getuid() == 0:
+        os.setuid(65534)
+    QueueController(unix_socket="/smtp").start()
 
 
 def make_without_scramp() -> None:

@@ -24,6 +24,7 @@ import pickle
 import queue
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,13 @@ IN_PEM_FORM = (
     "in PEM form, and password the passphrase of the key if it has one"
 )
 
+#: Octets of a UNIX socket's path; see unix(7).
+LONGEST_PATH = 107 if sys.platform == "linux" else 103
+
 SERVER_OPTIONS = (
-    "lmtp, tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, offer, hostname, "
-    "ident, "
-    "data_size_limit, line_length_limit, recipient_limit, idle_timeout, max_connections, "
-    "proxy_protocol, reset_on_rset"
+    "unix_socket, lmtp, tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, offer, "
+    "hostname, ident, data_size_limit, line_length_limit, recipient_limit, idle_timeout, "
+    "max_connections, proxy_protocol, reset_on_rset"
 )
 
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
@@ -171,7 +174,7 @@ SITUATIONS = {
         "which must be a file, and guard what it runs by __name__ == '__main__'.  "
         f"It may have run out of memory: RLIMIT_AS (ulimit -v) is {2**46}",
     "limited('RLIMIT_NOFILE', 0); QueueController(port=9025).start()":
-        "StartError: the server on localhost port PORT cannot start: REASON; "
+        "StartError: cannot start the server on localhost port PORT: REASON; "
         "a limit is reached: RLIMIT_NOFILE (ulimit -n) is 0",
     "lose_fork_server(keep_name=False); QueueController(start_method='forkserver').start()":
         "StartError: no process can be started for the server on localhost port PORT: "
@@ -455,6 +458,38 @@ SITUATIONS = {
     "in_a_child(listen_without_privilege)":
         "PermissionError: [Errno EACCES] cannot listen on '127.0.0.1' port 1: REASON; "
         "ports below 1024 need privilege: choose another, or 0 for a free one",
+    "QueueController(unix_socket=on_a_path().unix_socket).start()":
+        "OSError: [Errno EADDRINUSE] cannot listen on PATH: REASON; somebody listens there: "
+        "choose another path",
+    "QueueController(unix_socket='/dev/null').start()":
+        "FileExistsError: [Errno EEXIST] cannot listen on /dev/null: REASON; what is there is no "
+        "socket, and is left alone: choose another path",
+    "QueueController(unix_socket='/none/of this').start()":
+        "FileNotFoundError: [Errno ENOENT] cannot listen on /none/of this: REASON; "
+        "make the folder first",
+    r"QueueController(unix_socket='/dev/null/\n').start()":
+        r"NotADirectoryError: [Errno ENOTDIR] cannot listen on '/dev/null/\n': REASON; "
+        "choose another path",
+    "in_a_child(listen_where_only_root_may)":
+        "PermissionError: [Errno EACCES] cannot listen on /smtp: REASON; "
+        "its folder, and what is there, must be yours to write to",
+    **{
+        f"QueueController(unix_socket='/run/mail.sock').{name}":
+            f"ValueError: the server on /run/mail.sock has no {name}: "
+            "connect to the controller's unix_socket"
+        for name in ("host", "port")
+    },
+    "QueueController(unix_socket='/run/mail.sock').sessions()":
+        "NotRunning(unix_socket='/run/mail.sock'): sessions() needs a running server, and none "
+        "runs on /run/mail.sock: call start() first",
+    "on_a_path().start()":
+        "AlreadyRunning: the server runs already, in process PID on PATH: call stop() first",
+    "on_a_path().gate('RCPT').wait_parked(0.01)":
+        "GateTimeout: 0 of 1 sessions came to the gate at RCPT on PATH within N seconds; "
+        "sessions() shows what they did instead",
+    "killed(on_a_path()).queue.get_nowait()":
+        "ServerDied(exitcode=-9): the server process PID on PATH was killed by SIGKILL; "
+        f"no message that it had accepted is lost.  {LOOK_FOR_THE_KILLER}",
     # TLS, and what is not installed.
     "have_no_folder(); QueueController(tls='starttls').start()":
         "FileNotFoundError: [Errno ENOENT] cannot keep the files of a certificate: REASON; "
@@ -531,6 +566,30 @@ SITUATIONS = {
     r"Server('a\nb')": r"ValueError: host must be one line of printable text, not 'a\nb'",
     "Server(port='25')": "TypeError: port must be an int, not '25'",
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
+    **{
+        f"Server(unix_socket={value})":
+            "TypeError: unix_socket must be the path of a file, as a str or a path-like object, "
+            f"not {value}"
+        for value in ("7", "b'/run/mail.sock'", "['/run/mail.sock']")
+    },
+    "Server(unix_socket='')":
+        "ValueError: unix_socket must not be empty, nor have a NUL, as an abstract socket has: ''",
+    r"Server(unix_socket='\0mail')":
+        "ValueError: unix_socket must not be empty, nor have a NUL, as an abstract socket has: "
+        r"'\x00mail'",
+    r"Server(unix_socket='/run/\ud800')":
+        "ValueError: unix_socket cannot be the name of a file here: 'utf-8' codec can't encode "
+        r"character '\ud800' in position 5: surrogates not allowed",
+    "Server(unix_socket='/' + 'x' * 120)":
+        f"ValueError: unix_socket must have at most {LONGEST_PATH} octets, not 121: "
+        f"'/{'x' * 120}'.  Choose a folder with a shorter name, such as "
+        "tempfile.mkdtemp(dir='/tmp')",
+    "Server('127.0.0.1', unix_socket='/run/mail.sock')":
+        "ValueError: unix_socket takes the place of host and port, and these are '127.0.0.1' and 0"
+        ": leave them out",
+    "QueueController(port=2525, unix_socket='/run/mail.sock')":
+        "ValueError: unix_socket takes the place of host and port, and these are 'localhost' and "
+        "2525: leave them out",
     "Server(lmtp='no')": "TypeError: lmtp must be True or False, not 'no'",
     "running().restart(lmtp=1)": "TypeError: lmtp must be True or False, not 1",
     "Server(port=25, lmtp=True)":
@@ -784,6 +843,7 @@ def variables(error: BaseException, where: dict[str, Any]) -> Iterator[tuple[str
     yield f"process {where.get('pid')}", "process PID"
     yield f"process {os.getpid()}", "process PARENT"
     yield f"port {where.get('port')}", "port PORT"
+    yield where.get("unix_socket", ""), "PATH"
     if isinstance(error, OSError):
         number = "ITS" if isinstance(cause, socket.gaierror) else ERRNOS.get(error.errno or 0)
         yield f"[Errno {error.errno}]", f"[Errno {number}]"

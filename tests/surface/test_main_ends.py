@@ -36,7 +36,7 @@ def test_timeout_fails_if_no_client_came():
             1,
             "",
             f"lazr-smtptest: 0 of 2 messages came to localhost port {port} within 0.2 seconds\n"
-            "No client has connected: see which host and port it was told to use.\n",
+            "No client has connected: see where it was told to send its mail.\n",
         )
         assert refused(port)
 

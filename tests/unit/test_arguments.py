@@ -73,7 +73,9 @@ def test_options_of_a_constructor_that_was_wrapped(monkeypatch):
 
     monkeypatch.setattr(Server, "__init__", wrapped)
     assert QueueServer("localhost", 0, MessageQueue(), ident="a").ident == "a"
-    with pytest.raises(TypeError, match="a server has no option 'idnt'; it has lmtp, tls, auth, "):
+    with pytest.raises(
+        TypeError, match="a server has no option 'idnt'; it has unix_socket, lmtp, tls, auth, "
+    ):
         QueueServer("localhost", 0, MessageQueue(), idnt="a")
 
 

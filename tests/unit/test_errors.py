@@ -28,6 +28,7 @@ SOURCES = sorted(Path(lazr_smtptest.__file__).parent.rglob("*.py"))
 VALUES = {
     "host": "localhost",
     "port": 9025,
+    "unix_socket": "/run/mail.sock",
     "pid": 12345,
     "elapsed": 1.5,
     "exitcode": -9,
@@ -59,7 +60,7 @@ def keywords(cls: type[Exception]) -> dict[str, Any]:
         if issubclass(base, lazr_smtptest.SMTPTestError)
         for name in inspect.get_annotations(base)
     ]
-    assert {"host", "port", "pid", "elapsed"} <= set(names)
+    assert {"host", "port", "unix_socket", "pid", "elapsed"} <= set(names)
     return {name: VALUES[name] for name in names}
 
 
@@ -108,7 +109,7 @@ def test_each_holds_its_facts(cls: type[Exception]) -> None:
     assert error.args == ("what happened",)
     assert {name: getattr(error, name) for name in facts} == facts
     # Whatever is caught as the base has what the base promises.
-    for name in ("host", "port", "pid", "elapsed"):
+    for name in ("host", "port", "unix_socket", "pid", "elapsed"):
         assert hasattr(error, name)
 
 
