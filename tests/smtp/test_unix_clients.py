@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
+import smtplib
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -13,7 +15,18 @@ import aiosmtplib
 import pytest
 from helpers import only_message, send
 from mailers import Mailers
-from programs import DOMAIN, NODE_MODULES, PATH, RECIPIENTS, SENDER, TIMEOUT, mode_of, needed, unix
+from programs import (
+    DOMAIN,
+    NODE_MODULES,
+    PATH,
+    RECIPIENTS,
+    SENDER,
+    TIMEOUT,
+    Failed,
+    mode_of,
+    needed,
+    unix,
+)
 from raw_client import stuff
 from unix_sockets import UnixSMTP, short_folder
 
@@ -196,3 +209,42 @@ def test_smtplib(all_running: dict[str, QueueController], mode: str) -> None:
             client.starttls(context=server.client_context())
         send(client, "one")
     assert only_message(server)["subject"] == "one"
+
+
+# LMTP, for which mail servers use UNIX sockets most.
+
+
+@pytest.fixture
+def lmtp() -> Iterator[QueueController]:
+    with short_folder() as folder:
+        with QueueController(unix_socket=f"{folder}/lmtp", lmtp=True) as controller:
+            # Postfix has a user of its own.
+            os.chmod(folder, 0o755)
+            os.chmod(f"{folder}/lmtp", 0o666)
+            yield controller
+
+
+def test_lmtp_of_smtplib(lmtp: QueueController) -> None:
+    """It takes a path for its host."""
+    assert lmtp.unix_socket is not None
+    with smtplib.LMTP(lmtp.unix_socket, local_hostname=DOMAIN, timeout=TIMEOUT) as client:
+        assert client.sendmail(SENDER, RECIPIENTS[0], CONTENT) == {}
+    assert only_message(lmtp).raw == CONTENT
+    (session,) = lmtp.sessions()
+    assert session.commands[0] == ("LHLO", DOMAIN, ())
+
+
+def test_lmtp_of_swaks(lmtp: QueueController, mailers: Mailers) -> None:
+    data = "@" + mailers.file(stuff(CONTENT) + b".")
+    mailers.swaks(lmtp, "--protocol", "LMTP", "--no-data-fixup", "--data", data)
+    assert only_message(lmtp).envelope.rcpt_tos == RECIPIENTS
+
+
+def test_lmtp_of_postfix(lmtp: QueueController, mailers: Mailers) -> None:
+    lmtp.fault("EOM", "552 5.2.2 Full", when="bcc@*")
+    with pytest.raises(Failed, match="552 5.2.2 Full"):
+        mailers.postfix(lmtp, CONTENT)
+    message = only_message(lmtp)
+    assert message.raw == CONTENT
+    assert message.envelope.rcpt_tos == ("lee@example.com",)
+    assert message.envelope.rcpt_refused == ("bcc@example.com",)

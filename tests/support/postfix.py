@@ -82,7 +82,7 @@ SENDING = """
 default_transport = bounced:[localhost]:{box}
 header_checks = regexp:{folder}/etc/header_checks
 smtp_helo_name = {domain}
-content_filter = smtp:[localhost]:{port}
+content_filter = smtp:{place}
 smtp_tls_security_level = {level}
 smtp_tls_wrappermode = {wrapped}
 smtp_tls_CAfile = {trusted}
@@ -146,11 +146,12 @@ class PostfixSender(NamedTuple):
         if server.server.lmtp:  # which has the same settings, by another name
             sending = sending.replace("smtp_helo", "lmtp_lhlo").replace("smtp", "lmtp")
             logging_in = logging_in.replace("smtp", "lmtp")
+        path = server.unix_socket
         settings = TRYING_ONCE + sending.format(
             folder=self.folder,
             box=self.box.port,
             domain=DOMAIN,
-            port=server.port,
+            place=f"unix:{path}" if path else f"[localhost]:{server.port}",
             level="none" if mode == "clear" else "secure",
             wrapped="yes" if mode == "implicit" else "no",
             trusted="" if mode == "clear" else server.ca_file,
