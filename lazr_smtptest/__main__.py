@@ -10,9 +10,11 @@ import contextlib
 import io
 import mailbox
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import TextIO, TypeVar
+from difflib import get_close_matches
+from typing import Any, TextIO, TypeVar
 
 from lazr_smtptest._cli import (
     JSONPrinter,
@@ -46,16 +48,70 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _fault(text: str) -> tuple[str, str]:
-    stage, _, reply = text.partition("=")
-    return stage.upper(), reply
+_FAULT_OPTIONS = ("when", "times", "delay", "trickle", "drop", "after", "raw")
+_FAULT_OPTION = re.compile(rf"(.*),({'|'.join(_FAULT_OPTIONS)})(?:=([^,]*))?", re.DOTALL)
 
 
-def _check_faults(server: Server, faults: Iterable[tuple[str, str]]) -> None:
-    for stage, reply in faults:
+def _fault(text: str) -> dict[str, Any]:
+    """Read STAGE[=REPLY][,OPTION...]; return the arguments of `Controller.fault`."""
+    stage = re.split("[=,]", text, maxsplit=1)[0]
+    reply, options = _off_the_end(text[len(stage) :])
+    if reply.startswith("="):
+        options["reply"] = reply[1:]
+    elif reply:
+        known = ", ".join(_FAULT_OPTIONS)
+        raise argparse.ArgumentTypeError(f"options are {known}, not {reply[1:]!r}")
+    if options.pop("raw", False):
+        options["raw"] = _octets(options.pop("reply", None))
+    return {"stage": stage, **options}
+
+
+def _off_the_end(text: str) -> tuple[str, dict[str, Any]]:
+    """Take the options off the end of a fault; a reply may have commas, too."""
+    options: dict[str, Any] = {}
+    while found := _FAULT_OPTION.fullmatch(text):
+        text, name, value = found.groups()
+        if name in options:
+            raise argparse.ArgumentTypeError(f"{name} is there twice")
+        options[name] = _option_value(name, value)
+    _, comma, last = text.rpartition(",")
+    name, equals, _ = last.partition("=")
+    near = get_close_matches(name, _FAULT_OPTIONS, 1) if comma and equals else []
+    if near:
+        raise argparse.ArgumentTypeError(f"{name!r} is no option: did you mean {near[0]}?")
+    return text, options
+
+
+def _option_value(name: str, text: str | None) -> object:
+    if text is None and name in ("drop", "raw"):
+        return True
+    if text is None or name == "raw":
+        raise argparse.ArgumentTypeError(f"{name} takes {'a' if text is None else 'no'} value")
+    return text if name in ("when", "drop") else _number(text)
+
+
+def _number(text: str) -> float | str:
+    """Return a number, or what is none, which is refused where it is used."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _octets(text: str | None) -> bytes:
+    if text is None:
+        raise argparse.ArgumentTypeError(r"raw takes octets, as in CONNECT=220\r\n,raw")
+    if not re.fullmatch(r"(?:[^\\]|\\[\\rnt]|\\x[0-9A-Fa-f]{2})*", text, re.DOTALL):
+        raise argparse.ArgumentTypeError(rf"raw may have \r, \n, \t, \\ and \xHH, not {text!r}")
+    octets = text.encode("utf-8", "surrogateescape")
+    return octets.decode("unicode_escape").encode("latin-1")
+
+
+def _check_faults(server: Server, faults: Iterable[dict[str, Any]]) -> None:
+    for fault in faults:
         try:
-            make_rule(server, stage, reply, None, None, 0.0, False)
-        except ValueError as error:
+            make_rule(server, **fault)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"argument --fault: {error}") from None
 
 
@@ -106,8 +162,9 @@ def _parser() -> argparse.ArgumentParser:
         help="hang up on a client that is silent for SECONDS (%(default)g)")  # fmt: skip
     add("--max-connections", type=_positive(int), metavar="N",
         help="refuse clients while N others are connected")  # fmt: skip
-    add("--fault", type=_fault, action="append", default=[], metavar="STAGE=REPLY",
-        help="say REPLY at STAGE, as in RCPT='451 4.7.1 Later'; may be repeated")  # fmt: skip
+    add("--fault", type=_fault, action="append", default=[], metavar="STAGE[=REPLY][,OPTION...]",
+        help="say REPLY at STAGE, as in 'RCPT=451 4.7.1 Later,times=2', or misbehave in another "
+        f"way, as in EOM,drop; options: {', '.join(_FAULT_OPTIONS)}; may be repeated")  # fmt: skip
     add("--count", type=_positive(int), metavar="N", help="end after N messages")
     add("--timeout", type=_positive(float), metavar="SECONDS",
         help="if that has not come to its end after SECONDS, report and fail")  # fmt: skip

@@ -72,7 +72,7 @@ class MailSink:
         self._sessions: list[Session] | None = []
 
     def run(
-        self, faults: Iterable[tuple[str, str]], announce: Callable[[QueueController], None]
+        self, faults: Iterable[dict[str, Any]], announce: Callable[[QueueController], None]
     ) -> bool:
         """Run the server, and take what comes; return whether all came that was to come.
 
@@ -85,8 +85,8 @@ class MailSink:
             # It can be done to what was forked, and not to what was spawned since.
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.setpgid(controller.pid, 0)
-            for stage, reply in faults:
-                controller.fault(stage, reply)
+            for fault in faults:
+                controller.fault(**fault)
             if self._timeout is not None:
                 self._deadline = now() + self._timeout
                 self._limited_from = min(self._limited_from, self._deadline)

@@ -279,52 +279,54 @@ class Controller:
         stage: str,
         reply: str | None = None,
         *,
+        raw: bytes | None = None,
         when: str | None = None,
         times: int | None = None,
         delay: float = 0.0,
+        trickle: float = 0.0,
         drop: bool | str = False,
+        after: int | None = None,
     ) -> Fault:
         """Make the server misbehave, from when this returns until `reset`.
 
         If several faults match, only the first one made fires.  Blocks for
         ``reset_timeout`` at most.
 
-        :param stage: Where: CONNECT (before the greeting), EHLO, HELO, STARTTLS, AUTH,
-            MAIL, RCPT, DATA, BDAT (when the chunk has come; where CHUNKING is offered),
-            EOM (the end of the message's content), RSET, NOOP or QUIT; for
+        :param stage: Where: CONNECT (before the greeting), EHLO, HELO, STARTTLS, AUTH, MAIL,
+            RCPT, DATA, BDAT (when the chunk has come; where CHUNKING is offered), EOM (the end
+            of the message's content), RSET, NOOP, VRFY, EXPN, HELP or QUIT; for
             :doc:`LMTP <lmtp>`, LHLO in place of EHLO and HELO.
-        :param reply: What to say instead of what would be done; such as
-            ``"451 4.7.1 Later"``.  Lines are separated by a line feed.  421
-            closes the connection, too (RFC 5321, 3.8).
-        :param when: A glob, regardless of case: for the address at MAIL and
-            RCPT, any of the message's at DATA, BDAT and EOM, the mechanism at AUTH,
+        :param reply: What to say instead of what would be done; such as ``"451 4.7.1 Later"``.
+            Lines are separated by a line feed.  421 closes the connection, too (RFC 5321, 3.8).
+        :param raw: Octets to send in place of a reply, as they are.  No line end is added, and
+            no code is looked at: only ``drop`` closes the connection.
+        :param when: A glob, regardless of case: for the address at MAIL, RCPT, VRFY and EXPN,
+            any of the message's at DATA, BDAT and EOM, the mechanism at AUTH, the topic at HELP,
             the client's address at CONNECT, and elsewhere the EHLO name.
         :param times: How often; without, always.
         :param delay: Seconds to wait first.  Other sessions go on.
-        :param drop: When to close the connection: ``"before"`` anything is
-            done, ``"instead"`` of the reply but when all is done, or
-            ``"after"`` the reply (at DATA, when content begins to arrive).
-            True is ``"after"`` with a reply and ``"before"`` without.
+        :param trickle: Seconds before each further line of the reply, yours or the usual one;
+            or before each further octet, if it has one line, or is ``raw``.
+        :param drop: When to close the connection: ``"before"`` anything is done, ``"instead"``
+            of the reply but when all is done, ``"after"`` the reply (at DATA, when content
+            begins to arrive), or, at DATA, amid the ``"content"``.  True is ``"content"`` with
+            ``after``; without, ``"after"`` with a reply and ``"before"`` with none.
+        :param after: At DATA: how many octets of content come first, or all there are.  Then
+            come the delay, in which nothing is read, the reply, which is the only one that
+            the message gets, and the drop.  ``drop="content"`` alone means 1.
         :return: The fault; its ``fired`` says how often it fired.
         :raises NotRunning: The server is not running.
         :raises ServerDied: The server process has ended by itself.
         :raises ServerStuck: It did not answer.
         :raises TypeError: A value is of the wrong type.
-        :raises ValueError: There is no such stage, the reply does not begin
-            with a code, or another value is not possible.
-
-        >>> from lazr_smtptest import QueueController
-        >>> with QueueController() as controller:
-        ...     greylisting = controller.fault("RCPT", "451 4.7.1 Try again later", times=2)
-        ...     greylisting.fired
-        0
+        :raises ValueError: A value is not possible, or not with the others.
         """
         from lazr_smtptest._wire.rules import make_rule
         from lazr_smtptest.faults import Fault
 
-        rule = make_rule(self.server, stage, reply, when, times, delay, drop)
+        rule = make_rule(self.server, stage, reply, raw, when, times, delay, trickle, drop, after)
         link = self._running("fault()")
-        return Fault(link, self._ask(link, "fault", rule))
+        return Fault(link, self._ask(link, "fault", rule), rule)
 
     def gate(self, stage: str, *, when: str | None = None) -> Gate:
         """Park sessions at a stage, until the gate is opened.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lazr_smtptest._parent.link import ServerLink
+    from lazr_smtptest._wire.rules import Rule
 
 __all__ = ["STAGES", "Fault", "Gate"]
 
@@ -54,6 +55,13 @@ class Fault(_InForce):
 
     It is a context manager, too: leaving removes it.
     """
+
+    def __init__(self, link: ServerLink, number: int, rule: Rule) -> None:
+        super().__init__(link, number)
+        self._rule = rule
+
+    def __repr__(self) -> str:
+        return f"<Fault {self._rule}>"
 
     @property
     def fired(self) -> int:

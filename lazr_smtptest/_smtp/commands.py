@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
+import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiosmtpd.smtp
 from aiosmtpd.smtp import MISSING
 
-from lazr_smtptest._smtp.connection import HookFailed, SMTPConnection
-from lazr_smtptest._smtp.content import Chunk, ChunkReader, DataReader, chunk_reply, parse_chunk
+from lazr_smtptest._smtp.connection import LAST_WORDS, HookFailed, SMTPConnection
+from lazr_smtptest._smtp.content import (
+    Chunk,
+    ChunkReader,
+    DataReader,
+    InterruptedReader,
+    chunk_reply,
+    parse_chunk,
+)
 from lazr_smtptest._smtp.protocol import (
     EXTRA_COMMAND_SIZE,
     GO_AHEAD,
@@ -271,11 +281,16 @@ class SMTPCommands(SMTPConnection):
             if not self._is_mute:  # in the midst of the content, that is
                 await self._stream.read(1)
             await self._drop_if_due()
-        content = self._open_content()
+        rule = self._faults.match("DATA", self._names("DATA"), amid_content=True)
+        kind = rule and functools.partial(InterruptedReader, rule, self._go_on_with_content)
+        content = self._open_content(kind or DataReader)
         if self._stream._buffer:  # a client that did not wait for the 354
             self._notice("early-talk")
         await self._receive(content)
-        await self._end_data(content)
+        if content.is_answered:
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
+        else:
+            await self._end_data(content)
 
     async def _may_send_data(self, arg: str | None) -> bool:
         if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
@@ -296,9 +311,9 @@ class SMTPCommands(SMTPConnection):
         # RFC 6152, 3.  SMTPUTF8 brings 8BITMIME with it (RFC 6531, 3.1).
         return "8BITMIME" in self._context.extensions or self.envelope.smtp_utf8
 
-    def _open_content(self) -> DataReader:
+    def _open_content(self, kind: Callable[..., DataReader] = DataReader) -> DataReader:
         server = self.event_handler
-        self._content = content = DataReader(
+        self._content = content = kind(
             server.data_size_limit, server.line_length_limit, may_be_8bit=self._may_be_8bit()
         )
         return content
@@ -311,17 +326,63 @@ class SMTPCommands(SMTPConnection):
             stream._buffer[:] = content.feed(bytes(stream._buffer))
             self._mid_line = bool(stream._buffer) and not stream._buffer.endswith(b"\n")
             stream._maybe_resume_transport()
-        if not content.ended and not self._is_at_eof:
-            self._reset_timeout()
-            self._content_ended = self.loop.create_future()
-            try:
-                await self._content_ended
-            finally:
-                self._content_ended = None
+        if isinstance(content, InterruptedReader):
+            await self._interrupt(content)
+        await self._await_content(lambda: content.ended)
+        self._content_ended = None
         if not content.ended:  # what has no end is no message (RFC 5321, 4.1.1.4)
             await self._end_with_client()
         self._content = None
         self._note(content.size)
+
+    async def _await_content(self, is_there: Callable[[], bool]) -> None:
+        """Wait until enough of it has come, or the client sends no more."""
+        while True:
+            self._content_ended = self.loop.create_future()
+            if is_there() or self._is_at_eof:
+                self._content_ended.set_result(None)
+                return
+            self._reset_timeout()
+            await self._content_ended
+
+    def _go_on_with_content(self) -> None:
+        if self._content_ended is not None and not self._content_ended.done():
+            self._content_ended.set_result(None)
+
+    async def _interrupt(self, content: InterruptedReader) -> None:
+        """Do what a fault says amid the content."""
+        rule = content.rule
+        await self._await_content(lambda: content.is_reached)
+        if not content.is_reached:
+            return
+        so_far = content.size if content.ended else content.arrived
+        self._note(f"{so_far} octets of content so far")
+        if rule.delay:  # the client cannot go on, either, once it has filled what is between
+            self.transport.pause_reading()
+            await self._pace.wait(rule.delay)
+            self.transport.resume_reading()
+        if rule.octets is None:
+            if rule.closes:
+                await self._hang_up(abruptly=True)
+            return
+        content.discard()
+        self._pace.trickle = rule.trickle
+        await self._say(rule.octets, is_raw=not rule.code)
+        if rule.closes:
+            await self._hang_up_amid(content)
+
+    async def _hang_up_amid(self, content: DataReader) -> None:
+        """Close the connection, and take what still comes for a while.
+
+        To close with something unread would have TCP take back what was said.
+        """
+        self._note_end("dropped by the server")
+        if not content.ended and not self._tls_protocol:  # whose transport does this by itself
+            with contextlib.suppress(OSError):  # the connection is gone, as is to be found out yet
+                self.transport.write_eof()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._await_content(lambda: content.ended), LAST_WORDS)
+        await self._hang_up(abruptly=False)
 
     async def _end_data(self, content: DataReader | ChunkReader) -> None:
         """Send the reply to a message; by LMTP, one for each recipient (RFC 2033, 4.2).
@@ -329,7 +390,7 @@ class SMTPCommands(SMTPConnection):
         Faults strike each reply by itself.  The message is for the recipients that none
         refuses, and has arrived before the first of them is told.
         """
-        self._command = "EOM"
+        self._begin("EOM")
         rules = await self._faults_at_end()
         refused = self._leave_out(rules) if self.event_handler.lmtp else ()
         replies: Iterator[str] | None = None
@@ -337,6 +398,7 @@ class SMTPCommands(SMTPConnection):
         self._corked = corked = None if any(rules) else bytearray()
         try:
             for rule in rules:
+                self._pace.trickle = 0.0  # which was for the reply before this
                 if rule is not None and await self._carry_out(rule):
                     continue
                 if replies is None:

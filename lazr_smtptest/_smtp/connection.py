@@ -12,10 +12,8 @@ import functools
 import logging
 import ssl
 from abc import abstractmethod
-from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import aiosmtpd.smtp
 from aiosmtpd.proxy_protocol import V2_CMD, ProxyData, get_proxy
@@ -23,6 +21,7 @@ from aiosmtpd.proxy_protocol import V2_CMD, ProxyData, get_proxy
 from lazr_smtptest._smtp.client_cert import subject_of
 from lazr_smtptest._smtp.content import ChunkReader, DataReader
 from lazr_smtptest._smtp.context import SessionContext
+from lazr_smtptest._smtp.faultscript import Pace
 from lazr_smtptest._smtp.protocol import (
     AUTH_LINE,
     BEFORE_TLS,
@@ -32,8 +31,10 @@ from lazr_smtptest._smtp.protocol import (
     advertised,
     corrected,
     split_path,
+    split_query,
     what_is_bad,
 )
+from lazr_smtptest._smtp.state import CommandReader, SessionState, TransactionState
 from lazr_smtptest._smtp.tls_transport import TLSTransport, tls_failure
 from lazr_smtptest._util import plain
 from lazr_smtptest._wire.rules import STAGES, Rule
@@ -49,14 +50,6 @@ _COMMANDS = frozenset(STAGES) - {"CONNECT", "EOM"}
 _REPLYING = {"HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
 
 
-class CommandReader(NamedTuple):
-    """What aiosmtpd reads from, so that commands come by way of us."""
-
-    read: Callable[[int], Awaitable[bytes]]  # the stream's own
-    readuntil: Callable[[], Awaitable[bytes]]  # the next command's line
-    readline: Callable[[], Awaitable[bytes]]  # the next line that answers a challenge
-
-
 #: Stands in a transcript for what may be a secret.
 _MASK = b"***"
 
@@ -64,7 +57,7 @@ _MASK = b"***"
 _UNREAD = 2000
 
 #: Seconds that a client has to read what it was told last, when it was silent for too long.
-_LAST_WORDS = 5.0
+LAST_WORDS = 5.0
 
 #: RFC 5321, 4.2.2: it may come at any time, when the server has to close.
 _TIMED_OUT = "421 4.4.2 Error: timeout exceeded"
@@ -73,21 +66,6 @@ _FULL = "421 4.7.0 Error: too many connections"
 
 class HookFailed(Exception):
     """A hook raised, and the test process knows; its text is the reply for the client."""
-
-
-class _Session(aiosmtpd.smtp.Session):
-    """What aiosmtpd knows of a session."""
-
-    #: There it is a property that logs that it is not to be used any more,
-    #: and aiosmtpd itself uses it at each login.
-    login_data: Any = None
-
-
-class _Envelope(aiosmtpd.smtp.Envelope):
-    """What aiosmtpd knows of a transaction."""
-
-    #: What reads its content, if that comes in chunks.
-    chunks: ChunkReader | None = None
 
 
 def _says_no(reply: str) -> bool:
@@ -105,7 +83,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     # A session has these from the moment it is connected.
     session: aiosmtpd.smtp.Session
-    envelope: _Envelope
+    envelope: TransactionState
     transport: asyncio.Transport
 
     event_handler: Server
@@ -139,7 +117,6 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     #: The client sends no more (RFC 9293, 3.6), and may well read what it is told.
     _is_at_eof = False
-    _is_delayed = False  # by a fault
 
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop) -> None:
         server = context.server
@@ -152,6 +129,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._context = context
         self._faults = context.faults
         self._offers_chunking = "CHUNKING" in context.extensions
+        self._pace = Pace()
         super().__init__(
             server,
             data_size_limit=server.data_size_limit if "SIZE" in context.extensions else None,
@@ -191,11 +169,11 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         super().connection_made(self._secure(wire) if self._context.tls_before_all else wire)
         self.session.peer = peer  # type: ignore[assignment]
 
-    def _create_session(self) -> _Session:
-        return _Session(self.loop)
+    def _create_session(self) -> SessionState:
+        return SessionState(self.loop)
 
-    def _create_envelope(self) -> _Envelope:
-        return _Envelope()
+    def _create_envelope(self) -> TransactionState:
+        return TransactionState()
 
     def _cb_client_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -310,7 +288,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
                 return line
             verb, _, argument = line.rstrip(b"\r\n").partition(b" ")
             command = verb.upper().decode("ascii", "replace")
-            self._command = command or "?"
+            self._begin(command or "?")
             may_be_secret = self._note_command(command, line)
             await self._receive_octets(command, argument)
             if self._stream._buffer and not self._may_pipeline():
@@ -342,7 +320,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         try:
             line: bytes = await self._stream.readuntil()
         except asyncio.LimitOverrunError:
-            self._command = "?"
+            self._begin("?")
             if not self._is_discarding:
                 self._note("a line that is too long")
             self._is_discarding = True
@@ -353,6 +331,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if self._finishing is not None:
             await asyncio.wait([self._finishing])
         return line or await self._end_with_client()
+
+    def _begin(self, command: str) -> None:
+        self._command = command
+        self._pace.trickle = 0.0
 
     async def _next_answer(self) -> bytes:
         """Read what answers AUTH's challenge, which no transcript may show."""
@@ -425,7 +407,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             status = self._encoded(status)
         if self._corked is None:
             self._note(None, status)
-            await super().push(status)
+            if self._pace.trickle:
+                await self._pace.send(self._writer, status + b"\r\n")
+            else:
+                await super().push(status)
         else:
             self._corked += status + b"\r\n"
 
@@ -457,24 +442,31 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     async def _carry_out(self, rule: Rule) -> bool:
         """Do what a fault says, up to its reply; return whether there was one."""
-        if rule.delay:
-            self._is_delayed = True
-            await sleep(rule.delay)
-            self._is_delayed = False
+        await self._pace.wait(rule.delay)
         if rule.drop == "before":
             await self._hang_up(abruptly=True)
         self._is_to_drop |= rule.closes
         self._is_mute |= rule.drop == "instead"
-        if rule.reply is None:
+        self._pace.trickle = rule.trickle
+        if rule.octets is None:
             return False
-        if rule.stage == "AUTH" and rule.reply.startswith(b"535"):
+        if rule.stage == "AUTH" and rule.code == "535":
             self._transcript.failed_logins += 1
-        await self.push(rule.reply)
+        await self._say(rule.octets, is_raw=not rule.code)
         await self._drop_if_due()
         # Another greeting than 220 means that nothing else will be had
         # (RFC 5321, 3.1).
-        self._is_refused = rule.stage == "CONNECT" and not rule.reply.startswith(b"220")
+        self._is_refused = rule.stage == "CONNECT" and rule.code not in ("", "220")
         return True
+
+    async def _say(self, octets: bytes, *, is_raw: bool) -> None:
+        """Say what a fault says."""
+        if not is_raw:
+            await self.push(octets[:-2])
+        elif not self._is_mute:
+            more = "..." if len(octets) > _UNREAD else ""
+            self._note(f"sent as it is: {octets[:_UNREAD]!r}{more}")
+            await self._pace.send(self._writer, octets, is_raw=True)
 
     def _names(self, stage: str, argument: bytes = b"") -> list[str]:
         if stage in ("DATA", "BDAT", "EOM"):
@@ -484,8 +476,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             # As it will be recorded; if it cannot be, as it is.
             path = split_path(stage, text)
             return [path[0] if path else text.partition(":")[2].strip()]
-        if stage in GREETINGS:
+        if stage in (*GREETINGS, "HELP"):
             return [text]
+        if stage in ("VRFY", "EXPN"):
+            return [split_query(text)]
         if stage == "AUTH":
             return [text.partition(" ")[0]]
         return [self.session.host_name or ""]
@@ -555,7 +549,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     def _check_deadline(self) -> None:
         if self.loop.time() >= self._deadline:
-            if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            is_over = self._transcript.ended == "dropped by the server"
+            if is_over or self.transport.is_closing() or self.transport.get_write_buffer_size():
                 self.abort()  # it does not read, either
                 return
             if self._is_awaiting_client():
@@ -582,7 +577,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             self._writer.write(reply)
         self._note_end("dropped by the server")
         self.transport.close()
-        self._reset_timeout(_LAST_WORDS)
+        self._reset_timeout(LAST_WORDS)
 
     # The end of it.
 
@@ -602,12 +597,15 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             self._writer.write(reply)
         self._note_end("dropped by the server")
         self.transport.close()
-        self._reset_timeout(_LAST_WORDS)
+        self._reset_timeout(LAST_WORDS)
         return True
 
     def abort_if_abandoned(self) -> None:
-        """End a session that a fault delays, and whose client may well have given up."""
-        if self._is_delayed and self._is_at_eof:
+        """End a session that a fault delays, and whose client may well have given up.
+
+        Amid the content nothing is read meanwhile, and nobody knows.
+        """
+        if self._pace.is_waiting and (self._is_at_eof or self._content is not None):
             self.abort()
 
     def eof_received(self) -> bool:

@@ -8,9 +8,11 @@ message by `take`.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from lazr_smtptest._smtp.protocol import Refused
+from lazr_smtptest._wire.rules import Rule
 
 #: Octets of a line with CRLF, and the dot that transparency may add (RFC 5321, 4.5.3.1.6).
 _LINE_OCTETS = 1001
@@ -57,6 +59,9 @@ class DataReader:
     CR or LF is an octet like any other, so there is nothing to smuggle with.
     No more than the size limit is kept in memory.  The line limit counts CRLF.
     """
+
+    #: Whether the client has been told what becomes of it, before its end.
+    is_answered = False
 
     def __init__(
         self, size_limit: int | None, line_limit: int, *, may_be_8bit: bool = True
@@ -107,6 +112,35 @@ class DataReader:
             return bytes(view[2:])
 
     codes = staticmethod(octet_codes)
+
+
+class InterruptedReader(DataReader):
+    """Content in the midst of which a fault happens; it calls back when it is time."""
+
+    def __init__(
+        self, rule: Rule, on_reached: Callable[[], object], *limits: Any, may_be_8bit: bool
+    ) -> None:
+        super().__init__(*limits, may_be_8bit=may_be_8bit)
+        self.rule = rule
+        self._on_reached = on_reached
+        self.arrived = 0
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether it is time: at the end of data at the latest."""
+        return self.ended or self.arrived >= (self.rule.after or 0)
+
+    def feed(self, piece: bytes) -> bytes:
+        rest = super().feed(piece)
+        self.arrived += len(piece) - len(rest)
+        if self.is_reached:
+            self._on_reached()
+        return rest
+
+    def discard(self) -> None:
+        """Keep no more of it: the client has its answer."""
+        self.is_answered = True
+        self._size_limit = 0
 
 
 class Chunk(NamedTuple):

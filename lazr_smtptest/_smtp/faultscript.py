@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -63,6 +64,35 @@ class _Gate:
             self._is_open = True
             self._notify()
         return len(going)
+
+
+class Pace:
+    """How fast a session is, as a fault has it."""
+
+    trickle = 0.0  # seconds before each further piece of what is said
+    is_waiting = False
+
+    async def wait(self, seconds: float) -> None:
+        if seconds:
+            self.is_waiting = True
+            await sleep(seconds)
+            self.is_waiting = False
+
+    async def send(
+        self, writer: asyncio.StreamWriter, octets: bytes, *, is_raw: bool = False
+    ) -> None:
+        """Send what is said; in pieces, if it trickles.
+
+        These are its lines; or its octets, if it has one line, or is not made of lines.
+        """
+        pieces = [octets]
+        if self.trickle:
+            pieces = [] if is_raw else octets.splitlines(keepends=True)
+            pieces = pieces if len(pieces) > 1 else [bytes([octet]) for octet in octets]
+        for number, piece in enumerate(pieces):
+            await self.wait(self.trickle if number else 0.0)
+            writer.write(piece)
+            await writer.drain()
 
 
 class FaultScript:
@@ -154,11 +184,14 @@ class FaultScript:
             if not await self._gates[ahead[0]].park():
                 return False
 
-    def match(self, stage: str, names: Iterable[str]) -> Rule | None:
+    def match(
+        self, stage: str, names: Iterable[str], *, amid_content: bool = False
+    ) -> Rule | None:
         """Return the first fault that is for this, if there is one, and count it."""
         names = list(names)
         for number, rule in self._rules.items():
-            if rule.stage == stage and _matches(rule.when, names):
+            is_for_this = rule.stage == stage and (rule.after is not None) == amid_content
+            if is_for_this and _matches(rule.when, names):
                 self._fired[number] += 1
                 if rule.times == self._fired[number]:
                     del self._rules[number]

@@ -74,6 +74,17 @@ def split_path(command: str, argument: str) -> tuple[str, str] | None:
     return _ROUTE.sub("", path, count=1), argument[found.end() :]
 
 
+#: VRFY and EXPN: what is asked about, and the one parameter there is (RFC 6531, 3.7.4.2).
+_QUERY = re.compile(r"<?(.*?)>?(?: +SMTPUTF8)?", re.IGNORECASE | re.DOTALL)
+
+
+def split_query(argument: str) -> str:
+    """Return what VRFY or EXPN asks about, without brackets and parameter."""
+    found = _QUERY.fullmatch(argument)
+    assert found is not None  # it matches anything
+    return found[1]
+
+
 def parse_path(command: str, argument: str) -> tuple[str, str]:
     """Return the path of MAIL or RCPT, as it was sent, and what follows it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazr_smtptest._util import seconds, whole_number
@@ -13,35 +14,60 @@ if TYPE_CHECKING:
 #: The stages of sessions; which of them a server has, depends on it.  All but the first
 #: and EOM, the end of a message, are commands.
 STAGES = tuple(
-    "CONNECT EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT EOM RSET NOOP QUIT".split()
+    (
+        "CONNECT EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT EOM RSET NOOP "
+        "VRFY EXPN HELP QUIT"
+    ).split()
 )
+
+#: Those at which content comes, and in the midst of which a fault may fire.
+CONTENT_STAGES = ("DATA",)
 
 #: RFC 5321, 4.2: Reply-code.  What follows it is a space, a hyphen or nothing.
 _CODE = re.compile(r"([2-5][0-5][0-9])(?:[ -](.*))?\Z", re.DOTALL)
 
-_DROPS = ("before", "instead", "after")
+_DROPS = ("before", "instead", "after", "content")
 
 
 class Rule(NamedTuple):
     """A fault, as it is sent to the server process."""
 
     stage: str
-    reply: bytes | None  # as it is sent; None for the usual one
+    octets: bytes | None  # what is sent, as it is; None for the usual reply
+    code: str  # the reply's; empty for the usual one and for raw octets
     when: str | None  # a glob in small letters that one of the stage's names has to match
     times: int | None
     delay: float  # in seconds, before anything is done
+    trickle: float  # in seconds, before each further piece of what is sent
     drop: str  # when to close the connection; empty for not at all
+    after: int | None  # octets of content that come first; None for not amid the content
 
     @property
     def closes(self) -> bool:
         """Whether the connection is closed after the given reply."""
         # RFC 5321, 3.8: that is what 421 says.
-        return bool(self.drop) or (self.reply or b"").startswith(b"421")
+        return bool(self.drop) or self.code == "421"
+
+    def __str__(self) -> str:
+        """Return the arguments of `Controller.fault` that make it."""
+        reply = self.octets.decode()[:-2] if self.code and self.octets else None
+        options = {
+            "raw": None if self.code else self.octets,
+            "when": self.when,
+            "times": self.times,
+            "delay": self.delay or None,
+            "trickle": self.trickle or None,
+            "drop": self.drop or None,
+            "after": self.after,
+        }
+        shown = [repr(value) for value in (self.stage, reply) if value is not None]
+        shown += [f"{name}={value!r}" for name, value in options.items() if value is not None]
+        return ", ".join(shown)
 
     @property
     def prevents(self) -> bool:
         """Whether what the stage is for is not done."""
-        return self.reply is not None or self.drop == "before"
+        return self.octets is not None or self.drop == "before"
 
 
 def missing_stages(server: Server) -> dict[str, str]:
@@ -59,48 +85,93 @@ def missing_stages(server: Server) -> dict[str, str]:
 def make_rule(
     server: Server,
     stage: str,
-    reply: str | None,
-    when: str | None,
-    times: int | None,
-    delay: float,
-    drop: bool | str,
+    reply: str | None = None,
+    raw: bytes | None = None,
+    when: str | None = None,
+    times: int | None = None,
+    delay: float = 0.0,
+    trickle: float = 0.0,
+    drop: bool | str = False,
+    after: int | None = None,
 ) -> Rule:
     """Check the parts of a fault, and return the rule; TypeError or ValueError otherwise."""
     stage, when = check_stage(server, stage, when)
     if times is not None:
         times = int(whole_number("times", times, 1))
     delay = float(seconds("delay", delay))
-    if drop is True:
-        drop = "before" if reply is None else "after"
-    elif drop is False:
-        drop = ""
-    elif drop not in _DROPS:
-        known = ", ".join(map(repr, _DROPS))
-        raise ValueError(f"drop must be True, False or one of {known}, not {drop!r}")
-    if reply is not None and drop in ("before", "instead"):
-        raise ValueError(f"drop={drop!r} means that there is no reply: give one or the other")
-    if reply is None and not drop and not delay:
-        raise ValueError("a fault needs a reply, a delay, or drop")
-    encoded = None if reply is None else encode_reply(reply)
-    if stage == "DATA" and encoded is not None and encoded.startswith(b"354") and not drop:
+    trickle = float(seconds("trickle", trickle))
+    octets, code = _what_is_said(reply, raw)
+    drop = _check_drop(drop, is_silent=octets is None, is_amid=after is not None)
+    after = _check_after(stage, drop, after)
+    if octets is None and not (drop or delay or trickle):
+        raise ValueError("a fault needs a reply, raw, a delay, a trickle, or drop")
+    if trickle and octets is None and (after is not None or drop in ("before", "instead")):
+        raise ValueError("trickle needs something to say there: give reply or raw, or no trickle")
+    if stage == "DATA" and after is None and not drop and (octets or b"").startswith(b"354"):
         raise ValueError(
             "a fault at DATA that says 354 has the client send content that nobody awaits: "
             "give a delay alone, drop, or a fault at EOM"
         )
-    return Rule(stage, encoded, when, times, delay, "".join(drop))
+    return Rule(stage, octets, code, when, times, delay, trickle, drop, after)
 
 
 def check_stage(server: Server, stage: str, when: str | None) -> tuple[str, str | None]:
     """Check where a fault or a gate of a server applies."""
     missing = missing_stages(server)
     known = [name for name in STAGES if name not in missing]
-    if stage not in known:
-        why = f": {missing[stage]}" if stage in STAGES else ""
-        raise ValueError(f"stage must be one of {', '.join(known)}, not {stage!r}{why}")
+    # As plain strings: a subclass of the test's may not be there to unpickle it.
+    name = str.upper(stage) if isinstance(stage, str) else ""
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        why = missing.get(name) or (f"did you mean {near[0]}?" if near else "")
+        raise ValueError(
+            f"stage must be one of {', '.join(known)}, not {stage!r}{': ' if why else ''}{why}"
+        )
     if when is not None and not isinstance(when, str):
         raise TypeError(f"when must be a str, such as '*@example.com', not {when!r}")
-    # As plain strings: a subclass of the test's may not be there to unpickle it.
-    return "".join(stage), when and when.lower()
+    return name, when and when.lower()
+
+
+def _what_is_said(reply: str | None, raw: bytes | None) -> tuple[bytes | None, str]:
+    """Return the octets that a fault sends, and the code of its reply."""
+    if raw is None:
+        octets = None if reply is None else encode_reply(reply) + b"\r\n"
+        return octets, (octets or b"")[:3].decode()
+    if reply is not None:
+        raise ValueError("raw is sent in place of a reply: give one or the other")
+    if not isinstance(raw, bytes):
+        raise TypeError(rf"raw must be bytes, such as b'250-no end\r\n', not {raw!r}")
+    return bytes(raw), ""
+
+
+def _check_drop(drop: bool | str, *, is_silent: bool, is_amid: bool) -> str:
+    """Return when the connection is closed."""
+    if drop is True:
+        return "content" if is_amid else "before" if is_silent else "after"
+    if drop is False:
+        return ""
+    if drop not in _DROPS:
+        known = ", ".join(map(repr, _DROPS))
+        raise ValueError(f"drop must be True, False or one of {known}, not {drop!r}")
+    if not is_silent and drop in ("before", "instead"):
+        raise ValueError(f"drop={drop!r} means that there is no reply: give one or the other")
+    return "".join(drop)
+
+
+def _check_after(stage: str, drop: str, after: int | None) -> int | None:
+    """Return the octets of content that come first; None for what is not amid the content."""
+    if after is not None:
+        after = int(whole_number("after", after, 1))
+        option = "after"
+    elif drop == "content":
+        after, option = 1, "drop='content'"
+    else:
+        return None
+    if stage not in CONTENT_STAGES:
+        raise ValueError(f"{option} is for {' and '.join(CONTENT_STAGES)}, not for {stage}")
+    if drop not in ("", "content"):
+        raise ValueError(f"after goes with drop='content' or none, not with drop={drop!r}")
+    return after
 
 
 def encode_reply(reply: str) -> bytes:

@@ -28,7 +28,7 @@ START_METHODS = [
 #: A user that servers in these tests know, and the password.
 LOGIN = ("kim", "wren-and-robin")
 
-STAGES = "CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP QUIT".split()
+STAGES = "CONNECT EHLO HELO STARTTLS AUTH MAIL RCPT DATA EOM RSET NOOP VRFY EXPN HELP QUIT".split()
 
 
 def loop_name(uvloop: bool) -> str:

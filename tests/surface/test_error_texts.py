@@ -31,7 +31,7 @@ from typing import Any
 
 import pytest
 from error_situations import NAMELESS, Stage
-from helpers import gone
+from helpers import STAGES, gone
 
 import lazr_smtptest
 from lazr_smtptest import SMTPTestError, StartError
@@ -685,17 +685,17 @@ SITUATIONS = {
         "AttributeError: module 'lazr_smtptest' has no attribute 'Contoller'",
     # Options of faults and gates.
     "running().fault('RCTP', '450 No')":
-        "ValueError: stage must be one of CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
-        "EOM, RSET, NOOP, QUIT, not 'RCTP'",
+        f"ValueError: stage must be one of {', '.join(STAGES)}, not 'RCTP': did you mean RCPT?",
+    "running().gate('TURN')": f"ValueError: stage must be one of {', '.join(STAGES)}, not 'TURN'",
     "running().fault('LHLO', '450 No')":
-        "ValueError: stage must be one of CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
-        "EOM, RSET, NOOP, QUIT, not 'LHLO': only a server with lmtp=True has it",
+        f"ValueError: stage must be one of {', '.join(STAGES)}, not 'LHLO': "
+        "only a server with lmtp=True has it",
     "QueueController(lmtp=True).gate('HELO')":
-        "ValueError: stage must be one of CONNECT, LHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
-        "EOM, RSET, NOOP, QUIT, not 'HELO': an LMTP server has LHLO in its place",
+        "ValueError: stage must be one of CONNECT, LHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, EOM, "
+        "RSET, NOOP, VRFY, EXPN, HELP, QUIT, not 'HELO': an LMTP server has LHLO in its place",
     "running().fault('BDAT', '450 No')":
-        "ValueError: stage must be one of CONNECT, EHLO, HELO, STARTTLS, AUTH, MAIL, RCPT, DATA, "
-        "EOM, RSET, NOOP, QUIT, not 'BDAT': only a server with offer=('CHUNKING',) has it",
+        f"ValueError: stage must be one of {', '.join(STAGES)}, not 'BDAT': "
+        "only a server with offer=('CHUNKING',) has it",
     "running().fault('MAIL', '450 No', when=7)":
         "TypeError: when must be a str, such as '*@example.com', not 7",
     "running().fault('MAIL', '450 No', times=0)":
@@ -704,10 +704,28 @@ SITUATIONS = {
         "ValueError: delay must be a finite number of seconds from 0 on, not -1",
     "running().fault('MAIL', delay='1')": "TypeError: delay must be a number of seconds, not '1'",
     "running().fault('MAIL', drop='later')":
-        "ValueError: drop must be True, False or one of 'before', 'instead', 'after', not 'later'",
+        "ValueError: drop must be True, False or one of 'before', 'instead', 'after', 'content', "
+        "not 'later'",
     "running().fault('MAIL', '450 No', drop='before')":
         "ValueError: drop='before' means that there is no reply: give one or the other",
-    "running().fault('MAIL')": "ValueError: a fault needs a reply, a delay, or drop",
+    "running().fault('MAIL')":
+        "ValueError: a fault needs a reply, raw, a delay, a trickle, or drop",
+    "running().fault('MAIL', '450 No', raw=b'450')":
+        "ValueError: raw is sent in place of a reply: give one or the other",
+    "running().fault('MAIL', raw='450 No')":
+        r"TypeError: raw must be bytes, such as b'250-no end\r\n', not '450 No'",
+    "running().fault('MAIL', trickle='1')":
+        "TypeError: trickle must be a number of seconds, not '1'",
+    "running().fault('MAIL', trickle=1, drop='before')":
+        "ValueError: trickle needs something to say there: give reply or raw, or no trickle",
+    "running().fault('DATA', '552 No', after=0)":
+        "ValueError: after must be a whole number from 1 on, not 0",
+    "running().fault('EOM', '552 No', after=9)":
+        "ValueError: after is for DATA, not for EOM",
+    "running().fault('EOM', drop='content')":
+        "ValueError: drop='content' is for DATA, not for EOM",
+    "running().fault('DATA', drop='instead', after=9)":
+        "ValueError: after goes with drop='content' or none, not with drop='instead'",
     "running().fault('MAIL', 450)":
         "TypeError: reply must be a str, such as '451 4.7.1 Later', not 450",
     "running().fault('MAIL', 'No')":

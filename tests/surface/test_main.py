@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from command_line import (
@@ -314,6 +315,43 @@ def test_lmtp():
             assert client.docmd("EHLO", "x")[0] == 500
 
 
+def test_faults_with_options():
+    faults = [
+        "RCPT=451 4.7.1 Later, not now,times=2,when=lee@*",
+        "vrfy,drop=instead",
+        "DATA=552 5.3.4 Too much, by far,after=1000,drop=content,times=1",
+        "EOM,drop,times=1",
+        r"NOOP=25\xff\\\r\n,raw",
+        "HELP=214-a\n214 b,trickle=.01",
+        "RSET,delay=0.1",
+    ]
+    with running(*(word for fault in faults for word in ("--fault", fault))) as (process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            client.ehlo()
+            client.sock.sendall(b"NOOP\r\n")
+            assert client.file.readline() == b"25\xff\\\r\n"
+            assert client.docmd("HELP") == (214, b"a\nb")
+            began = time.monotonic()
+            assert client.rset()[0] == 250
+            assert time.monotonic() - began >= 0.09
+            client.mail("kim@example.com")
+            codes = [client.rcpt(f"{name}@example.com")[0] for name in "kim lee lee lee".split()]
+            assert codes == [250, 451, 451, 250]
+            assert client.data("x\r\n" * 1000) == (552, b"5.3.4 Too much, by far")
+            with pytest.raises(smtplib.SMTPServerDisconnected):
+                client.noop()
+        for broken in ("EOM", "VRFY"):
+            with smtplib.SMTP("localhost", port, timeout=10) as client:
+                with pytest.raises(smtplib.SMTPServerDisconnected):
+                    client.vrfy("x") if broken == "VRFY" else send(client, "lost")
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            send(client, "kept")
+        process.terminate()
+        out = finish(process)[1]
+    assert "kept" in out
+    assert "lost" not in out
+
+
 def test_auth():
     with running("--auth", "kim:s3:cret", "--auth", "lee:", "--count", "1") as (process, port):
         with smtplib.SMTP("localhost", port, timeout=10) as client:
@@ -518,12 +556,39 @@ def test_taken_port():
         ("--auth-any --auth-mechanisms PLAIN,NTLM", "auth_mechanisms may have CRAM-MD5, "),
         ("--auth-any --auth-mechanisms=", "auth_mechanisms may have CRAM-MD5, "),
         ("--auth-any --auth-mechanisms SCRAM-SHA-256", "needs the passwords"),
-        ("--fault RCTP=451", "RCTP"),
-        ("--fault RCPT", "argument --fault: "),
+        ("--fault RCTP=451", "not 'RCTP': did you mean RCPT?"),
+        ("--fault RCPT", "argument --fault: a fault needs a reply, raw, a delay"),
+        ("--fault RCPT=later", "argument --fault: reply must begin with a reply code"),
+        ("--fault RCPT=", "argument --fault: reply must begin with a reply code"),
+        ("--fault RCPT=,drop", "argument --fault: reply must begin with a reply code"),
+        ("--fault =451", "argument --fault: stage must be one of CONNECT, "),
+        ("--fault RCPT=451,times=0", "argument --fault: times must be a whole number from 1 on"),
+        ("--fault RCPT=451,times=1.5", "argument --fault: times must be a whole number"),
+        ("--fault RCPT=451,times=two", "argument --fault: times must be a whole number"),
+        ("--fault RCPT=451,times", "argument --fault: times takes a value"),
+        ("--fault RCPT=451,times=2,times=3", "argument --fault: times is there twice"),
+        ("--fault RCPT=451,tims=2", "argument --fault: 'tims' is no option: did you mean times?"),
+        ("--fault RCPT,dealy=2", "argument --fault: 'dealy' is no option: did you mean delay?"),
+        (
+            "--fault RCPT,often",
+            "argument --fault: options are when, times, delay, trickle, drop, ",
+        ),
+        ("--fault RCPT,delay=long", "argument --fault: delay must be a number of seconds, not 'l"),
+        ("--fault RCPT,delay=-1", "argument --fault: delay must be a finite number"),
+        ("--fault RCPT,delay=nan", "argument --fault: delay must be a finite number"),
+        ("--fault RCPT,trickle=", "argument --fault: trickle must be a number of seconds, not ''"),
+        ("--fault RCPT,drop=soon", "argument --fault: drop must be True, False or one of 'before"),
+        ("--fault RCPT=451,drop=before", "argument --fault: drop='before' means"),
+        ("--fault RCPT,drop,after=5", "argument --fault: after is for DATA, not for RCPT"),
+        ("--fault RCPT,raw", "argument --fault: raw takes octets"),
+        ("--fault RCPT=25,raw=yes", "argument --fault: raw takes no value"),
+        (
+            r"--fault RCPT=25\q,raw",
+            r"argument --fault: raw may have \r, \n, \t, \\ and \xHH, not ",
+        ),
         ("--fault BDAT=451", "only a server with offer=('CHUNKING',) has it"),
         ("--offer DSN", "offer may have CHUNKING, BINARYMIME, not DSN"),
         ("--offer BINARYMIME", "BINARYMIME of offer needs CHUNKING"),
-        ("--fault RCPT=later", "argument --fault: "),
         ("--fault LHLO=450", "argument --fault: stage must be one of CONNECT, EHLO, "),
         ("--lmtp --fault EHLO=450", "argument --fault: stage must be one of CONNECT, LHLO, "),
         ("--lmtp --port 25", "lmtp must not be spoken on port 25"),

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from properties import tries
 from raw_client import arriving, stuff, wire
 
-from lazr_smtptest._smtp.content import Chunk, ChunkReader, DataReader, parse_chunk
+from lazr_smtptest import Server
+from lazr_smtptest._smtp.content import (
+    Chunk,
+    ChunkReader,
+    DataReader,
+    InterruptedReader,
+    parse_chunk,
+)
+from lazr_smtptest._wire.rules import make_rule
 
 LINE_LIMIT = 1001
 
@@ -210,6 +218,46 @@ def test_chunks_that_are_refused_take_no_memory() -> None:
         assert content.feed(b"x" * 1000) == b""
     assert content.total == 0
     assert not content.ended
+
+
+@pytest.mark.parametrize("size", [1, 8, 1000])
+def test_content_in_the_midst_of_which_something_happens(size: int) -> None:
+    """It calls back from when so many octets are there, and is read like any other."""
+    reached: list[int] = []
+    rule = make_rule(Server(), "DATA", "552 No", after=500)
+    reader = InterruptedReader(
+        rule, lambda: reached.append(reader.arrived), None, LINE_LIMIT, may_be_8bit=True
+    )
+    content = b"..x\r\n" * 200
+    octets = content + b".\r\nQUIT\r\n"
+    for start in range(0, len(content), size):
+        assert reader.feed(octets[start : start + size]) == b""
+        assert reader.is_reached == (reader.arrived >= 500)
+    assert reached == [n for n in range(size, len(content) + 1, size) if n >= 500]
+    assert reader.feed(octets[len(content) :]) == b"QUIT\r\n"
+    assert reader.take() == content.replace(b"..", b".")
+
+
+def test_content_that_is_over_before_that() -> None:
+    reached: list[bool] = []
+    rule = make_rule(Server(), "DATA", drop="content", after=500)
+    reader = InterruptedReader(
+        rule, lambda: reached.append(reader.ended), 10, LINE_LIMIT, may_be_8bit=True
+    )
+    assert (reader.feed(b"x\r\n"), reader.is_reached, reached) == (b"", False, [])
+    assert (reader.feed(b".\r\n"), reader.is_reached, reached) == (b"", True, [True])
+
+
+def test_content_that_was_answered_is_not_kept() -> None:
+    rule = make_rule(Server(), "DATA", "552 No", after=1)
+    reader = InterruptedReader(rule, lambda: None, None, LINE_LIMIT, may_be_8bit=True)
+    reader.feed(b"x" * 100_000)
+    reader.discard()
+    for _ in range(3):
+        reader.feed(b"y" * 100_000)
+        assert len(reader._octets) < 10
+    assert reader.feed(b"\r\n.\r\nNOOP\r\n") == b"NOOP\r\n"
+    assert (reader.ended, reader.size, reader.is_answered) == (True, 400_002, True)
 
 
 def test_the_helpers_of_these_tests() -> None:

@@ -215,9 +215,11 @@ def test_with_a_handler_of_ones_own(drop, count):
 @pytest.mark.parametrize(
     ("error", "text", "order"),
     [
-        (ValueError, "stage must be one of", ("mail", "450 No")),
         (ValueError, "stage must be one of", ("", "450 No")),
-        (ValueError, "stage must be one of", ("VRFY", "450 No")),
+        (ValueError, "did you mean RCPT", ("rctp", "450 No")),
+        (ValueError, "QUIT, not 'TURN'$", ("TURN", "450 No")),
+        (ValueError, "stage must be one of", ("MAIL ", "450 No")),
+        (ValueError, "stage must be one of", (b"MAIL", "450 No")),
         (ValueError, "stage must be one of", (None, "450 No")),
         (ValueError, "reply code", ("MAIL", "")),
         (ValueError, "reply code", ("MAIL", "hello")),
@@ -259,6 +261,44 @@ def test_with_a_handler_of_ones_own(drop, count):
             (ValueError, "drop must be", ("MAIL", "450 No", {"drop": drop}))
             for drop in ("", "later", None, "BEFORE")
         ),
+        (ValueError, "in place of a reply", ("MAIL", "450 No", {"raw": b"450 No"})),
+        *(
+            (TypeError, "raw must be bytes, such as", ("MAIL", None, {"raw": raw}))
+            for raw in ("450 No", bytearray(b"450"), 450, True)
+        ),
+        (ValueError, "drop='instead' means", ("MAIL", None, {"raw": b"", "drop": "instead"})),
+        (ValueError, "trickle must be", ("MAIL", "450 No", {"trickle": -1})),
+        (TypeError, "trickle must be a number", ("MAIL", "450 No", {"trickle": "1"})),
+        *(
+            (ValueError, "trickle needs something to say", ("DATA", None, {"trickle": 1, **more}))
+            for more in (
+                {"drop": "before"},
+                {"drop": "instead"},
+                {"drop": True},
+                {"drop": "content"},
+                {"after": 5},
+                {"after": 5, "delay": 1},
+            )
+        ),
+        *(
+            (ValueError, "after must be a whole number", ("DATA", "450 No", {"after": after}))
+            for after in (0, -1, 1.5, "5", True)
+        ),
+        (ValueError, "needs a reply", ("DATA", None, {"after": 5})),
+        *(
+            (ValueError, "after is for DATA, not for", (stage, "450 No", {"after": 5}))
+            for stage in STAGES
+            if stage != "DATA"
+        ),
+        (ValueError, "^drop='content' is for DATA", ("EOM", "450 No", {"drop": "content"})),
+        *(
+            (
+                ValueError,
+                "not with drop='(before|instead|after)'",
+                ("DATA", None, {"after": 5, "drop": drop}),
+            )
+            for drop in ("before", "instead", "after")
+        ),
     ],
 )
 def test_what_is_no_order(server, error, text, order):
@@ -279,3 +319,36 @@ def test_a_refused_order_leaves_the_others_in_force(server):
         server.fault("MAIL", "451 4.0.0 Two", times=0)
     with greeted(server) as wire:
         assert wire.codes(*[MESSAGE[0]] * 3) == [450, 450, 250]
+
+
+@pytest.mark.parametrize("stage", ["rcpt", "Rcpt", "RCPT"])
+def test_the_case_of_a_stage_is_of_no_importance(server, stage):
+    fault = server.fault(stage, "550 5.1.1 No", times=1)
+    with server.gate(stage) as gate, greeted(server) as wire:
+        wire.say(MESSAGE[0])
+        wire.sock.sendall(MESSAGE[1] + b"\r\n")
+        assert gate.wait_parked() == 1
+        gate.release()
+        assert wire.reply()[:3] == b"550"
+    assert fault.fired == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "options"),
+    [
+        ("'RCPT', '451 4.7.1 Later'", ("rcpt", "451 4.7.1 Later"), {}),
+        (r"'RCPT', '451-a\r\n451 b', times=2", ("RCPT", "451 a\nb"), {"times": 2}),
+        ("'EOM', drop='before'", ("EOM",), {"drop": True}),
+        (r"'DATA', raw=b'2\n', drop='after'", ("DATA",), {"raw": b"2\n", "drop": "after"}),
+        ("'NOOP', raw=b''", ("NOOP",), {"raw": b""}),
+        ("'MAIL', when='*@x', delay=1.0", ("MAIL",), {"when": "*@X", "delay": 1}),
+        ("'EHLO', trickle=0.5", ("EHLO",), {"trickle": 0.5}),
+        ("'DATA', drop='content', after=9", ("DATA",), {"drop": True, "after": 9}),
+    ],
+)
+def test_how_a_fault_is_shown(server, text, arguments, options):
+    fault = server.fault(*arguments, **options)
+    assert repr(fault) == f"<Fault {text}>"
+    # It says what to order to have the same.
+    same = eval(f"server.fault({text})", {"server": server})
+    assert repr(same) == repr(fault)

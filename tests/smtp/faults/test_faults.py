@@ -9,7 +9,10 @@ import time
 
 import pytest
 from helpers import LOGIN, STAGES, connected, send, until
+from programs import Failed
 from raw_client import CONTENT, MESSAGE, Wire, greeted
+
+from lazr_smtptest import QueueController
 
 # The grid.
 
@@ -41,6 +44,9 @@ SEEN = {
     "EOM": "DataError     DataError     DataError     DataError     250 - - 250",
     "RSET": "550           451           421           554           250 - - 250",
     "NOOP": "550           451           421           554           250 - - 250",
+    "VRFY": "550           451           421           554           252 - - 252",
+    "EXPN": "550           451           421           554           502 - - 502",
+    "HELP": "550           451           421           554           214 - - 214",
     "QUIT": "550           451           421           554           221 - - 221",
 }
 
@@ -107,6 +113,8 @@ def _visit(client, controller, stage: str) -> str:
     elif stage == "AUTH":
         client.esmtp_features["auth"] = "PLAIN"
         code = client.login(*LOGIN)[0]
+    elif stage in ("VRFY", "EXPN", "HELP"):
+        code = client.docmd(stage, "MAIL")[0]
     elif stage in ("RSET", "NOOP", "QUIT"):
         code = getattr(client, stage.lower())()[0]
     else:
@@ -303,6 +311,58 @@ def test_when_is_the_client_address(server, when, strikes):
     with Wire(server) as wire:
         assert wire.reply().startswith(b"554" if strikes else b"220")
     assert fault.fired == strikes
+
+
+@pytest.mark.parametrize(
+    ("stage", "when", "line", "strikes"),
+    [
+        ("VRFY", "kim@*", b"VRFY kim@example.com", True),
+        ("VRFY", "kim@*", b"vrfy <Kim@example.com>", True),
+        ("VRFY", "kim", b"VRFY kim", True),
+        ("VRFY", "kim", b"VRFY lee", False),
+        ("VRFY", "client.example", b"VRFY lee", False),
+        ("EXPN", "staff", b"EXPN staff", True),
+        ("EXPN", "staff", b"EXPN all staff", False),
+        ("EXPN", "all staff", b"EXPN all staff", True),
+        ("EXPN", "staff", b"EXPN staff SMTPUTF8", True),
+        ("VRFY", "żółw@*", "VRFY <Żółw@example.com>  smtputf8".encode(), True),
+        ("EXPN", None, b"EXPN", True),
+        ("HELP", "rcpt", b"HELP RCPT", True),
+        ("HELP", "rcpt", b"HELP", False),
+        ("HELP", "", b"HELP", True),
+    ],
+)
+def test_when_is_what_is_asked_about(server, stage, when, line, strikes):
+    fault = server.fault(stage, "550 5.7.1 No", when=when)
+    with greeted(server) as wire:
+        usual = {"VRFY": 252, "EXPN": 502, "HELP": 214}[stage]
+        assert wire.codes(line) == [550 if strikes else usual]
+    assert fault.fired == strikes
+
+
+@pytest.mark.parametrize(
+    ("stage", "when", "request_"),
+    [
+        ("VRFY", "kim@*", ["--mail-rcpt", "kim@example.com"]),
+        ("EXPN", "staff", ["--request", "EXPN", "--mail-rcpt", "staff"]),
+        ("HELP", "", ["--request", "HELP"]),
+    ],
+)
+def test_curl_asks(server, programs, stage, when, request_):
+    server.fault(stage, "550 5.7.1 Ask somebody else", when=when)
+    place = f"smtp://{server.host}:{server.port}"
+    with pytest.raises(Failed, match="Command failed: 550"):
+        programs.run("curl", "-q", "-sS", "--max-time", "10", "--noproxy", "*", *request_, place)
+    assert server.sessions()[0].commands[1].verb == stage
+
+
+def test_commands_that_ask_are_struck_before_the_greeting_and_where_they_are_hidden():
+    with QueueController("127.0.0.1", hide=("HELP",)) as controller, Wire(controller) as wire:
+        wire.reply()
+        assert wire.codes(b"HELP", b"VRFY x", b"EXPN x") == [500, 252, 502]
+        for stage in ("HELP", "VRFY", "EXPN"):
+            controller.fault(stage, "553 No")
+        assert wire.codes(b"HELP", b"VRFY x", b"EXPN x") == [553, 553, 553]
 
 
 @pytest.mark.parametrize(("word", "stage"), [(b"EOM", "EOM"), (b"CONNECT", "CONNECT")])

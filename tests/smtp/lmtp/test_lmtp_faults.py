@@ -82,6 +82,44 @@ def test_one_of_them(server):
     outcome(server, rcpt_tos=(LEE, NED), rcpt_refused=(MOE,))
 
 
+def test_raw_octets_for_one_of_them(server):
+    server.fault("EOM", raw=b"25\r\n", when="moe@*")
+    with greeted(server) as wire:
+        assert replies_by_lmtp(wire, *ALL) == [OK, "25", OK]
+    outcome(server, rcpt_tos=(LEE, NED), rcpt_refused=(MOE,))
+
+
+def test_a_trickle_for_one_of_them(server):
+    server.fault("EOM", "250-a\n250 b", trickle=0.5, when="moe@*")
+    with greeted(server) as wire:
+        began = time.monotonic()
+        assert replies_by_lmtp(wire, *ALL) == [OK, "250-a\r\n250 b", OK]
+        # The next reply comes at once, or its octets would take 6 seconds.
+        assert 0.45 < time.monotonic() - began < 5
+    outcome(server, rcpt_tos=(LEE, NED), rcpt_refused=(MOE,))
+
+
+def test_a_trickle_of_the_usual_reply(server):
+    server.fault("EOM", trickle=0.02, when="moe@*")
+    with greeted(server) as wire:
+        began = time.monotonic()
+        assert replies_by_lmtp(wire, *ALL) == [OK] * 3
+        assert time.monotonic() - began > 0.2
+    outcome(server, rcpt_tos=ALL, rcpt_refused=())
+
+
+def test_a_reply_amid_the_content_is_the_only_one(server):
+    fault = server.fault("DATA", "552 5.3.4 Too much", after=5, times=1)
+    with greeted(server) as wire:
+        assert wire.codes(MESSAGE[0], *map(to, ALL), b"DATA") == [250, 250, 250, 250, 354]
+        wire.sock.sendall(b"Subject: x\r\n")
+        assert wire.reply() == b"552 5.3.4 Too much\r\n"
+        assert wire.codes(b".\r\nRSET") == [250]
+        assert replies_by_lmtp(wire, *ALL) == [OK] * 3
+    assert fault.fired == 1
+    outcome(server, rcpt_tos=ALL, rcpt_refused=())
+
+
 def test_all_of_them(server):
     fault = server.fault("EOM", NO)
     with greeted(server) as wire:
