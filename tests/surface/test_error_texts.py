@@ -770,6 +770,10 @@ SITUATIONS = {
     "run_test('smtptest', above='@pytest.mark.smtptest_allow(\"no-from\")')":
         "Failed: smtptest_allow has no code 'no-from'; it has "
         + ", ".join(sorted([*CODES, *SESSION_CODES])),
+    "run_test('smtpd', 'smtpd.config.use_ssl = \"perhaps\"', "
+    "above='pytest_plugins = [\"lazr_smtptest.compat\"]')":
+        "ValueError: a truth value must be one of y, yes, t, true, on, 1, n, no, f, false, off, "
+        "0, not 'perhaps'",
     "configure('smtptest_check = on')":
         "UsageError: smtptest_check must be off, report or error, not on",
     "configure('smtptest_port = smtp')":
