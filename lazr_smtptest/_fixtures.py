@@ -26,6 +26,9 @@ from lazr_smtptest.sessions import SESSION_CODES, Session
 _KEPT = 20
 _CHECKED = 10_000
 
+#: Servers of marked tests that are kept running.
+_MARKED = 4
+
 #: Messages that a report describes, of each kind.
 _SHOWN = 20
 
@@ -38,20 +41,26 @@ _SESSIONS = 3
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
 
+#: Controllers, each with the options that it was made of.
+_ByOptions = list[tuple[dict[str, Any], QueueController]]
+
 
 class WorkerServers:
     """The servers of one process that runs tests.
 
     It has one server that stays, as long as the options stay the same, and is
-    used by one test after the other.
+    used by one test after the other; and beside it those of marked tests, which
+    are used by all tests with the same options.
     """
 
     def __init__(self, name: str, check: str = "report") -> None:
         self._kept = _CHECKED if check == "error" else _KEPT
         self._name = name  # what pytest-xdist calls this process; empty without it
         #: One for all options that were ever asked for; at most one of them runs.
-        self._controllers: list[tuple[dict[str, Any], QueueController]] = []
+        self._controllers: _ByOptions = []
         self._controller: QueueController | None = None
+        #: Those of marked tests; the one that was used last is the last.
+        self._marked: _ByOptions = []
 
     def serve(self, options: dict[str, Any]) -> QueueController:
         """Return the server that stays; start it if it does not run.
@@ -59,7 +68,7 @@ class WorkerServers:
         With other options than last time, it is another one, on the same port
         if that can be.
         """
-        last, wanted = self._controller, self._find(options)
+        last, (_, wanted) = self._controller, _known(self._controllers, options)
         if last is not None and last is not wanted:
             last.stop()
             wanted._port = last._port
@@ -67,87 +76,94 @@ class WorkerServers:
         self._start(wanted)
         return wanted
 
-    def _find(self, options: dict[str, Any]) -> QueueController:
-        for known, controller in self._controllers:
-            if known == options:
-                return controller
-        controller = _make(options)
-        self._controllers.append((dict(options), controller))
-        return controller
-
     def lend(
         self, options: dict[str, Any], marks: Sequence[pytest.Mark]
     ) -> AbstractContextManager[QueueController]:
-        """Return a server for one test: the one that stays, or one for it alone.
+        """Return a server for one test: the one that stays, or one with other options.
 
-        It is for it alone if the test has ``smtptest`` marks, the nearest first.
+        It has others if the test has ``smtptest`` marks, the nearest first.  If a port
+        or a UNIX socket is among them, the server is for this test alone.
         """
         args = [arg for mark in marks for arg in mark.args]
         if args:
-            raise TypeError(
+            pytest.fail(
                 "@pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
-                f"not {', '.join(map(repr, args))}"
+                f"not {', '.join(map(repr, args))}",
+                pytrace=False,
             )
         if not marks:
             return contextlib.nullcontext(self.serve_afresh(options))
         own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
-        return self.start(options, own, instead=True)
+        wanted = _with_own_place(_mapping(options), own, instead=True)
+        if wanted.get("port") or wanted.get("unix_socket") is not None:
+            return self._run_in_place(_make_or_fail(wanted))
+        return contextlib.nullcontext(self._share(wanted))
 
     def serve_afresh(self, options: dict[str, Any]) -> QueueController:
         """Return the server that stays, with no mail, and well.
 
         Blocks up to ``reset_timeout`` and 2 seconds if it turns out to be stuck.
         """
-        running = self._controller
-        try:
-            if running is not None and running.is_running:
-                running.queue._begin_anew()
-                running.reset()
-                running.queue.empty()  # what it should have sent, it has sent
-        except (ServerDied, ServerStuck):
-            assert running is not None
-            running._give_up()
-        if running is not None:
-            running._undo_restarts()
-        # It may also be that a test has stopped it, or killed it.
-        controller = self.serve(options)
+        if self._controller is not None:
+            _forget(self._controller)
+        return self._afresh(self.serve(options))
+
+    def _share(self, options: dict[str, Any]) -> QueueController:
+        """Return the server of marked tests with these options, with no mail, and well."""
+        wanted = _known(self._marked, options)
+        self._marked.remove(wanted)
+        self._marked.append(wanted)
+        while len(self._marked) > _MARKED:
+            _, oldest = self._marked.pop(0)
+            oldest.stop()
+        _, controller = wanted
+        _forget(controller)
+        self._start(controller)
+        return self._afresh(controller)
+
+    def _afresh(self, controller: QueueController) -> QueueController:
         controller.queue._keep_taken(self._kept)
         if not controller.queue.empty():  # of one that died
             controller.reset()
         return controller
 
-    @contextlib.contextmanager
     def start(
-        self, options: dict[str, Any], own: dict[str, Any], *, instead: bool = False
-    ) -> Iterator[QueueController]:
+        self, options: dict[str, Any], own: dict[str, Any]
+    ) -> AbstractContextManager[QueueController]:
         """Start one more server, with some options of its own, and stop it in the end.
 
-        It gets a free port; or ``instead``, the port or the UNIX socket of the server that
-        stays, where one is given, and that server is stopped until the test ends.
+        It gets a free port, unless a port or a UNIX socket is among its own options.
         """
-        _check(options)
-        controller = _make(_with_own_place(options, own, instead=instead))
+        return self._run(_make(_with_own_place(_mapping(options), own, instead=False)))
+
+    @contextlib.contextmanager
+    def _run(self, controller: QueueController) -> Iterator[QueueController]:
         controller.queue._keep_taken(self._kept)
-        lasting = self._controller
-        if lasting is not None and instead and _is_same_place(controller.server, lasting.server):
-            makes_room = lasting.is_running
-            lasting.stop()
-        else:
-            makes_room = False
+        self._start(controller)
         try:
-            self._start(controller)
-            try:
-                yield controller
-            finally:
-                controller.stop()
+            yield controller
         finally:
-            if makes_room and lasting is not None:
-                self._start(lasting)
+            controller.stop()
+
+    @contextlib.contextmanager
+    def _run_in_place(self, controller: QueueController) -> Iterator[QueueController]:
+        """Run a server where it asks to; if the one that stays listens there, that one waits."""
+        lasting = self._controller
+        with contextlib.ExitStack() as stack:
+            if (
+                lasting is not None
+                and lasting.is_running
+                and _is_same_place(controller.server, lasting.server)
+            ):
+                stack.callback(self._start, lasting)
+                lasting.stop()
+            yield stack.enter_context(self._run(controller))
 
     def stop(self) -> None:
-        """Stop the server that stays, until it is used again."""
-        if self._controller is not None:
-            self._controller.stop()
+        """Stop all servers, until they are used again."""
+        with contextlib.ExitStack() as stack:
+            for _, controller in [*self._controllers, *self._marked]:
+                stack.callback(controller.stop)
 
     def _start(self, controller: QueueController) -> None:
         if controller.is_running:
@@ -179,26 +195,60 @@ def _is_same_place(one: Server, other: Server) -> bool:
     return one.port == other.port != 0
 
 
+def _forget(controller: QueueController) -> None:
+    """End what a test has begun with a server; stop it if it is stuck, or was restarted."""
+    try:
+        if controller.is_running:
+            controller.queue._begin_anew()
+            controller.reset()
+            controller.queue.empty()  # what it should have sent, it has sent
+    except (ServerDied, ServerStuck):
+        controller._give_up()
+    controller._undo_restarts()
+
+
+def _known(
+    controllers: _ByOptions, options: dict[str, Any]
+) -> tuple[dict[str, Any], QueueController]:
+    """Find the controller with these options, or add one.
+
+    Options need not be hashable, such as those of ``auth``.
+    """
+    for known in controllers:
+        if known[0] == options:
+            return known
+    controllers.append((dict(options), _make_or_fail(options)))
+    return controllers[-1]
+
+
+def _make_or_fail(options: dict[str, Any]) -> QueueController:
+    """Make a controller; if an option is wrong, the report has none of our code."""
+    try:
+        return _make(options)
+    except (TypeError, ValueError, ImportError) as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+
+
 def _make(options: dict[str, Any]) -> QueueController:
-    _check(options)
-    return QueueController(**options)
-
-
-def _check(options: dict[str, Any]) -> None:
-    if not isinstance(options, Mapping):
-        raise TypeError(f"smtptest_options must be a dict of options, not {options!r}")
     known = [
         name
         for kind in (QueueController, Server)
         for name, parameter in inspect.signature(kind).parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
-    unknown = [name for name in options if name not in known]
+    unknown = [name for name in _mapping(options) if name not in known]
     if unknown:
         raise TypeError(
             f"smtptest has no option {', '.join(map(repr, unknown))}; "
             f"it has {', '.join(dict.fromkeys(known))}"
         )
+    return QueueController(**options)
+
+
+def _mapping(options: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(options, Mapping):
+        pytest.fail(f"smtptest_options must be a dict of options, not {options!r}", pytrace=False)
+    return options
 
 
 # What a test left unread.

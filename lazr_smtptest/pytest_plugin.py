@@ -219,8 +219,8 @@ def smtptest(
 ) -> QueueController:
     """An SMTP server that has no mail yet, as a running `QueueController`.
 
-    It is this worker's, or with ``@pytest.mark.smtptest(**options)`` one for
-    this test alone.
+    It is this worker's, or with ``@pytest.mark.smtptest(**options)`` one with
+    these options.
     """
     marks = [*request.node.iter_markers("smtptest")]
     return _use(request, _smtptest_worker.lend(smtptest_options, marks))

@@ -14,7 +14,7 @@ import pytest
 from paths import DOCS
 
 import lazr_smtptest
-from lazr_smtptest import Controller, MessageQueue, QueueController, pytest_plugin
+from lazr_smtptest import Controller, MessageQueue, QueueController, compat, pytest_plugin
 from lazr_smtptest._parent.matching import CriteriaArgs
 
 PAGE = (DOCS / "api.rst").read_text("utf-8")
@@ -23,7 +23,7 @@ PAGE = (DOCS / "api.rst").read_text("utf-8")
 PUBLIC_MODULES = [
     f"lazr_smtptest.{module.name}"
     for module in pkgutil.iter_modules(lazr_smtptest.__path__)
-    if not module.name.startswith("_") and module.name != "pytest_plugin"
+    if not module.name.startswith("_") and module.name not in ("pytest_plugin", "compat")
 ]
 
 #: Each entry of the page at the left margin: its kind, name and signature, and what is below.
@@ -124,7 +124,8 @@ def test_signatures_that_the_page_spells_out(cls, method):
 
 def test_page_has_each_fixture_marker_and_setting():
     source = inspect.getsource(pytest_plugin)
-    fixtures = re.findall(r"^@pytest\.fixture.*\ndef (\w+)", source, re.M)
+    sources = source + inspect.getsource(compat)
+    fixtures = re.findall(r"^ *@pytest\.fixture.*\n *def (\w+)", sources, re.M)
     on_page = re.findall(r"^\.\. fixture:: (\w+)$", PAGE, re.M)
     assert sorted(on_page) == sorted(name for name in fixtures if not is_private(name))
     settings = re.findall(r"addini\(\s*\"(\w+)\"", source)

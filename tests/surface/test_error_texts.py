@@ -760,14 +760,19 @@ SITUATIONS = {
     "running().wait_many(0)": "ValueError: count must be a whole number from 1 on, not 0",
     # The pytest plugin.
     "run_test('smtptest', above='@pytest.mark.smtptest(\"one.example\", 2525)')":
-        "TypeError: @pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
+        "Failed: @pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
         "not 'one.example', 2525",
     "run_test('smtptest', above='@pytest.mark.smtptest(hostnam=\"one.example\")')":
+        "Failed: smtptest has no option 'hostnam'; it has host, port, start_method, "
+        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
+    "run_test('smtptest', above='@pytest.mark.smtptest(port=70000)')":
+        "Failed: port must be from 0 to 65535, not 70000",
+    "run_test('smtptest_factory', 'smtptest_factory(hostnam=\"one.example\")')":
         "TypeError: smtptest has no option 'hostnam'; it has host, port, start_method, "
         f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
     "run_test('smtptest_factory', 'smtptest_factory()', "
     "above='@pytest.fixture\\ndef smtptest_options(): return [\"localhost\"]')":
-        "TypeError: smtptest_options must be a dict of options, not ['localhost']",
+        "Failed: smtptest_options must be a dict of options, not ['localhost']",
     "run_test('smtptest, smtptest_factory', "
     "'send_to(smtptest, \"left\"); send_to(smtptest_factory(), *range(21))')":
         "Failed: the test left mail unread, on localhost port PORT: take it, with wait() say, "
@@ -783,6 +788,10 @@ SITUATIONS = {
     "run_test('smtptest', above='@pytest.mark.smtptest_allow(\"no-from\")')":
         "Failed: smtptest_allow has no code 'no-from'; it has "
         + ", ".join(sorted([*CODES, *SESSION_CODES])),
+    "run_test('smtpd', 'smtpd.config.use_ssl = \"perhaps\"', "
+    "above='pytest_plugins = [\"lazr_smtptest.compat\"]')":
+        "ValueError: a truth value must be one of y, yes, t, true, on, 1, n, no, f, false, off, "
+        "0, not 'perhaps'",
     "configure('smtptest_check = on')":
         "UsageError: smtptest_check must be off, report or error, not on",
     "configure('smtptest_port = smtp')":
