@@ -206,7 +206,8 @@ class Message(EmailMessage):
     end; any that the sender wrote itself are taken out first.
 
     What this class adds to its base class is read from ``raw``.  However broken
-    the mail is, that raises nothing but `AttachmentNotFound`.
+    the mail is, that raises nothing but `AttachmentNotFound`.  What the base class
+    has is parsed when the first of it is asked for.
 
     :ivar envelope: The `Envelope`.
     :ivar raw: The content as the client sent it, octet for octet, with
@@ -220,6 +221,14 @@ class Message(EmailMessage):
         if not hasattr(self, "envelope"):  # not made by `parse`
             return super().__repr__()
         return f"<Message {headline(self)}>"
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what is missing: for the base class's attributes, until there are any.
+        if name not in _PARSED or "raw" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        for key, value in _parsed(self.envelope, self.raw).items():
+            self.__dict__.setdefault(key, value)  # another thread may have been quicker
+        return self.__dict__[name]
 
     def header(self, name: str, default: str = "") -> str:
         """Return a header field as a mail program shows it: in one line, decoded (RFC 2047).
@@ -383,24 +392,24 @@ def parse(envelope: Envelope, raw: bytes) -> Message:
         gives a message without parts, with a `ParserFailed` among its
         ``defects``.
     """
-    message = _parsed(raw)
-    # The parser's factory would be used for each part too, and a part has no
-    # envelope; so the whole message alone changes its class, afterwards.
-    message.__class__ = Message
-    assert isinstance(message, Message)
+    message = Message.__new__(Message)
     message.envelope = envelope
     message.raw = raw
-    _add_headers(message)
     return message
 
 
-def _parsed(raw: bytes) -> EmailMessage:
+#: The attributes that the parser sets.
+_PARSED = frozenset(vars(EmailMessage()))
+
+
+def _parsed(envelope: Envelope, raw: bytes) -> dict[str, Any]:
     try:
-        return parsed(raw)
+        message = parsed(raw)
     except Exception as error:  # whatever the parser trips over, mail is mail
         message = parsed_header(raw)
         message.defects.append(ParserFailed(f"{type(error).__name__}: {error}"))
-        return message
+    _add_headers(message, envelope)
+    return vars(message)
 
 
 def headline(item: Any) -> str:
@@ -454,12 +463,11 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-def _add_headers(message: Message) -> None:
+def _add_headers(message: EmailMessage, envelope: Envelope) -> None:
     """Replace the X- headers of 2.x by true ones."""
     if not _OURS.isdisjoint([name.lower() for name in message.keys()]):  # noqa: SIM118
         for name in (_X_PEER, _X_MAILFROM, _X_RCPTTO):
             del message[name]
-    envelope = message.envelope
     # set_raw() is how the parser itself adds a header: the value is parsed
     # when it is read.  Item assignment would parse all three at once, which
     # takes as long as parsing a small message.
