@@ -175,7 +175,7 @@ class Received(NamedTuple):
     """
 
     envelope: Envelope
-    raw: bytes
+    raw: Any  # bytes; in the server process, whatever buffer they are in
 
 
 class Attachment(NamedTuple):
@@ -431,11 +431,12 @@ class PickledItem:
     looks again gets the same object.
     """
 
-    __slots__ = ("_item", "_octets")
+    __slots__ = ("_buffers", "_item", "_octets")
 
-    def __init__(self, octets: bytes) -> None:
+    def __init__(self, octets: bytes, buffer: bytes | bytearray | None = None) -> None:
         #: The pickle of a `Received`, or of what a handler passed on.
         self._octets: bytes | None = octets
+        self._buffers = (buffer,)
 
     def load(self) -> Any:
         """Return what a test gets: a message, as a rule.  Raises what unpickling raises.
@@ -444,9 +445,9 @@ class PickledItem:
         """
         octets = self._octets
         if octets is not None:
-            value = loads(octets)
+            value = loads(octets, buffers=self._buffers)
             self._item = parse(*value) if type(value) is Received else value
-            self._octets = None
+            self._octets, self._buffers = None, (None,)
         return self._item
 
     def peek(self) -> Any:

@@ -19,6 +19,7 @@ import asyncio
 import queue
 import threading
 import traceback
+from _pickle import PickleBuffer, dumps
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +31,7 @@ from lazr_smtptest._smtp.context import Delivery
 from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY, VerbatimReply
 from lazr_smtptest._util import refusal, what_raised
 from lazr_smtptest._wire.channel import ACCEPTED, FAILED, FORGOTTEN, LOGGED, ChildEnds
-from lazr_smtptest._wire.ipc_queue import RecordWriter, pickled
+from lazr_smtptest._wire.ipc_queue import LARGE, RecordWriter, Sealed, pickled
 from lazr_smtptest._wire.rules import encode_reply
 from lazr_smtptest.message import Envelope, Received, parse
 from lazr_smtptest.server import QueueServer, Server
@@ -48,10 +49,21 @@ class PutRefused(Exception):
     """A put failed in the test process, which knows; its text is the reply for the client."""
 
 
+def seal(item: Any) -> Sealed:
+    """Pickle an item; but not the content of a large message, which is sent as it lies there."""
+    if type(item) is not Received:
+        return Sealed(pickled(item))
+    envelope, raw = item
+    if len(raw) < LARGE:
+        return Sealed(pickled(Received(envelope, bytes(raw))))
+    apart = Received(envelope, PickleBuffer(raw))
+    return Sealed(dumps(apart, -1, buffer_callback=lambda _: False), raw)
+
+
 class _Held(threading.local):
     """What a thread has yet to send, pickled; None where it sends at once."""
 
-    pickles: list[bytes] | None = None
+    sealed: list[Sealed] | None = None
 
 
 class Outbox:
@@ -73,39 +85,39 @@ class Outbox:
 
     def put(self, item: Any) -> None:
         """Put a message, or whatever is picklable, into the queue of the test process."""
-        self._deliver(pickled(item))
+        self._deliver(seal(item))
 
     def put_if_accepted(self, item: Any) -> None:
         """Put it when this thread's handler has accepted its message, or at once if it has none.
 
         It is pickled now, as it is.
         """
-        held = self._held.pickles
+        held = self._held.sealed
         if held is None:
             self.put(item)
         else:
-            held.append(pickled(item))
+            held.append(seal(item))
 
     def handle(self, handler: Callable[[], str]) -> str:
         """Run a handler; put what it passed on if it returns a reply that accepts."""
-        held: list[bytes] = []
-        self._held.pickles = held
+        held: list[Sealed] = []
+        self._held.sealed = held
         try:
             reply = handler()
         finally:
-            self._held.pickles = None
-        for octets in held if reply.startswith("2") else ():
-            self._deliver(octets)
+            self._held.sealed = None
+        for sealed in held if reply.startswith("2") else ():
+            self._deliver(sealed)
         return reply
 
-    def _deliver(self, octets: bytes) -> None:
-        self._put(octets)
+    def _deliver(self, sealed: Sealed) -> None:
+        self._put(sealed)
 
-    def _put(self, octets: bytes) -> None:
+    def _put(self, sealed: Sealed) -> None:
         with self._count:
             if self._is_closed:  # whoever sent it has been hung up on, and gets no 250
                 return
-            self._writer.write_pickle(octets)
+            self._writer.write_sealed(sealed)
             self._counters[ACCEPTED] += 1
 
     def send(self, kind: str, *content: Any) -> None:
@@ -148,7 +160,7 @@ class AcknowledgedOutbox(Outbox):
 
     def post(self, item: Any) -> Future[None]:
         """Send a message; the future is done when the queue has it, or has refused it."""
-        return self._post(self._put, pickled(item))
+        return self._post(self._put, seal(item))
 
     def _post(self, send: Callable[..., None], *content: Any) -> Future[None]:
         future: Future[None] = Future()
@@ -162,7 +174,7 @@ class AcknowledgedOutbox(Outbox):
                 raise
         return future
 
-    def _deliver(self, octets: bytes) -> None:
+    def _deliver(self, sealed: Sealed) -> None:
         """Put a message into the queue of the test process, and wait for it.
 
         Blocks up to 60 seconds; raises PutRefused if the queue's own put raised.
@@ -173,7 +185,7 @@ class AcknowledgedOutbox(Outbox):
                 "await asyncio.get_running_loop().run_in_executor(None, self.queue.put, message)"
             )
         try:
-            self._post(self._put, octets).result(_PUT_TIMEOUT)
+            self._post(self._put, sealed).result(_PUT_TIMEOUT)
         except FutureTimeoutError:
             raise _put_timed_out() from None
 
@@ -260,18 +272,18 @@ def way_of_delivery(
 
 
 def _forwarding(outbox: Outbox) -> Delivery:
-    def forward(envelope: Envelope, raw: bytes) -> str:
+    def forward(envelope: Envelope, raw: bytearray) -> str:
         outbox.put(Received(envelope, raw))
         return ACCEPTED_REPLY
 
-    async def forward_eventually(envelope: Envelope, raw: bytes) -> str:
+    async def forward_eventually(envelope: Envelope, raw: bytearray) -> str:
         return forward(envelope, raw)
 
     return Delivery(forward_eventually, forward)
 
 
 def _forwarding_acknowledged(outbox: AcknowledgedOutbox) -> Delivery:
-    async def forward(envelope: Envelope, raw: bytes) -> str:
+    async def forward(envelope: Envelope, raw: bytearray) -> str:
         try:
             await _acknowledged(outbox.post(Received(envelope, raw)))
         except PutRefused as error:
@@ -288,11 +300,13 @@ def _handling(
 ) -> Delivery:
     where = f"{type(server).__name__}.handle_message"
 
-    def handle(envelope: Envelope, raw: bytes) -> str | None:
+    def handle(envelope: Envelope, raw: bytearray) -> str | None:
         # Everything is dealt with here and not where this is awaited: the
         # client may hang up, and nobody awaits it then.
         try:
-            return outbox.handle(lambda: _reply(server.handle_message(parse(envelope, raw))))
+            return outbox.handle(
+                lambda: _reply(server.handle_message(parse(envelope, bytes(raw))))
+            )
         except PutRefused as error:
             return str(error)
         except SystemExit as error:
@@ -301,7 +315,7 @@ def _handling(
         except BaseException as error:
             return outbox.report(where, error)
 
-    async def hand_over(envelope: Envelope, raw: bytes) -> str:
+    async def hand_over(envelope: Envelope, raw: bytearray) -> str:
         try:
             work = worker.submit(handle, envelope, raw)
         except (MemoryError, RuntimeError) as error:

@@ -37,7 +37,7 @@ from lazr_smtptest._wire.channel import (
     UNASKED,
     ParentEnds,
 )
-from lazr_smtptest._wire.ipc_queue import Record, RecordReader, RecordWriter
+from lazr_smtptest._wire.ipc_queue import Record, RecordReader, RecordWriter, Sealed
 from lazr_smtptest.errors import HandlerError, NotRunning, ServerDied, ServerStuck
 from lazr_smtptest.message import PickledItem
 from lazr_smtptest.sessions import Session
@@ -382,8 +382,8 @@ class ServerLink:
         if records is None:
             return False
         for record in records:
-            if type(record) is bytes:
-                self.messages.append(PickledItem(record))
+            if type(record) is Sealed:
+                self.messages.append(PickledItem(*record))
                 self._received[ACCEPTED] += 1
             else:
                 self._sort(*record)

@@ -454,7 +454,7 @@ class SMTPCommands(SMTPConnection):
         self._notice_octets(content, raw)
         try:
             if "DATA" in self._handle_hooks:
-                self.envelope.content = self.envelope.original_content = raw
+                self.envelope.content = self.envelope.original_content = bytes(raw)
                 return await self._call_data_hook(count)
             envelope = self._make_envelope()
             if refused:
@@ -472,7 +472,7 @@ class SMTPCommands(SMTPConnection):
         except Exception as error:
             raise HookFailed(self._report("handle_DATA", error)) from error
 
-    def _notice_octets(self, content: DataReader | ChunkReader, raw: bytes) -> None:
+    def _notice_octets(self, content: DataReader | ChunkReader, raw: bytearray) -> None:
         codes = content.codes(
             raw,
             is_8bitmime="BODY=8BITMIME" in self.envelope.mail_options,

@@ -22,7 +22,7 @@ _LINE_OCTETS = 1001
 _LOOKED_AT = 65_536
 
 
-def octet_codes(raw: bytes, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int) -> list[str]:
+def octet_codes(raw: bytearray, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int) -> list[str]:
     """Return what is wrong with the octets of content, by the codes of `checks`.
 
     This is done for each message, so it must cost little beside taking it.
@@ -96,8 +96,8 @@ class DataReader:
         del octets[end + 2 :]
         return rest
 
-    def take(self) -> bytes:
-        """Return the content, with its transparency undone (RFC 5321, 4.5.2).
+    def take(self) -> bytearray:
+        """Return the content, with its transparency undone (RFC 5321, 4.5.2); once.
 
         Raise Refused if it, or a line, is too long, or it has octets that it must not have.
         """
@@ -108,8 +108,8 @@ class DataReader:
         _check_octets(octets, 2, self._line_limit, may_be_8bit=self._may_be_8bit)
         if octets.find(b"\r\n.") >= 0:
             octets = octets.replace(b"\r\n.", b"\r\n")
-        with memoryview(octets) as view:
-            return bytes(view[2:])
+        del octets[:2]  # which moves nothing
+        return octets
 
     codes = staticmethod(octet_codes)
 
@@ -218,14 +218,14 @@ class ChunkReader:
         self.ended = not self._left
         return b""
 
-    def take(self) -> bytes:
+    def take(self) -> bytearray:
         """Return the message; raise Refused if it is not as it must be."""
         if not self._is_binary:
             _check_octets(self._octets, 0, self._line_limit, may_be_8bit=self._may_be_8bit)
-        return bytes(self._octets)
+        return self._octets
 
     def codes(
-        self, raw: bytes, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int
+        self, raw: bytearray, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int
     ) -> list[str]:
         """Return what is wrong with the octets; see `octet_codes`."""
         if self._is_binary:

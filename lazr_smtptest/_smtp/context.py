@@ -26,8 +26,8 @@ from lazr_smtptest.server import EXTENSIONS, Server
 class Delivery(NamedTuple):
     """What becomes of a message: takes envelope and content, returns the reply."""
 
-    eventual: Callable[[Envelope, bytes], Awaitable[str]]
-    immediate: Callable[[Envelope, bytes], str] | None = None  # where it takes no waiting
+    eventual: Callable[[Envelope, bytearray], Awaitable[str]]
+    immediate: Callable[[Envelope, bytearray], str] | None = None  # where it takes no waiting
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,10 @@ written.  Nor does a message change threads on its way.  ``docs/design.rst`` has
 figures.
 
 A record is one octet that says whether to unpickle it at once, the length of a
-pickle as eight octets, and the pickle.  A message is left pickled until a test
-takes it, since a reset throws most of them away.
+pickle and that of a buffer as eight octets each, the pickle and the buffer.  A
+message is left pickled until a test takes it, since a reset throws most of them
+away.  The content of a large one is the buffer: it lies outside of the pickle (PEP
+574), is written from where it was received, and read to where it stays.
 """
 
 from __future__ import annotations
@@ -20,23 +22,47 @@ import struct
 from _pickle import dumps, loads  # pickle's may be a test's
 from collections import deque
 from collections.abc import Callable
-from io import FileIO
+from io import BytesIO, FileIO
 from os import readv, set_blocking
 from threading import RLock
-from typing import Any
+from typing import Any, NamedTuple
 
-_HEADER = struct.Struct("!?Q")
+_HEADER = struct.Struct("!?QQ")
 
 #: What one read takes at most.  Large enough that a call costs little beside
 #: the copying, and a quarter of the largest pipe.
 _READ_SIZE = 262_144
 
-#: Octets from which on a pickle is not copied to stand behind its header.
-_JOINED = 65_536
+#: Octets from which on anything is not copied to stand behind what comes before it.
+LARGE = 65_536
 
 
 def pickled(value: Any) -> bytes:
     return dumps(value, -1)  # the highest protocol
+
+
+class Sealed(NamedTuple):
+    """A pickle that is to be left so, and the buffer that it lacks if it lacks one."""
+
+    octets: bytes
+    buffer: bytes | bytearray | None = None
+
+
+class _Arriving:
+    """A record whose buffer is on its way; that is read to where it stays."""
+
+    def __init__(self, octets: bytes, size: int) -> None:
+        self._octets = octets
+        self._size = size
+        self._file = BytesIO()
+        self._file.seek(size - 1)
+        self._file.write(b"\0")  # now it is as large as it will be
+        self.room = self._file.getbuffer()
+
+    def sealed(self) -> Sealed:
+        """Return the record when there is no more room; the file's octets are not copied."""
+        self.room.release()
+        return Sealed(self._octets, self._file.getvalue())
 
 
 class RecordReader:
@@ -47,39 +73,64 @@ class RecordReader:
         self._fd = fd
         self._scratch = memoryview(bytearray(_READ_SIZE))
         self._pending = bytearray()
+        self._arriving: _Arriving | None = None
 
     def read(self) -> list[Any] | None:
         """Read once, without blocking.
 
-        Return the records that are now whole, perhaps none of them: values, and
-        octets where the writer sent a pickle as such.  Return None if there was
+        Return the records that are now whole, perhaps none of them: values, and a
+        `Sealed` where the writer sent a pickle as such.  Return None if there was
         nothing to read.  Raise EOFError when every writing end is closed.
         """
+        arriving = self._arriving
+        places = [self._scratch] if arriving is None else [arriving.room, self._scratch]
         try:
-            count = readv(self._fd, [self._scratch])
+            count = readv(self._fd, places)
         except BlockingIOError:
             return None
         if count == 0:
             raise EOFError
+        records: list[Any] = []
+        if arriving is not None:
+            count = self._note_arrived(arriving, count, records)
         self._pending += self._scratch[:count]
-        return self._whole_records()
+        self._add_whole(records)
+        return records
 
-    def _whole_records(self) -> list[Any]:
+    def _note_arrived(self, arriving: _Arriving, count: int, records: list[Any]) -> int:
+        """Note that more of a buffer has come; return how much of it lies behind the buffer."""
+        room = arriving.room
+        left = len(room) - count
+        if left > 0:
+            self._arriving, arriving.room = arriving, room[count:]
+            return 0
+        self._arriving = None
+        records.append(arriving.sealed())
+        return -left
+
+    def _add_whole(self, records: list[Any]) -> None:
         pending = self._pending
-        records = []
         start = 0
         with memoryview(pending) as view:
-            while len(pending) - start >= _HEADER.size:
-                is_sealed, length = _HEADER.unpack_from(view, start)
+            while self._arriving is None and len(pending) - start >= _HEADER.size:
+                is_sealed, length, size = _HEADER.unpack_from(view, start)
                 end = start + _HEADER.size + length
                 if len(pending) < end:
                     break
                 with view[start + _HEADER.size : end] as body:
-                    records.append(bytes(body) if is_sealed else loads(body))
+                    if not is_sealed:
+                        records.append(loads(body))
+                    elif not size:
+                        records.append(Sealed(bytes(body)))
+                    else:
+                        arriving = _Arriving(bytes(body), size)
+                        with view[end : end + size] as begun:
+                            end += len(begun)
+                            arriving.room[: len(begun)] = begun
+                            self._note_arrived(arriving, len(begun), records)
                 start = end
         if start:
             del pending[:start]
-        return records
 
 
 class Piece:
@@ -87,13 +138,13 @@ class Piece:
 
     __slots__ = ("counts", "octets")
 
-    def __init__(self, octets: bytes) -> None:
+    def __init__(self, octets: bytes | bytearray) -> None:
         self.octets = memoryview(octets)
         #: How many octets each write took.
         self.counts: list[int] = []
 
 
-#: A record that is to be written: its octets, in one piece or two.
+#: A record that is to be written: its octets, in one piece or more.
 Record = tuple[Piece, ...]
 
 
@@ -137,18 +188,18 @@ class RecordWriter:
 
         What pickle raises is raised before anything is written.
         """
-        return self._write(False, pickled(value))
+        return self._write(False, Sealed(pickled(value)))
 
-    def write_pickle(self, octets: bytes) -> None:
+    def write_sealed(self, sealed: Sealed) -> None:
         """Write what is pickled already, and what the reader is to leave so."""
-        self._write(True, octets)
+        self._write(True, sealed)
 
-    def _write(self, is_sealed: bool, body: bytes) -> Record:
-        header = _HEADER.pack(is_sealed, len(body))
-        if len(body) < _JOINED:
-            record: Record = (Piece(header + body),)
-        else:  # in two, so that it is not copied again
-            record = (Piece(header), Piece(body))
+    def _write(self, is_sealed: bool, sealed: Sealed) -> Record:
+        body, buffer = sealed
+        header = _HEADER.pack(is_sealed, len(body), len(buffer or b""))
+        # What is large is not copied again.
+        pieces = [header + body] if len(body) < LARGE else [header, body]
+        record: Record = tuple(map(Piece, [*pieces, buffer] if buffer else pieces))
         with self._lock:
             is_first = not self._backlog
             self._backlog.extend(record)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazr_smtptest._wire.ipc_queue import RecordReader, RecordWriter
+from lazr_smtptest._wire.ipc_queue import RecordReader, RecordWriter, Sealed
 
 
 @pytest.fixture
@@ -72,6 +72,65 @@ def test_half_a_record_is_nothing_yet(pipe):
         assert reader.read() == []
     os.write(pipe[1], record[-1:])
     assert reader.read() == ["whole"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 70_000, 300_000])
+@pytest.mark.parametrize("piece", [1000, 1, 65_536, 10_000_000])
+def test_a_buffer_behind_a_pickle(size, piece):
+    """It is the same in whatever pieces it comes, and so is what comes behind it."""
+    content = os.urandom(size)
+    source, sink = os.pipe()
+    with open(source, "rb", 0) as reading, open(sink, "wb", 0) as writing:
+        octets = b""
+        writer = RecordWriter(sink, lambda: None)
+        for write in (
+            lambda: writer.write("before"),
+            lambda: writer.write_sealed(Sealed(b"pickle", bytearray(content))),
+            lambda: writer.write_sealed(Sealed(b"p" * 70_000, content)),
+            lambda: writer.write_sealed(Sealed(b"alone")),
+            lambda: writer.write("after"),
+        ):
+            write()
+            while not writer.flush():
+                octets += reading.read(1_000_000)
+        octets += reading.read(1_000_000)
+        reader = RecordReader(source)
+        received = []
+        # Octet by octet, where something ends; in pieces, where nothing does.
+        position = 0
+        while position < len(octets):
+            step = piece if piece > 1 or position % 65_536 > 100 else 1
+            step = max(step, 997) if position % 65_536 > 100 else step
+            writing.write(octets[position : position + min(step, 65_536)])
+            position += min(step, 65_536)
+            while (records := reader.read()) is not None:
+                received += records
+        assert received == [
+            "before",
+            Sealed(b"pickle", content),
+            Sealed(b"p" * 70_000, content),
+            Sealed(b"alone"),
+            "after",
+        ]
+        assert type(received[1].buffer) is bytes
+
+
+def test_a_buffer_is_not_copied_when_it_is_whole(pipe):
+    import tracemalloc
+
+    content = bytes(10_000_000)
+    writer, reader = RecordWriter(pipe[1], lambda: None), RecordReader(pipe[0])
+    received = []
+    tracemalloc.start()
+    try:
+        writer.write_sealed(Sealed(b"", content))
+        while not received:
+            received += reader.read() or []
+            writer.flush()
+        assert received[0].buffer == content
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * len(content)
+    finally:
+        tracemalloc.stop()
 
 
 def test_ends(pipe):
