@@ -33,7 +33,7 @@ from lazr_smtptest._util import refusal, what_raised
 from lazr_smtptest._wire.channel import ACCEPTED, FAILED, FORGOTTEN, LOGGED, ChildEnds
 from lazr_smtptest._wire.ipc_queue import LARGE, RecordWriter, Sealed, pickled
 from lazr_smtptest._wire.rules import encode_reply
-from lazr_smtptest.message import Envelope, Received, parse
+from lazr_smtptest.message import Envelope, Message, Received, parse
 from lazr_smtptest.server import QueueServer, Server
 
 #: Seconds that the test process's thread has to put a message into a queue that
@@ -51,6 +51,8 @@ class PutRefused(Exception):
 
 def seal(item: Any) -> Sealed:
     """Pickle an item; but not the content of a large message, which is sent as it lies there."""
+    if type(item) is Message and vars(item).keys() == _UNTOUCHED and type(item.raw) is bytes:
+        item = Received(item.envelope, item.raw)
     if type(item) is not Received:
         return Sealed(pickled(item))
     envelope, raw = item
@@ -58,6 +60,10 @@ def seal(item: Any) -> Sealed:
         return Sealed(pickled(Received(envelope, bytes(raw))))
     apart = Received(envelope, PickleBuffer(raw))
     return Sealed(dumps(apart, -1, buffer_callback=lambda _: False), raw)
+
+
+#: The attributes of a message that a handler has passed on as it came.
+_UNTOUCHED = {"envelope", "raw"}
 
 
 class _Held(threading.local):
