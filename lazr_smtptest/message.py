@@ -225,7 +225,7 @@ class Message(EmailMessage):
     def __getattr__(self, name: str) -> Any:
         # Called for what is missing: for the base class's attributes, until there are any.
         if name not in _PARSED or "raw" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return object.__getattribute__(self, name)  # which raises
         for key, value in _parsed(self.envelope, self.raw).items():
             self.__dict__.setdefault(key, value)  # another thread may have been quicker
         return self.__dict__[name]

@@ -22,7 +22,9 @@ _LINE_OCTETS = 1001
 _LOOKED_AT = 65_536
 
 
-def octet_codes(raw: bytearray, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int) -> list[str]:
+def octet_codes(
+    raw: bytearray, *, is_8bitmime: bool, smtp_utf8: bool, line_limit: int
+) -> list[str]:
     """Return what is wrong with the octets of content, by the codes of `checks`.
 
     This is done for each message, so it must cost little beside taking it.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import re
-import time
 from collections.abc import Callable
 from email.charset import QP, Charset
 from email.header import Header
@@ -22,6 +20,7 @@ from typing import Any
 
 import pytest
 from corpus import PNG
+from helpers import cpu_seconds
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from messages import make
@@ -474,17 +473,7 @@ MANY: dict[str, Callable[[int], bytes]] = {
 
 
 def seconds(raw: bytes) -> float:
-    """Return the CPU seconds that it takes: other programs on the machine cost none.
-
-    Nor does the garbage of other tests.
-    """
-    gc.disable()
-    try:
-        start = time.process_time()
-        read_all(make(raw))
-        return time.process_time() - start
-    finally:
-        gc.enable()
+    return cpu_seconds(lambda: read_all(make(raw)))
 
 
 def read_all(read: Message) -> None:
