@@ -26,6 +26,10 @@ _BEHIND = {
 #: As many descriptors as starting a server takes, whatever the start method.
 _DESCRIPTORS = 32
 
+#: Octets that a session may take at first: Python asks the system for 1 MiB at once, and an
+#: event loop reads 256 KiB.
+_SESSION_MEMORY = 2 << 20
+
 
 def limit_behind(error: BaseException) -> str:
     """Return which limits an error may come from, and what they are; empty if from none."""
@@ -59,3 +63,8 @@ def check_descriptors() -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(_DESCRIPTORS):
             stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
+def check_memory() -> None:
+    """Raise MemoryError if there is too little for a session; none of it is used here."""
+    bytearray(_SESSION_MEMORY)

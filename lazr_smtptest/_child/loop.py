@@ -22,6 +22,7 @@ from lazr_smtptest._child.delivery import (
     QueueStandIn,
     way_of_delivery,
 )
+from lazr_smtptest._limits import check_memory
 from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.faultscript import FaultScript
 from lazr_smtptest._smtp.session import SMTPSession
@@ -135,6 +136,7 @@ class ServerLoop:
             )(self._open_session, sock=sock, backlog=BACKLOG)
             for sock in self._sockets
         ]
+        check_memory()
         self.outbox.send("reply", UNASKED, None)
         code = await self._stopped
         for server in servers:

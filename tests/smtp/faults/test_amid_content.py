@@ -362,7 +362,7 @@ SAYS = {
     with_go: ("552 5.3.4 Too much", "reset by peer|broken pipe"),
     with_exim: ("after end of data:\\s+552 5.3.4 Too much", "retry timeout exceeded|closed"),
     with_php: ("data not accepted", "data not accepted"),
-    with_node: ("Message failed: 552 5.3.4 Too much", "closed unexpectedly|reset|EPIPE"),
+    with_node: ("Message failed: 552 5.3.4 Too much", "closed unexpectedly|(?i:reset)|EPIPE"),
 }
 
 
