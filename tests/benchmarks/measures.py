@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import peers
 from clients import OtherProcess, Source, connected, make_message, send
@@ -246,23 +247,35 @@ def start_and_stop(plan: Plan) -> Measure:
 
 def take_and_parse(plan: Plan) -> Measure:
     """Take accepted messages from the queue; against nothing but parsing them."""
+    title = f"Take and parse {plan.parsed:,} messages of 1 kB"
+    return _taking(plan, "parse", title, lambda message: message.keys())
+
+
+def take_raw(plan: Plan) -> Measure:
+    """Take accepted messages, and look at the envelope and the octets alone."""
+    title = f"Take {plan.parsed:,} messages of 1 kB, envelope and raw"
+    return _taking(plan, "raw", title, lambda message: (message.envelope, message.raw))
+
+
+def _taking(plan: Plan, key: str, title: str, look: Callable[[Any], object]) -> Measure:
     raws = [make_message(KB)] * plan.parsed
     with _running(peers.ours()) as servers:
 
         def take() -> float:
-            elapsed, raws[:] = _take(servers[OURS], plan.parsed)
+            elapsed, raws[:] = _take(servers[OURS], plan.parsed, look)
             return elapsed
 
         samples = in_turn(plan.rounds, {OURS: take, PARSER: lambda: _parse(raws)})
-    title = f"Take and parse {plan.parsed:,} messages of 1 kB"
-    return Measure("parse", title, "ms", samples, [(OURS, [PARSER])], less_is_better=True)
+    return Measure(key, title, "ms", samples, [(OURS, [PARSER])], less_is_better=True)
 
 
-def _take(server: Running, count: int) -> tuple[float, list[bytes]]:
+def _take(server: Running, count: int, look: Callable[[Any], object]) -> tuple[float, list[bytes]]:
     assert server.queue is not None
     _fill(server, count)
     started = time.perf_counter()
     messages = [server.queue.get_nowait() for _ in range(count)]
+    for message in messages:
+        look(message)
     elapsed = time.perf_counter() - started
     return 1000 * elapsed, [message.raw for message in messages]
 
@@ -385,6 +398,7 @@ OTHERS: list[Callable[[Plan], Measure | list[Measure]]] = [
     while_computing,
     connections,
     take_and_parse,
+    take_raw,
     importing,
     memory,
 ]
