@@ -21,7 +21,8 @@ from __future__ import annotations
 import struct
 from _pickle import dumps, loads  # pickle's may be a test's
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO, FileIO
 from os import readv, set_blocking
 from threading import RLock
@@ -53,15 +54,23 @@ class _Arriving:
 
     def __init__(self, octets: bytes, size: int) -> None:
         self._octets = octets
-        self._size = size
+        self.left = self._size = size
         self._file = BytesIO()
         self._file.seek(size - 1)
         self._file.write(b"\0")  # now it is as large as it will be
-        self.room = self._file.getbuffer()
+
+    @contextmanager
+    def room(self) -> Iterator[memoryview]:
+        """Yield where the rest of it belongs.
+
+        For the moment only: a file whose buffer is in use cannot be closed, which is an
+        error that nobody hears of where garbage is collected.
+        """
+        with self._file.getbuffer() as whole, whole[self._size - self.left :] as room:
+            yield room
 
     def sealed(self) -> Sealed:
-        """Return the record when there is no more room; the file's octets are not copied."""
-        self.room.release()
+        """Return the record when it is whole; the file hands over its octets uncopied."""
         return Sealed(self._octets, self._file.getvalue())
 
 
@@ -83,9 +92,12 @@ class RecordReader:
         nothing to read.  Raise EOFError when every writing end is closed.
         """
         arriving = self._arriving
-        places = [self._scratch] if arriving is None else [arriving.room, self._scratch]
         try:
-            count = readv(self._fd, places)
+            if arriving is None:
+                count = readv(self._fd, [self._scratch])
+            else:
+                with arriving.room() as room:
+                    count = readv(self._fd, [room, self._scratch])
         except BlockingIOError:
             return None
         if count == 0:
@@ -99,14 +111,12 @@ class RecordReader:
 
     def _note_arrived(self, arriving: _Arriving, count: int, records: list[Any]) -> int:
         """Note that more of a buffer has come; return how much of it lies behind the buffer."""
-        room = arriving.room
-        left = len(room) - count
-        if left > 0:
-            self._arriving, arriving.room = arriving, room[count:]
-            return 0
-        self._arriving = None
-        records.append(arriving.sealed())
-        return -left
+        behind = max(count - arriving.left, 0)
+        arriving.left -= count - behind
+        self._arriving = arriving if arriving.left else None
+        if not arriving.left:
+            records.append(arriving.sealed())
+        return behind
 
     def _add_whole(self, records: list[Any]) -> None:
         pending = self._pending
@@ -124,10 +134,11 @@ class RecordReader:
                         records.append(Sealed(bytes(body)))
                     else:
                         arriving = _Arriving(bytes(body), size)
-                        with view[end : end + size] as begun:
-                            end += len(begun)
-                            arriving.room[: len(begun)] = begun
-                            self._note_arrived(arriving, len(begun), records)
+                        with view[end : end + size] as begun, arriving.room() as room:
+                            room[: len(begun)] = begun
+                            count = len(begun)
+                        end += count
+                        self._note_arrived(arriving, count, records)
                 start = end
         if start:
             del pending[:start]

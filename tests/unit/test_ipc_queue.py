@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import linecache
 import os
 import sys
@@ -113,6 +114,22 @@ def test_a_buffer_behind_a_pickle(size, piece):
             "after",
         ]
         assert type(received[1].buffer) is bytes
+
+
+def test_half_a_buffer_is_garbage_like_any_other(pipe):
+    """Where a cycle is collected, a file that somebody reads from could not be closed."""
+    writer, reader = RecordWriter(pipe[1], lambda: None), RecordReader(pipe[0])
+    writer.write_sealed(Sealed(b"pickle", bytes(1_000_000)))
+    assert reader.read() == []
+    reader.cycle = reader
+    errors = []
+    hook, sys.unraisablehook = sys.unraisablehook, errors.append
+    try:
+        del reader
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert errors == []
 
 
 def test_a_buffer_is_not_copied_when_it_is_whole(pipe):
