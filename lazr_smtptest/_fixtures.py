@@ -9,6 +9,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from lazr_smtptest._parent.describe import describe, problem_line, session_lines
 from lazr_smtptest.checks import CODES
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import ServerDied, ServerStuck, SMTPTestError
+from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck, SMTPTestError
 from lazr_smtptest.message import Message, PickledItem, headline
 from lazr_smtptest.server import Server
 from lazr_smtptest.sessions import SESSION_CODES, Session
@@ -40,6 +41,9 @@ _SESSIONS = 3
 
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
+
+#: What options may be that can be changed.
+_MUTABLE = (dict, list, set)
 
 #: Controllers, each with the options that it was made of.
 _ByOptions = list[tuple[dict[str, Any], QueueController]]
@@ -92,12 +96,12 @@ class WorkerServers:
                 pytrace=False,
             )
         if not marks:
-            return contextlib.nullcontext(self.serve_afresh(options))
+            return _lent(self.serve_afresh(options))
         own = {name: value for mark in reversed(marks) for name, value in mark.kwargs.items()}
         wanted = _with_own_place(_mapping(options), own, instead=True)
         if wanted.get("port") or wanted.get("unix_socket") is not None:
             return self._run_in_place(_make_or_fail(wanted))
-        return contextlib.nullcontext(self._share(wanted))
+        return _lent(self._share(wanted))
 
     def serve_afresh(self, options: dict[str, Any]) -> QueueController:
         """Return the server that stays, with no mail, and well.
@@ -115,6 +119,7 @@ class WorkerServers:
         self._marked.append(wanted)
         while len(self._marked) > _MARKED:
             _, oldest = self._marked.pop(0)
+            _forget(oldest)
             oldest.stop()
         _, controller = wanted
         _forget(controller)
@@ -195,12 +200,23 @@ def _is_same_place(one: Server, other: Server) -> bool:
     return one.port == other.port != 0
 
 
+@contextlib.contextmanager
+def _lent(controller: QueueController) -> Iterator[QueueController]:
+    """Lend a server that stays to one test; raise what its code has raised meanwhile."""
+    yield controller
+    _, failure = _left(controller)
+    if isinstance(failure, HandlerError):
+        raise failure
+
+
 def _forget(controller: QueueController) -> None:
     """End what a test has begun with a server; stop it if it is stuck, or was restarted."""
     try:
         if controller.is_running:
             controller.queue._begin_anew()
-            controller.reset()
+            # What its code has raised is nothing to the test that comes; see _lent.
+            with contextlib.suppress(HandlerError):
+                controller.reset()
             controller.queue.empty()  # what it should have sent, it has sent
     except (ServerDied, ServerStuck):
         controller._give_up()
@@ -212,12 +228,15 @@ def _known(
 ) -> tuple[dict[str, Any], QueueController]:
     """Find the controller with these options, or add one.
 
-    Options need not be hashable, such as those of ``auth``.
+    Options need not be hashable, such as those of ``auth``, and a test may change them:
+    what is compared is what they were when the controller was made.
     """
     for known in controllers:
         if known[0] == options:
             return known
-    controllers.append((dict(options), _make_or_fail(options)))
+    values = _mapping(options).items()
+    asked = {name: copy(value) if isinstance(value, _MUTABLE) else value for name, value in values}
+    controllers.append((asked, _make_or_fail(options)))
     return controllers[-1]
 
 
@@ -236,7 +255,7 @@ def _make(options: dict[str, Any]) -> QueueController:
         for name, parameter in inspect.signature(kind).parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
-    unknown = [name for name in _mapping(options) if name not in known]
+    unknown = [name for name in options if name not in known]
     if unknown:
         raise TypeError(
             f"smtptest has no option {', '.join(map(repr, unknown))}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+import pytest
 from inner_pytest import TIMEOUT
 
 pytestmark = TIMEOUT
@@ -178,6 +179,110 @@ def test_whatever_a_test_leaves_the_next_one_has_a_server_as_new(inner):
     run = inner.run("-p", "no:xdist")
     assert set(run.outcomes.values()) == {"passed"}
     assert len(run.outcomes) == 9
+
+
+CHANGED = """
+import smtplib
+
+import pytest
+
+USERS, HIDDEN = {"kim": "s3cret"}, ["DSN"]
+
+def extensions(server):
+    with smtplib.SMTP(server.host, server.port) as client:
+        client.ehlo()
+        return client.esmtp_features.keys()
+
+@pytest.mark.smtptest(auth=USERS, hide=HIDDEN)
+def test_before(smtptest):
+    assert "size" in extensions(smtptest)
+    USERS["lee"] = "pa55"
+    HIDDEN.append("SIZE")
+
+@pytest.mark.smtptest(auth=USERS, hide=HIDDEN)
+def test_after(smtptest):
+    assert "size" not in extensions(smtptest)
+    with smtplib.SMTP(smtptest.host, smtptest.port) as client:
+        client.login("lee", "pa55")
+"""
+
+
+def test_options_that_a_test_has_changed_are_others(inner):
+    inner.files(test_changed=CHANGED)
+    assert set(inner.run().outcomes.values()) == {"passed"}
+
+
+RAISING = """
+import smtplib
+
+import pytest
+
+def decide(mechanism, user, secret):
+    raise LookupError(f"nobody is {user}")
+
+def log_in(server):
+    with smtplib.SMTP(server.host, server.port) as client:
+        for _ in range(2):
+            with pytest.raises(smtplib.SMTPAuthenticationError, match="451"):
+                client.login("kim", "s3cret")
+
+@pytest.mark.smtptest(auth=decide)
+def test_raising(smtptest):
+    log_in(smtptest)
+
+@pytest.mark.smtptest(auth=decide)
+def test_alike(smtptest):
+    assert smtptest.messages == []
+
+@pytest.mark.smtptest(auth=decide)
+def test_raising_again(smtptest):
+    log_in(smtptest)
+
+@pytest.mark.parametrize(
+    "n", [pytest.param(n, marks=pytest.mark.smtptest(recipient_limit=n)) for n in range(1, 6)])
+def test_others(smtptest, n):
+    assert smtptest.messages == []
+"""
+
+
+def test_what_a_servers_code_raises_is_an_error_of_the_test_that_had_it_run(inner):
+    inner.files(test_raising=RAISING)
+    run = inner.run("-p", "no:xdist")
+    assert {name for name, outcome in run.outcomes.items() if outcome != "passed"} == {
+        "test_raising",
+        "test_raising_again",
+    }, run.out
+    assert run.out.count("ERROR at teardown of test_raising") == 2
+    assert "HandlerError: QueueServer.auth raised LookupError: nobody is kim" in run.out
+
+
+@pytest.mark.parametrize("options", [None, ["tls"], [("tls", "starttls")], "tls"])
+def test_options_that_are_no_dict(inner, options):
+    inner.files(
+        conftest=f"""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def smtptest_options():
+            return {options!r}
+        """,
+        test_wrong="""
+        import pytest
+
+        def test_plain(smtptest): pass
+
+        @pytest.mark.smtptest(tls="starttls")
+        def test_marked(smtptest): pass
+
+        def test_of_the_session(smtptest_server): pass
+
+        def test_another(smtptest_factory): smtptest_factory()
+        """,
+    )
+    run = inner.run("-p", "no:xdist")
+    assert "passed" not in run.outcomes.values()
+    assert run.out.count(f"\nsmtptest_options must be a dict of options, not {options!r}\n") == 4
+    assert "_fixtures.py" not in run.out
 
 
 PORTS = """
