@@ -82,6 +82,13 @@ def positive_seconds(name: str, value: float) -> float:
     return float(seconds(name, value))
 
 
+def true_or_false(name: str, value: object) -> bool:
+    """Check an option that is a bool; a string, such as ``"no"``, would count as True."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
 def whole_number(
     name: str,
     value: object,

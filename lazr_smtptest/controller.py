@@ -85,7 +85,7 @@ class Controller:
         self._start_timeout = positive_seconds("start_timeout", start_timeout)
         self._stop_timeout = positive_seconds("stop_timeout", stop_timeout)
         self._reset_timeout = positive_seconds("reset_timeout", reset_timeout)
-        self._uvloop = uvloop
+        self._uvloop = options.use_uvloop(uvloop)
         self._changing = ForkSafeLock()
         self._host: str | None = None
         self._port: int | None = None

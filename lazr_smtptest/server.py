@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._util import positive_seconds, whole_number
+from lazr_smtptest._util import positive_seconds, true_or_false, whole_number
 from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
@@ -165,15 +165,15 @@ class Server:
                 f"unix_socket takes the place of host and port, and these are {host!r} and "
                 f"{port}: leave them out"
             )
-        self.lmtp = _bool("lmtp", lmtp)
+        self.lmtp = true_or_false("lmtp", lmtp)
         if lmtp and port == _SMTP_PORT:
             raise ValueError("lmtp must not be spoken on port 25, which is SMTP's (RFC 2033, 5)")
         self.tls = None if tls is None else _tls(tls)
         #: The files that TLS takes; a controller's `start` fills this in.
         self._credentials: Credentials | None = None
         self._set_auth(auth, auth_mechanisms)
-        self._needs_auth = auth_required
-        self._needs_tls_for_auth = auth_require_tls
+        self._needs_auth = true_or_false("auth_required", auth_required)
+        self._needs_tls_for_auth = true_or_false("auth_require_tls", auth_require_tls)
         if auth_required and not self._offers_auth:
             raise ValueError("auth_required needs auth, such as auth={'kim': 'secret'}")
         if auth_require_tls and self.tls is None:
@@ -194,8 +194,8 @@ class Server:
         self.max_connections = (
             None if max_connections is None else _int("max_connections", max_connections, 1)
         )
-        self.proxy_protocol = proxy_protocol
-        self.reset_on_rset = reset_on_rset
+        self.proxy_protocol = true_or_false("proxy_protocol", proxy_protocol)
+        self.reset_on_rset = true_or_false("reset_on_rset", reset_on_rset)
 
     @property
     def ident(self) -> str:
@@ -400,12 +400,6 @@ def _unix_socket(value: str | os.PathLike[str]) -> str:
             "a folder with a shorter name, such as tempfile.mkdtemp(dir='/tmp')"
         )
     return path
-
-
-def _bool(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value
 
 
 def _int(name: str, value: object, least: int, most: int | None = None) -> int:

@@ -19,6 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lazr_smtptest._util import true_or_false
+
 if TYPE_CHECKING:
     import ssl
     from types import ModuleType
@@ -84,7 +86,7 @@ class TLS:
     :param minimum_version: The lowest version of TLS that the server speaks, ``"TLSv1.2"``
         or ``"TLSv1.3"``, or one of `ssl.TLSVersion`.
     :param maximum_version: The highest.
-    :raises TypeError: The password is neither str nor bytes.
+    :raises TypeError: ``required`` is no bool, or the password neither str nor bytes.
     :raises ValueError: A mode, a variant or a version is unknown, or values do not go
         together: files of your own with a variant, ``client_ca_file`` without
         ``client_cert``, a minimum above the maximum.
@@ -108,6 +110,7 @@ class TLS:
 
     def __post_init__(self) -> None:
         _check("mode", self.mode, MODES)
+        true_or_false("required", self.required)
         _check("variant", self.variant, _VARIANTS)
         self._check_versions()
         if self.client_cert is not None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._util import FREE_THREADED, positive_seconds
+from lazr_smtptest._util import FREE_THREADED, positive_seconds, true_or_false
 from lazr_smtptest.server import OPTIONS, QueueServer, Server, changed_attributes
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def check_server(server: Server, message_queue: type) -> None:
         )
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+def use_uvloop(value: bool | None) -> bool | None:
+    return None if value is None else true_or_false("uvloop", value)
 
 
 #: A controller's own options, and how each is checked; the attributes begin with "_".
@@ -71,7 +71,7 @@ _OWN: dict[str, Callable[[Any], Any]] = {
     "start_timeout": partial(positive_seconds, "start_timeout"),
     "stop_timeout": partial(positive_seconds, "stop_timeout"),
     "reset_timeout": partial(positive_seconds, "reset_timeout"),
-    "uvloop": _as_it_is,
+    "uvloop": use_uvloop,
 }
 
 

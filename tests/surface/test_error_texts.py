@@ -592,6 +592,15 @@ SITUATIONS = {
         "2525: leave them out",
     "Server(lmtp='no')": "TypeError: lmtp must be True or False, not 'no'",
     "running().restart(lmtp=1)": "TypeError: lmtp must be True or False, not 1",
+    "Server(auth={}, auth_required='no')":
+        "TypeError: auth_required must be True or False, not 'no'",
+    "QueueController(uvloop='no')": "TypeError: uvloop must be True or False, not 'no'",
+    "Server(tls='starttls', auth_require_tls=None)":
+        "TypeError: auth_require_tls must be True or False, not None",
+    "Server(proxy_protocol='off')": "TypeError: proxy_protocol must be True or False, not 'off'",
+    "running().restart(reset_on_rset='no')":
+        "TypeError: reset_on_rset must be True or False, not 'no'",
+    "TLS(required='false')": "TypeError: required must be True or False, not 'false'",
     "Server(port=25, lmtp=True)":
         "ValueError: lmtp must not be spoken on port 25, which is SMTP's (RFC 2033, 5)",
     "Server(idle_timeout=0)":
