@@ -42,9 +42,6 @@ _SESSIONS = 3
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
 
-#: What options may be that can be changed.
-_MUTABLE = (dict, list, set)
-
 #: Controllers, each with the options that it was made of.
 _ByOptions = list[tuple[dict[str, Any], QueueController]]
 
@@ -234,10 +231,15 @@ def _known(
     for known in controllers:
         if known[0] == options:
             return known
-    values = _mapping(options).items()
-    asked = {name: copy(value) if isinstance(value, _MUTABLE) else value for name, value in values}
+    asked = {name: _as_it_is_now(value) for name, value in _mapping(options).items()}
     controllers.append((asked, _make_or_fail(options)))
     return controllers[-1]
+
+
+def _as_it_is_now(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return copy(value) if isinstance(value, list | set) else value
 
 
 def _make_or_fail(options: dict[str, Any]) -> QueueController:
