@@ -1,8 +1,7 @@
 """Fixtures with the names of other packages' ones, on this package's server.  Test process.
 
-``pytest -p lazr_smtptest.compat`` brings them, and nothing else does: ``smtpd`` for suites
-that were written for smtpdfix or pytest-smtpd, ``smtpserver`` for those for pytest-localserver.
-Messages are as theirs: an `email.message.Message`, with header fields as they were sent.
+Only ``pytest -p lazr_smtptest.compat`` brings them: ``smtpd``, as smtpdfix has it, and
+``smtpserver``, as pytest-localserver does.  A message is an `email.message.Message`, as sent.
 """
 
 from __future__ import annotations
@@ -97,6 +96,7 @@ class _Outbox(UserList[Any]):
     def __init__(self, found: Any = (), arrivals: Callable[[], Iterable[Any]] = tuple) -> None:
         self._found, self._arrivals = list(found), arrivals
 
+    __copy__ = UserList.copy  # UserList's own looks for data among the variables
     data = property(lambda self: self._found.extend(self._arrivals()) or self._found)
 
 

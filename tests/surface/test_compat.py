@@ -277,6 +277,7 @@ def test_what_suites_do_with_smtpdfix(inner, args):
 
 
 LOCALSERVER = r"""
+import copy
 import email.message
 import smtplib
 
@@ -309,6 +310,7 @@ def test_outbox_is_a_list(smtpserver, outbox):
     for subject in "one", "two", "three", "four":
         send(smtpserver, subject)
     assert [message["Subject"] for message in outbox] == ["one", "two", "three", "four"]
+    assert copy.copy(outbox) == outbox.copy() == outbox
     assert [message["Subject"] for message in outbox[1:3]] == ["two", "three"]
     assert outbox.pop()["Subject"] == "four"
     assert outbox.pop(0)["Subject"] == "one"
