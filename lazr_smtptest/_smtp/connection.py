@@ -30,6 +30,7 @@ from lazr_smtptest._smtp.protocol import (
     VerbatimReply,
     advertised,
     corrected,
+    says_no,
     split_path,
     split_query,
     what_is_bad,
@@ -49,7 +50,6 @@ _COMMANDS = frozenset(STAGES) - {"CONNECT", "EOM"}
 #: Commands whose hooks return the reply, and nothing else.
 _REPLYING = {"HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "QUIT"}
 
-
 #: Stands in a transcript for what may be a secret.
 _MASK = b"***"
 
@@ -68,11 +68,6 @@ class HookFailed(Exception):
     """A hook raised, and the test process knows; its text is the reply for the client."""
 
 
-def _says_no(reply: str) -> bool:
-    """Whether a reply to AUTH is to a login that failed, and not to a line that is wrong."""
-    return reply.startswith("535") or (isinstance(reply, VerbatimReply) and reply[0] in "45")
-
-
 @functools.cache
 def _names_of(kind: type) -> list[str]:
     return dir(kind)
@@ -85,6 +80,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     session: aiosmtpd.smtp.Session
     envelope: TransactionState
     transport: asyncio.Transport
+    _handler_coroutine: asyncio.Task[None]
 
     event_handler: Server
 
@@ -198,6 +194,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         wire.resume_reading()
         if octets:
             transport.data_received(octets)
+        if self._is_at_eof:  # which the wire says once
+            transport.eof_received()
 
     async def _read_proxy_header(self) -> None:
         """Read on whose behalf a proxy connects; close the connection if it does not say.
@@ -419,7 +417,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             self._is_to_drop |= status.startswith("421")  # RFC 5321, 3.8: that is what it says
         elif self._command not in self._context.uncoded:
             status = self._context.reply(corrected(status, self._command), self._command)
-        if self._command == "AUTH" and _says_no(status):
+        if self._command == "AUTH" and says_no(status):
             self._transcript.failed_logins += 1
         return status.encode("utf-8", "surrogateescape")
 
@@ -496,10 +494,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     async def _hang_up(self, *, abruptly: bool) -> NoReturn:
         """Close the connection.  What was written is sent, if not abruptly."""
         self._note_end("dropped by the server")
-        if abruptly:
-            self.transport.abort()
-        else:
-            self.transport.close()
+        close = self.transport.abort if abruptly else self.transport.close
+        close()
         # The end of the connection cancels whoever waits here.
         await self.loop.create_future()
         raise AssertionError("unreachable")
@@ -567,10 +563,17 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             return not self._content_ended.done()
         return self._stream._waiter is not None and self._finishing is None
 
+    def _is_before_tls(self) -> bool:
+        """Whether TLS is yet to begin, or to be agreed upon, and nothing can be said before."""
+        if self._handshake is None:
+            return self._context.tls_at_once
+        return not self._handshake.done()
+
     def _time_out(self) -> None:
-        seconds = f"{self._timeout_duration:g} seconds"
-        if self._handshake is not None and not self._handshake.done():
-            self._note(f"TLS failed: the client did not end the handshake within {seconds}")
+        if self._is_before_tls():
+            what = "end the handshake" if self._handshake else "begin with a PROXY header"
+            seconds = self._timeout_duration
+            self._note(f"TLS failed: the client did not {what} within {seconds:g} seconds")
         else:
             reply = self._context.line(_TIMED_OUT, "")
             self._note(None, reply)
@@ -591,14 +594,21 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         """Close the connection, after a reply if there is one; return whether it was open."""
         if self._transcript.ended != "open":
             return False
-        # In the middle of a handshake nothing can be said.
-        if reply and (self._handshake is None or self._handshake.done()):
+        if reply and not self._is_before_tls():
             self._note(None, reply)
             self._writer.write(reply)
         self._note_end("dropped by the server")
         self.transport.close()
         self._reset_timeout(LAST_WORDS)
+        # The connection may go on for a while, until the client has read what it was sent.
+        self._cancel()
         return True
+
+    def _cancel(self) -> None:
+        """Leave undone what the client is not to hear of any more."""
+        if self._finishing is not None:
+            self._finishing.cancel()
+        self._handler_coroutine.cancel()
 
     def abort_if_abandoned(self) -> None:
         """End a session that a fault delays, and whose client may well have given up.
@@ -625,19 +635,15 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if self.transport is None:  # it has ended already
             return
         self._note_unread(self._stream._buffer)
-        if self._transcript.ended == "open":
-            self._note_tls_failure(error)
-        self._note_end("dropped by the client")
-        self._context.transcripts.close(self._transcript)
-        if self._finishing is not None:
-            self._finishing.cancel()
-        super().connection_lost(error)
-
-    def _note_tls_failure(self, error: Exception | None) -> None:
-        is_in_handshake = self._handshake is not None and not self._handshake.done()
-        if is_in_handshake or isinstance(error, ssl.SSLError):
+        if self._transcript.ended == "open" and (
+            self._is_before_tls() or isinstance(error, ssl.SSLError)
+        ):
             self._note(f"TLS failed: {tls_failure(error)}")
             _log.info("%r TLS failed: %s", self.session.peer, error)
+        self._note_end("dropped by the client")
+        self._context.transcripts.close(self._transcript)
+        self._cancel()
+        super().connection_lost(error)
 
     def _note_end(self, how: str) -> None:
         if self._transcript.ended == "open":

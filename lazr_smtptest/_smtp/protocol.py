@@ -335,6 +335,11 @@ class VerbatimReply(str):
     __slots__ = ()
 
 
+def says_no(reply: str) -> bool:
+    """Whether a reply to AUTH is to a login that failed, and not to a line that is wrong."""
+    return reply.startswith("535") or (isinstance(reply, VerbatimReply) and reply[0] in "45")
+
+
 def one_for_each(text: str, count: int) -> list[str]:
     """Return the replies of `handle_DATA` to so many recipients; a single one is for all."""
     replies: list[str] = [VerbatimReply(found[0]) for found in _REPLY.finditer(text)]

@@ -25,7 +25,8 @@ INSIDES = {
     "aiosmtpd.smtp": ["_AuthMechAttr"],
     "aiosmtpd.smtp.SMTP": (
         "_auth_methods _auth_required _call_handler_hook _cb_client_connected _create_envelope "
-        "_create_session _ehlo_hook_ver _getaddr _handle_client _handle_hooks _reader "
+        "_create_session _ehlo_hook_ver _getaddr _handle_client _handle_hooks "
+        "_handler_coroutine _reader "
         "_reset_timeout _set_post_data_state _set_rset_state _smtp_methods _timeout_duration "
         "_timeout_handle _tls_handshake_okay _tls_protocol _writer"
     ).split(),

@@ -74,6 +74,35 @@ def test_who_is_parked_at_a_gate_is_ended_too(controller):
             client.getreply()
 
 
+@pytest.mark.parametrize("tls", [None, "starttls"])
+@pytest.mark.parametrize("how", ["gate", "delay"])
+def test_who_was_hung_up_on_is_not_served_any_more(controller, tls, how):
+    pytest.importorskip("trustme", reason="needs trustme: pip install trustme")
+    controller.restart(tls=tls)
+    fault = controller.fault("EOM", delay=0.2) if how == "delay" else None
+    with controller.gate("EOM", when="kim*") as gate, connected(controller) as client:
+        if tls:
+            client.starttls(context=controller.client_context())
+        client.ehlo()
+        sender = "lee@example.com" if fault else "kim@example.com"
+        client.mail(sender)
+        client.rcpt("max@example.com")
+        client.docmd("DATA")
+        client.send(b"Subject: one\r\n\r\n.\r\n")
+        if fault:
+            until(lambda: fault.fired)
+        else:
+            gate.wait_parked()
+        assert controller.hang_up("421 4.4.2 Bye") == 1
+        assert client.getreply() == (421, b"4.4.2 Bye")
+        gate.release()
+        # The client has not closed its end, and the server waits for that under TLS.
+        controller.expect_none(0.4)
+        assert controller.sessions()[0].dialogue[-1].text == "421 4.4.2 Bye"
+        with pytest.raises(smtplib.SMTPServerDisconnected):
+            client.getreply()
+
+
 def test_under_tls():
     pytest.importorskip("trustme", reason="needs trustme: pip install trustme")
     with QueueController(tls="implicit") as controller:

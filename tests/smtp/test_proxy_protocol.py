@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import smtplib
 import socket
 import ssl
@@ -159,6 +160,44 @@ def test_a_client_that_waits_for_its_greeting(loop):
         socket.create_connection((controller.host, controller.port), 10) as client,
     ):
         assert client.makefile("rb").read().startswith(b"421 4.4.2 ")
+
+
+def test_nothing_is_said_in_the_clear_where_tls_is_to_come(loop):
+    with (
+        QueueController(
+            "127.0.0.1", proxy_protocol=True, tls="implicit", idle_timeout=0.5, uvloop=loop
+        ) as controller,
+        socket.create_connection((controller.host, controller.port), 10) as client,
+    ):
+        assert client.makefile("rb").read() == b""
+        (session,) = controller.sessions()
+        assert session.dialogue[-1].text == (
+            "TLS failed: the client did not begin with a PROXY header within 0.5 seconds"
+        )
+        controller.restart(idle_timeout=300.0)
+        with socket.create_connection((controller.host, controller.port), 10) as other:
+            assert controller.hang_up("421 4.3.2 Bye") == 1
+            assert other.makefile("rb").read() == b""
+
+
+class Deliberate(QueueServer):
+    """A server whose hook takes its time."""
+
+    async def handle_PROXY(self, server, session, envelope, proxy_data):
+        await asyncio.sleep(0.2)
+        return True
+
+
+def test_a_client_that_goes_before_tls(loop):
+    server = Deliberate("127.0.0.1", 0, MessageQueue(), proxy_protocol=True, tls="implicit")
+    with (
+        Controller(server, uvloop=loop) as controller,
+        socket.create_connection((controller.host, controller.port), 10) as client,
+    ):
+        client.sendall(HEADERS["1, IPv4"][0])
+        client.shutdown(socket.SHUT_WR)
+        assert client.makefile("rb").read() == b""
+        until(lambda: [one.ended for one in controller.sessions()] == ["dropped by the client"])
 
 
 def test_a_client_that_goes(controller):
