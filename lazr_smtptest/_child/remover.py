@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from posix import _exit, fork  # those of `os` may be a debugger's, coverage.py's or gevent's
@@ -32,7 +33,10 @@ def remover(file: SocketFile, lifeline: Connection) -> Iterator[None]:
     # What others want done in a child need not be done in this one.  gevent's fails, as its
     # patches have been undone here, and Python would print that.
     report, sys.unraisablehook = sys.unraisablehook, _no_report
-    pid = fork()
+    # Python 3.12 and later warn of threads, which a program that was spawned may have begun.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = fork()
     if pid == 0:
         _run(file, starting, lifeline.fileno(), reader)
     sys.unraisablehook = report

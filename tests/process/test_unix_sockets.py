@@ -391,6 +391,32 @@ def test_the_remover_has_nothing_of_anybody(running):
     assert os.getsid(remover) == remover
 
 
+#: To be imported by the server process, too.
+THREADED = """
+import threading
+from lazr_smtptest import QueueController
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+if __name__ == "__main__":
+    with QueueController(unix_socket={path!r}, start_method={start_method!r}):
+        pass
+"""
+
+
+def test_threads_of_a_program_are_nothing_to_warn_of(path, start_method, tmp_path):
+    script = tmp_path / "threaded.py"
+    script.write_text(THREADED.format(path=path, start_method=start_method))
+    done = subprocess.run(
+        [sys.executable, "-W", "default::DeprecationWarning:lazr_smtptest._child.remover", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_children_of_a_handler_do_not_keep_the_server(path):
     with BusyController(unix_socket=path) as controller:
         send_to_path(path, "import os, time; os.fork() or (time.sleep(60), os._exit(0))")
