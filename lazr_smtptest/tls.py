@@ -43,8 +43,11 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 #: The name in a client's certificate, where a test does not care.
 CLIENT_NAME = "client@example.com"
 
-#: The characters that a common name may have (RFC 5280, appendix A.1).
+#: What a common name may have: characters in RFC 5280 (appendix A.1), octets in cryptography.
 _COMMON_NAME = 64
+
+#: Of a local part without quotes (RFC 5322, 3.2.3).
+_ATOM = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+"
 
 _BEGIN, _END = datetime(2000, 1, 1), datetime(3000, 1, 1)  # as trustme has them
 
@@ -178,7 +181,7 @@ def _version_name(version: Any) -> Any:
         return version
     import ssl
 
-    return version.name.replace("_", ".") if isinstance(version, ssl.TLSVersion) else version
+    return version.name.replace("v1_", "v1.") if isinstance(version, ssl.TLSVersion) else version
 
 
 def server_context(tls: TLS, credentials: Credentials) -> ssl.SSLContext:
@@ -244,10 +247,10 @@ def client_cert_file(tls: TLS, name: str) -> str:
             "no certificate that the server's own client_ca_file trusts can be made here: "
             "load one of yours, by client_context().load_cert_chain()"
         )
-    if not 0 < len(name) <= _COMMON_NAME or not name.isprintable():
+    if not name.isprintable() or not 0 < len(name.encode()) <= _COMMON_NAME:
         raise ValueError(
-            f"the name in a certificate must have from 1 to {_COMMON_NAME} characters, "
-            f"all of them printable, not {name!r}"
+            f"the name in a certificate must be printable, and have from 1 to {_COMMON_NAME} "
+            f"octets in UTF-8, not {name!r}"
         )
     return _authority().issue_to_client(name)
 
@@ -319,7 +322,7 @@ class _Authority:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
             )
         )
-        if re.fullmatch(r"[!-~]+@[a-zA-Z0-9.-]+", name):
+        if re.fullmatch(rf"{_ATOM}(?:\.{_ATOM})*@[a-zA-Z0-9.-]+", name):
             names: list[x509.GeneralName] = [x509.RFC822Name(name)]
         else:
             names = [x509.DNSName(name)] if re.fullmatch(r"[a-zA-Z0-9.-]+", name) else []

@@ -523,8 +523,8 @@ SITUATIONS = {
         "ValueError: no certificate that the server's own client_ca_file trusts can be made here: "
         "load one of yours, by client_context().load_cert_chain()",
     "QueueController(tls=TLS(client_cert='required')).client_context(with_cert='')":
-        "ValueError: the name in a certificate must have from 1 to 64 characters, "
-        "all of them printable, not ''",
+        "ValueError: the name in a certificate must be printable, and have from 1 to 64 octets "
+        "in UTF-8, not ''",
     "QueueController(tls=TLS(client_cert='required')).client_context(with_cert=7)":
         "TypeError: with_cert must be True, False or the name in the certificate, not 7",
     "in_a_child(start_without, 'trustme', 'tls', 'implicit')":

@@ -339,10 +339,17 @@ def test_a_context_is_not_shared(optional):
     assert found == [None, "CN=client@example.com"]
 
 
-@pytest.mark.parametrize("with_cert", ["", "x" * 65, "line\nfeed"])
+@pytest.mark.parametrize("with_cert", ["", "x" * 65, "ü" * 33, "line\nfeed", "\udcff"])
 def test_names_that_no_certificate_can_have(optional, with_cert):
-    with pytest.raises(ValueError, match="the name in a certificate must have from 1 to 64"):
+    with pytest.raises(ValueError, match="the name in a certificate must be printable, and"):
         optional.client_context(with_cert=with_cert)
+
+
+@pytest.mark.parametrize("name", ["kim@lee@example.com", "kim,lee@example.com", "Kim (Lee)", "@a"])
+def test_names_that_are_neither_addresses_nor_hosts(optional, name):
+    deliver(optional, optional.client_context(with_cert=name))
+    escaped = name.replace(",", "\\,")
+    assert optional.queue.get_nowait().envelope.client_cert_subject == f"CN={escaped}"
 
 
 def test_restart(tmp_path):
