@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._parent.forks import ForkSafeLock
 
 if TYPE_CHECKING:
     import ssl
 
     from lazr_smtptest.server import Server
     from lazr_smtptest.tls import TLS, Credentials
+
+
+#: Held while something is made that is kept: of threads that start servers at once, each would
+#: have an authority of its own, of which the next one knows nothing.
+_MAKING = ForkSafeLock()
 
 
 def credentials(server: Server, place: str) -> Credentials:
@@ -23,7 +29,7 @@ def credentials(server: Server, place: str) -> Credentials:
     """
     tls = _tls_of(server, place)
     if server._credentials is None:
-        with without_fakes():
+        with without_fakes(), _MAKING.lock:
             server._credentials = tls.credentials(server.host)
     return server._credentials
 
@@ -55,7 +61,7 @@ def client_context(server: Server, place: str, with_cert: bool | str) -> ssl.SSL
 
 def client_cert_file(server: Server, place: str, name: str | None = None) -> str:
     tls = _tls_of(server, place)
-    with without_fakes():
+    with without_fakes(), _MAKING.lock:
         from lazr_smtptest.tls import CLIENT_NAME, client_cert_file
 
         return client_cert_file(tls, CLIENT_NAME if name is None else name)

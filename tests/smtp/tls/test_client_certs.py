@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import START_METHODS, send, subjects
+from scripts import run_python
 from tls_client import MODES, assert_serves, ended, plain_socket, secured
 
 from lazr_smtptest import QueueController
@@ -323,6 +324,29 @@ def test_it_is_there_before_the_start():
     with controller:
         deliver(controller, context)
         assert subjects(controller) == ["hello"]
+
+
+#: In a Python of its own, where there is none yet.
+AT_ONCE = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from lazr_smtptest import TLS, QueueController
+
+barrier = threading.Barrier(6)
+
+def ask(controller):
+    barrier.wait()
+    return controller.ca_file, controller.client_cert_file
+
+servers = [QueueController(tls=TLS(client_cert="required")) for _ in range(6)]
+with ThreadPoolExecutor(6) as threads:
+    print(len(set(threads.map(ask, servers))))
+"""
+
+
+def test_one_authority_for_all_threads():
+    done = run_python(AT_ONCE)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_one_authority_for_all_clients(required):
