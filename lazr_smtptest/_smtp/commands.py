@@ -110,23 +110,33 @@ class SMTPCommands(SMTPConnection):
             await self.push("220 Ready to start TLS")
             await self._drop_if_due()
             await self._begin_tls()
+            self._tls_handshake_okay = self._is_tls_wanted()
 
-    async def _begin_tls(self) -> None:
-        """Use TLS on this connection from now on, or else close it."""
+    async def _begin_tls(self, octets: bytes = b"") -> None:
+        """Use TLS from now on; the octets are what the client has sent of it already."""
         if self._is_at_eof:
             self._note(f"TLS failed: {tls_failure(None)}")
             await self._end_with_client()
-        self._secure_rest()
+        wire, writer = self.transport, self._writer
+        assert isinstance(writer, asyncio.StreamWriter)
+        self._stream._buffer.clear()
+        transport = self._secure(wire)
+        self._stream._transport = writer._transport = self.transport = transport  # type: ignore[attr-defined]
+        wire.resume_reading()
+        if octets:
+            transport.data_received(octets)
         assert self._handshake is not None
         self._reset_timeout()
         await self._handshake
+
+    def _is_tls_wanted(self) -> bool:
+        """Ask the server's own hook, if it has one."""
         hook = self._handle_hooks.get("STARTTLS")
-        if hook is not None:
-            try:
-                self._tls_handshake_okay = hook(self, self.session, self.envelope)
-            except Exception as error:
-                self._report("handle_STARTTLS", error)
-                self._tls_handshake_okay = False
+        try:
+            return hook is None or hook(self, self.session, self.envelope)
+        except Exception as error:
+            self._report("handle_STARTTLS", error)
+            return False
 
     # Logging in.
 

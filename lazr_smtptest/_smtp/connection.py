@@ -184,18 +184,9 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._handshake = self.loop.create_future()
         return TLSTransport(wire, self, self._context.tls_context, self.loop)
 
-    def _secure_rest(self, octets: bytes = b"") -> None:
-        """Have TLS from here on; the client has sent some of it already."""
-        wire, writer = self.transport, self._writer
-        assert isinstance(writer, asyncio.StreamWriter)
-        self._stream._buffer.clear()
-        transport = self._secure(wire)
-        self._stream._transport = writer._transport = self.transport = transport  # type: ignore[attr-defined]
-        wire.resume_reading()
-        if octets:
-            transport.data_received(octets)
-        if self._is_at_eof:  # which the wire says once
-            transport.eof_received()
+    @abstractmethod
+    async def _begin_tls(self, octets: bytes = b"") -> None:
+        """Use TLS from now on, or else close the connection."""
 
     async def _read_proxy_header(self) -> None:
         """Read on whose behalf a proxy connects; close the connection if it does not say.
@@ -217,7 +208,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if not await self._is_wanted(header):
             await self._hang_up(abruptly=False)
         if self._context.tls_at_once:
-            self._secure_rest(bytes(self._stream._buffer))
+            await self._begin_tls(bytes(self._stream._buffer))
 
     async def _is_wanted(self, header: ProxyData) -> bool:
         """Ask the server's own hook, if it has one."""
