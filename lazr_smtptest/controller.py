@@ -356,7 +356,8 @@ class Controller:
         Blocks for ``reset_timeout`` at most.
 
         :param reply: What to say first, such as ``"421 4.4.2 Idle for too long"``;
-            without, nothing.
+            without, nothing.  Nothing is said before TLS that is to come first, nor amid a
+            reply that trickles.
         :return: How many sessions have been ended.
         :raises ValueError: The reply does not begin with a code.
         :raises Exception: See `fault`.

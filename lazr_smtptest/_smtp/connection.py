@@ -585,7 +585,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         """Close the connection, after a reply if there is one; return whether it was open."""
         if self._transcript.ended != "open":
             return False
-        if reply and not self._is_before_tls():
+        if reply and not (self._is_before_tls() or self._pace.is_amid_reply):
             self._note(None, reply)
             self._writer.write(reply)
         self._note_end("dropped by the server")

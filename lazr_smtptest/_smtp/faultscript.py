@@ -71,6 +71,7 @@ class Pace:
 
     trickle = 0.0  # seconds before each further piece of what is said
     is_waiting = False
+    is_amid_reply = False
 
     async def wait(self, seconds: float) -> None:
         if seconds:
@@ -90,9 +91,11 @@ class Pace:
             pieces = [] if is_raw else octets.splitlines(keepends=True)
             pieces = pieces if len(pieces) > 1 else [bytes([octet]) for octet in octets]
         for number, piece in enumerate(pieces):
+            self.is_amid_reply = number > 0
             await self.wait(self.trickle if number else 0.0)
             writer.write(piece)
             await writer.drain()
+        self.is_amid_reply = False
 
 
 class FaultScript:

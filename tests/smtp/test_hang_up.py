@@ -103,6 +103,20 @@ def test_who_was_hung_up_on_is_not_served_any_more(controller, tls, how):
             client.getreply()
 
 
+@pytest.mark.parametrize("stage", ["EHLO", "NOOP"])
+def test_nothing_is_said_amid_a_reply(controller, stage):
+    """The client would take the two for one, whose code is that of the first."""
+    with socket.create_connection((controller.host, controller.port)) as client:
+        replies = client.makefile("rb")
+        replies.readline()
+        fault = controller.fault(stage, trickle=60.0)
+        client.sendall(f"{stage} client.example\r\n".encode())
+        assert replies.read(1) == b"2"
+        until(lambda: fault.fired)
+        assert controller.hang_up("421 4.4.2 Bye") == 1
+        assert b"421" not in replies.read()
+
+
 def test_under_tls():
     pytest.importorskip("trustme", reason="needs trustme: pip install trustme")
     with QueueController(tls="implicit") as controller:
