@@ -90,8 +90,8 @@ class TLS:
         or ``"TLSv1.3"``, or one of `ssl.TLSVersion`.
     :param maximum_version: The highest.
     :raises TypeError: ``required`` is no bool, or the password neither str nor bytes.
-    :raises ValueError: A mode, a variant or a version is unknown, or values do not go
-        together: files of your own with a variant, ``client_ca_file`` without
+    :raises ValueError: A mode, a variant or a version is unknown, or a path is empty, or
+        values do not go together: files of your own with a variant, ``client_ca_file`` without
         ``client_cert``, a minimum above the maximum.
 
     >>> TLS("implicit").required
@@ -123,6 +123,9 @@ class TLS:
         if not isinstance(self.password, str | bytes | None):
             kind = type(self.password).__name__  # and no value, which may be a secret
             raise TypeError(f"password must be a str or bytes, and is of type {kind}")
+        for name in ("certfile", "keyfile", "ca_file", "client_ca_file"):
+            if getattr(self, name) == "":  # which would be whatever the system trusts
+                raise ValueError(f"{name} must be the path of a file, and is empty")
         others = ("keyfile", "password", "ca_file")
         own = [name for name in others if getattr(self, name) is not None]
         if self.certfile is None and own:

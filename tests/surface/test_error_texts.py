@@ -522,6 +522,8 @@ SITUATIONS = {
     "QueueController(tls=TLS(client_cert='required', client_ca_file='ca.pem')).client_cert_file":
         "ValueError: no certificate that the server's own client_ca_file trusts can be made here: "
         "load one of yours, by client_context().load_cert_chain()",
+    "TLS(certfile='mail.pem', ca_file='')":
+        "ValueError: ca_file must be the path of a file, and is empty",
     "QueueController(tls=TLS(client_cert='required')).client_context(with_cert='')":
         "ValueError: the name in a certificate must be printable, and have from 1 to 64 octets "
         "in UTF-8, not ''",
