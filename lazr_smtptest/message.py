@@ -431,23 +431,24 @@ class PickledItem:
     looks again gets the same object.
     """
 
-    __slots__ = ("_buffers", "_item", "_octets")
+    __slots__ = ("_item", "_pickled")
 
     def __init__(self, octets: bytes, buffer: bytes | bytearray | None = None) -> None:
-        #: The pickle of a `Received`, or of what a handler passed on.
-        self._octets: bytes | None = octets
-        self._buffers = (buffer,)
+        #: The pickle of a `Received`, or of what a handler passed on, and the buffer that it
+        #: lacks if it lacks one.  Together: another thread may be done with both at any time.
+        self._pickled: tuple[bytes, bytes | bytearray | None] | None = octets, buffer
 
     def load(self) -> Any:
         """Return what a test gets: a message, as a rule.  Raises what unpickling raises.
 
         Two threads that call at once may get two objects, equal in all else.
         """
-        octets = self._octets
-        if octets is not None:
-            value = loads(octets, buffers=self._buffers)
+        pickled = self._pickled
+        if pickled is not None:
+            octets, buffer = pickled
+            value = loads(octets, buffers=(buffer,))
             self._item = parse(*value) if type(value) is Received else value
-            self._octets, self._buffers = None, (None,)
+            self._pickled = None
         return self._item
 
     def peek(self) -> Any:

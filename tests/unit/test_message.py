@@ -6,6 +6,7 @@ import copy
 import email
 import email.policy
 import pickle
+import sys
 from datetime import timezone
 from email.errors import (
     MissingHeaderBodySeparatorDefect,
@@ -14,6 +15,8 @@ from email.errors import (
 )
 from email.feedparser import BytesFeedParser
 from email.message import EmailMessage
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -21,7 +24,9 @@ from hypothesis import strategies as st
 from messages import ATTACHED, ENVELOPE, LONE_STAR, TOO_DEEP
 from properties import tries
 
-from lazr_smtptest.message import Envelope, Message, ParserFailed, parse
+from lazr_smtptest._child.delivery import seal
+from lazr_smtptest._wire.ipc_queue import LARGE
+from lazr_smtptest.message import Envelope, Message, ParserFailed, PickledItem, Received, parse
 
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
@@ -325,3 +330,32 @@ def test_any_message_survives_pickling(raw: bytes) -> None:
     assert again.raw == raw
     assert again.envelope == ENVELOPE
     assert again.keys() == message.keys()
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_two_that_load_one_item(size: int, step: int) -> None:
+    """Whatever step one has got to when the other does it, each gets the whole message."""
+    raw = b"Subject: x\r\n\r\n" + b"y" * size
+    item = PickledItem(*seal(Received(ENVELOPE, bytearray(raw))))
+    others: list[Message] = []
+    before = sys.gettrace()  # coverage.py's, if it measures this
+    steps = 0
+
+    def load_in_between(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal steps
+        if frame.f_code is not PickledItem.load.__code__ or others:
+            return None
+        steps += event == "line"
+        if steps == step:
+            sys.settrace(before)
+            others.append(item.load())
+        return load_in_between
+
+    sys.settrace(load_in_between)
+    try:
+        message = item.load()
+    finally:
+        sys.settrace(before)
+    for one in (message, item.load(), *others):
+        assert (one.raw, one.envelope, one["Subject"]) == (raw, ENVELOPE, "x")
