@@ -39,6 +39,9 @@ from lazr_smtptest.message import Envelope
 
 _log = logging.getLogger("mail.log")
 
+#: Said of a chunk whose size is not read; then the connection is closed, as by Postfix.
+_NO_SIZE = "521 5.5.4 Syntax: BDAT size [LAST]"
+
 
 class SMTPCommands(SMTPConnection):
     """One session, and what it makes of commands."""
@@ -394,13 +397,15 @@ class SMTPCommands(SMTPConnection):
                 await asyncio.wait_for(self._await_content(lambda: content.ended), LAST_WORDS)
         await self._hang_up(abruptly=False)
 
-    async def _end_data(self, content: DataReader | ChunkReader) -> None:
+    async def _end_data(self, content: DataReader | ChunkReader, trickle: float = 0.0) -> None:
         """Send the reply to a message; by LMTP, one for each recipient (RFC 2033, 4.2).
 
         Faults strike each reply by itself.  The message is for the recipients that none
         refuses, and has arrived before the first of them is told.
         """
         self._begin("EOM")
+        # What a fault at BDAT has begun is for all replies.
+        closes, self._is_to_drop = self._is_to_drop, False
         rules = await self._faults_at_end()
         refused = self._leave_out(rules) if self.event_handler.lmtp else ()
         replies: Iterator[str] | None = None
@@ -408,7 +413,7 @@ class SMTPCommands(SMTPConnection):
         self._corked = corked = None if any(rules) else bytearray()
         try:
             for rule in rules:
-                self._pace.trickle = 0.0  # which was for the reply before this
+                self._pace.trickle = trickle  # or it has that of the reply before this
                 if rule is not None and await self._carry_out(rule):
                     continue
                 if replies is None:
@@ -418,6 +423,7 @@ class SMTPCommands(SMTPConnection):
                     break
         finally:
             self._corked = None
+            self._is_to_drop |= closes
             self._set_post_data_state()  # type: ignore[no-untyped-call]
         if corked:
             await self.push(bytes(corked[:-2]))
@@ -542,7 +548,7 @@ class SMTPCommands(SMTPConnection):
         if self._auth_required and not self.session.authenticated:
             return "530 Authentication required"
         if chunk.size is None:  # nobody knows where the next command begins
-            return "521 5.5.4 Syntax: BDAT size [LAST]"
+            return _NO_SIZE
         if not chunk.is_valid:
             return "501 Syntax: BDAT size [LAST]"
         if not self.envelope.rcpt_tos:
@@ -567,7 +573,14 @@ class SMTPCommands(SMTPConnection):
         if self._chunk is not None:  # refused, by whomever: so is the message
             self._chunk = None
             self._set_post_data_state()  # type: ignore[no-untyped-call]
-        return await super()._read_line()
+        is_new = not self._is_discarding
+        try:
+            return await super()._read_line()
+        except asyncio.LimitOverrunError:
+            if is_new and self._stream._buffer[:5].upper() == b"BDAT ":
+                await self.push(_NO_SIZE)
+                await self._hang_up(abruptly=False)
+            raise
 
     @aiosmtpd.smtp.syntax("BDAT <size> [LAST]", when="_offers_chunking")
     async def smtp_BDAT(self, _arg: str | None) -> None:
@@ -577,18 +590,21 @@ class SMTPCommands(SMTPConnection):
             self._chunk = None  # the transaction goes on
         if chunk.refusal is None:
             await self._accept_chunk(chunk)
-        else:
+            return
+        # By LMTP the last has a reply for each recipient (RFC 2033, 4.3), where it is known.
+        is_for_each = self.event_handler.lmtp and chunk.is_last and self._offers_chunking
+        for _ in self.envelope.rcpt_tos if is_for_each and self.envelope.rcpt_tos else [None]:
             await self.push(chunk.refusal)
 
     async def _accept_chunk(self, chunk: ChunkReader) -> None:
         if chunk.is_last:
-            await self._end_data(chunk)
+            await self._end_data(chunk, self._pace.trickle)
         else:
             await self.push(chunk_reply(chunk.size))
 
     async def _end_chunk(self, chunk: ChunkReader) -> None:
         """Answer a chunk whose command nobody has looked at."""
-        self._command = "BDAT"
+        self._begin("BDAT")
         if await self._apply_faults("BDAT", self._names("BDAT")):
             self._set_post_data_state()  # type: ignore[no-untyped-call]
         else:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 from chunks import MAIL, RCPT, bdat, in_chunks
-from helpers import only_message, until
+from helpers import EVENT_LOOPS, loop_name, only_message, until
 from raw_client import Wire, greeted
 
 from lazr_smtptest import QueueController
 
 TEXT = b"Subject: chunks\r\n\r\nQUIT\r\nNOOP\r\n"
 FIRST, SECOND = TEXT[:12], TEXT[12:]
+MOE = b"RCPT TO:<moe@example.com>\r\n"
 
 
 def codes(wire: Wire, octets: bytes, count: int) -> list[int]:
@@ -76,6 +79,38 @@ def test_a_delay_in_the_middle_of_a_chunk(server, is_last):
         assert codes(wire, rest, count) == [250] * count
     raws = [message.raw for message in server.messages]
     assert raws == ([FIRST, SECOND] if is_last else [TEXT])
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_trickle_is_for_the_reply_to_the_chunk(server, is_last):
+    server.fault("BDAT", trickle=0.01)
+    with greeted(server) as wire:
+        begun(wire)
+        began = time.monotonic()
+        assert codes(wire, bdat(TEXT, last=is_last), 1) == [250]
+        assert time.monotonic() - began >= 0.01 * (len("250 2.0.0 OK\r\n") - 1)
+
+
+def test_a_trickle_at_the_end_replaces_that_of_the_chunk(server):
+    server.fault("BDAT", trickle=30.0)
+    server.fault("EOM", trickle=0.001)
+    with greeted(server) as wire:
+        begun(wire)
+        assert codes(wire, bdat(TEXT, last=True), 1) == [250]
+
+
+def test_a_trickle_that_is_over(server):
+    """It is not that of a chunk which the next fault finds on its way."""
+    server.fault("RCPT", "550", trickle=0.3, when="moe@*")
+    with greeted(server) as wire:
+        assert codes(wire, MAIL + RCPT + MOE, 3) == [250, 250, 550]
+        server.reset()
+        wire.sock.sendall(b"BDAT 12\r\nhalf")
+        until(lambda: server.sessions()[0].commands[-1].verb == "BDAT")
+        server.fault("NOOP", "450 4.0.0 No", when="nobody")
+        began = time.monotonic()
+        assert codes(wire, b"and half", 1) == [250]
+        assert time.monotonic() - began < 0.3 * len("250 2.0.0 12 octets received")
 
 
 @pytest.mark.parametrize("drop", ["before", "instead", "after"])
@@ -209,3 +244,58 @@ def test_there_is_no_such_stage_without_chunking(call):
             getattr(controller, call)(*arguments)
         controller.restart(offer=("CHUNKING",))
         getattr(controller, call)(*arguments)
+
+
+# By LMTP.
+
+
+@pytest.fixture(params=EVENT_LOOPS, ids=loop_name)
+def mailbox(request: pytest.FixtureRequest) -> Iterator[QueueController]:
+    options = {"offer": ("CHUNKING",), "data_size_limit": 1000, "uvloop": request.param}
+    with QueueController("127.0.0.1", lmtp=True, **options) as controller:
+        yield controller
+
+
+LAST = bdat(TEXT, last=True)
+
+
+def begun_for_two(wire: Wire) -> None:
+    assert codes(wire, MAIL + MOE + RCPT, 3) == [250, 250, 250]
+
+
+@pytest.mark.parametrize("delay", [None, 0.01])
+@pytest.mark.parametrize("drop", ["instead", "after"])
+def test_a_drop_comes_after_the_replies_to_all(mailbox, drop, delay):
+    mailbox.fault("BDAT", drop=drop)
+    if delay:
+        mailbox.fault("EOM", delay=delay, when="lee@*")
+    with greeted(mailbox) as wire:
+        begun_for_two(wire)
+        wire.sock.sendall(LAST + b"NOOP\r\n")
+        assert wire.rest() == (b"250 2.0.0 OK\r\n" * 2 if drop == "after" else b"")
+    assert len(only_message(mailbox).envelope.rcpt_tos) == 2
+
+
+def test_a_drop_and_a_reply_at_the_end(mailbox):
+    mailbox.fault("BDAT", drop="after")
+    mailbox.fault("EOM", "550 5.2.1 No", when="moe@*")
+    with greeted(mailbox) as wire:
+        begun_for_two(wire)
+        wire.sock.sendall(LAST + b"NOOP\r\n")
+        assert wire.rest() == b"550 5.2.1 No\r\n250 2.0.0 OK\r\n"
+    assert only_message(mailbox).envelope.rcpt_tos == ("lee@example.com",)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_last_chunk_that_is_refused_is_so_for_each(mailbox, is_slow):
+    """RFC 2033, 4.3; Dovecot does the same."""
+    if is_slow:
+        mailbox.fault("NOOP", "450 4.0.0 No", when="nobody")
+    large = b"x" * 1001
+    with greeted(mailbox) as wire:
+        begun_for_two(wire)
+        assert codes(wire, bdat(large, last=True) + b"NOOP\r\n", 3) == [552, 552, 250]
+        assert codes(wire, bdat(TEXT, last=True) + b"NOOP\r\n", 2) == [503, 250]
+        begun_for_two(wire)
+        assert codes(wire, bdat(large) + LAST + b"NOOP\r\n", 3) == [552, 503, 250]
+    assert mailbox.queue.empty()

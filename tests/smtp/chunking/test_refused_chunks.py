@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 from chunks import BINARY, MAIL, RCPT, bdat, in_chunks
-from helpers import EVENT_LOOPS, LOGIN, loop_name, only_message
+from helpers import EVENT_LOOPS, LOGIN, loop_name, only_message, until
 from hypothesis import given
 from hypothesis import strategies as st
 from properties import tries
@@ -109,6 +109,31 @@ def test_a_size_that_cannot_be_read_closes_the_connection(server, way, command):
         assert wire.rest() == b"521 5.5.4 Syntax: BDAT size [LAST]\r\n"
     assert server.queue.empty()
     assert server.sessions()[0].ended == "dropped by the server"
+
+
+@pytest.mark.parametrize("spaces", [512, 12_000, 12_288, 100_000])
+def test_a_line_that_is_too_long(server, way, spaces):
+    """Its octets are no commands: they are read by their size, or not at all."""
+    with greeted(server) as wire:
+        assert said(wire, MAIL + RCPT, 2) == [250, 250]
+        wire.sock.sendall(b"BDAT" + b" " * spaces + b"%d LAST\r\n" % len(TRAP))
+        is_read = spaces < 12_288
+        if is_read:
+            assert said(wire, TRAP + b"NOOP\r\n", 2) == [500, 250]
+        else:
+            assert wire.reply() == b"521 5.5.4 Syntax: BDAT size [LAST]\r\n"
+    assert server.queue.empty()
+    until(lambda: server.sessions()[0].ended != "open")
+    assert server.sessions()[0].ended == f"dropped by the {'client' if is_read else 'server'}"
+
+
+def test_another_line_that_is_too_long(server, way):
+    """Nor is the rest of it a chunk, whatever it begins with."""
+    with greeted(server) as wire:
+        wire.sock.sendall(b"NOOP".ljust(13_000))
+        until(lambda: "too long" in server.sessions()[0].dialogue[-1].text)
+        wire.sock.sendall(b"BDAT ".ljust(20_000) + b"\r\n")
+        assert said(wire, b"NOOP\r\n", 2) == [500, 250]
 
 
 def test_a_size_of_twenty_digits(server, way):
