@@ -37,6 +37,9 @@ _READ_SIZE = 262_144
 #: Octets from which on anything is not copied to stand behind what comes before it.
 LARGE = 65_536
 
+#: Counts of writes that are added up anew with each write at most.
+_MANY_COUNTS = 20
+
 
 def pickled(value: Any) -> bytes:
     return dumps(value, -1)  # the highest protocol
@@ -151,7 +154,7 @@ class Piece:
 
     def __init__(self, octets: bytes | bytearray) -> None:
         self.octets = memoryview(octets)
-        #: How many octets each write took.
+        #: How many octets each write took; the first may be the sum of many.
         self.counts: list[int] = []
 
 
@@ -251,6 +254,8 @@ class RecordWriter:
             while backlog:
                 piece = backlog[0]
                 counts = piece.counts
+                if len(counts) > _MANY_COUNTS:  # a pipe may have room for 4 kB only
+                    counts[:] = [sum(counts)]
                 if rest := piece.octets[sum(counts) :]:
                     before = len(counts)
                     # One step: whatever comes up before it or behind it, the count is right.

@@ -75,6 +75,20 @@ def test_half_a_record_is_nothing_yet(pipe):
     assert reader.read() == ["whole"]
 
 
+def test_a_large_record_in_many_writes_takes_linear_time(pipe):
+    reader = RecordReader(pipe[0])
+    writer = RecordWriter(pipe[1], lambda: None)
+    value = os.urandom(20_000_000)
+    [*_, piece] = writer.write(value)
+    received = []
+    while not writer.flush():
+        received += reader.read() or []
+        assert len(piece.counts) < 25, "each write looks at all of them"
+    while not received:
+        received += reader.read()
+    assert received == [value]
+
+
 def test_half_a_buffer_is_garbage_like_anything_else():
     """A server process may be killed in the midst of it.  Python's development mode would tell."""
     script = """
