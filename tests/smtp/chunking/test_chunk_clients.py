@@ -97,9 +97,14 @@ def test_what_exim_makes_of_a_refusal(
     assert server.queue.empty()
 
 
-def test_what_exim_makes_of_a_message_that_is_too_large(mailers: Mailers) -> None:
-    options = {"offer": ("CHUNKING",), "data_size_limit": 100_000, "hide": ("SIZE",)}
+@pytest.mark.parametrize("lmtp", [False, True])
+def test_what_exim_makes_of_a_message_that_is_too_large(mailers: Mailers, *, lmtp: bool) -> None:
+    """By LMTP it is told once for each recipient, and goes on with the next command."""
+    options = {"offer": ("CHUNKING",), "data_size_limit": 100_000, "hide": ("SIZE",), "lmtp": lmtp}
     with QueueController("127.0.0.1", **options) as controller:
         with pytest.raises(Failed, match=r"552 5\.3\.4"):
             mailers.exim(controller, CONTENTS["long"])
         assert controller.queue.empty()
+        (session,) = controller.sessions()
+        told = [line.text[:3] for line in session.dialogue if line.speaker == "S"][-3:]
+        assert told == (["552", "552", "221"] if lmtp else ["250", "552", "221"])
