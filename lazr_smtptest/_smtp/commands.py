@@ -7,6 +7,7 @@ import base64
 import contextlib
 import functools
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,9 @@ from lazr_smtptest._wire.rules import Rule
 from lazr_smtptest.message import Envelope
 
 _log = logging.getLogger("mail.log")
+
+#: Why what comes behind the end is not kept; nobody is told.
+_DROPPED = "dropped"
 
 #: Said of a chunk whose size is not read; then the connection is closed, as by Postfix.
 _NO_SIZE = "521 5.5.4 Syntax: BDAT size [LAST]"
@@ -384,7 +388,14 @@ class SMTPCommands(SMTPConnection):
         if rule.closes:
             await self._hang_up_amid(content)
 
-    async def _hang_up_amid(self, content: DataReader) -> None:
+    async def _drop_if_due(self) -> None:
+        if self._is_to_drop and not self._is_mute:  # what the client has sent ahead is not kept
+            self._content = rest = self._make_chunk_reader()
+            rest.begin(sys.maxsize, is_last=False, refusal=_DROPPED)
+            await self._hang_up_amid(rest)
+        await super()._drop_if_due()
+
+    async def _hang_up_amid(self, content: DataReader | ChunkReader) -> None:
         """Close the connection, and take what still comes for a while.
 
         To close with something unread would have TCP take back what was said.
@@ -393,6 +404,7 @@ class SMTPCommands(SMTPConnection):
         if not content.ended and not self._tls_protocol:  # whose transport does this by itself
             with contextlib.suppress(OSError):  # the connection is gone, as is to be found out yet
                 self.transport.write_eof()
+                self.transport.resume_reading()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._await_content(lambda: content.ended), LAST_WORDS)
         await self._hang_up(abruptly=False)

@@ -485,6 +485,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     async def _hang_up(self, *, abruptly: bool) -> NoReturn:
         """Close the connection.  What was written is sent, if not abruptly."""
         self._note_end("dropped by the server")
+        if self.transport is None:  # asyncio.wait_for may take no notice of being cancelled
+            raise asyncio.CancelledError
         close = self.transport.abort if abruptly else self.transport.close
         close()
         # The end of the connection cancels whoever waits here.

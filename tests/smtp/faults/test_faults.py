@@ -373,3 +373,16 @@ def test_a_stage_that_is_no_command_is_none(server, word, stage):
         fault = server.fault(stage, "451 4.7.1 Later")
         assert wire.say(word) == usual
         assert fault.fired == 0
+
+
+def test_what_was_said_before_the_end_arrives(server):
+    """To close with commands unread would have TCP take back replies that are on their way."""
+    server.fault("VRFY", "421 4.3.2 Closing")
+    for _ in range(20):
+        with greeted(server) as wire:
+            wire.sock.sendall(b"NOOP\r\n" * 200 + b"VRFY kim\r\n")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(60):
+                    wire.sock.sendall(b"NOOP\r\n" * 100)
+            assert [wire.reply()[:3] for _ in range(201)] == [b"250"] * 200 + [b"421"]
+            assert wire.reply() == b""
