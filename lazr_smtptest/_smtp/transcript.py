@@ -131,7 +131,9 @@ class Transcripts:
         """Forget what has ended, and what was said so far."""
         self._ended.clear()
         self.connections = 0
-        for transcript in self._open:
+        for transcript in list(self._open):
+            if transcript.ended != "open":  # and the client has yet to close its end
+                del self._open[transcript]
             transcript.exchanges.clear()
             transcript.messages.clear()
             transcript.noticed.clear()

@@ -681,6 +681,17 @@ def test_mail_that_is_no_answer_to_a_challenge(server, way):
 # Forgetting, and taking along.
 
 
+@pytest.mark.parametrize("how", ["QUIT", "421"])
+def test_reset_forgets_what_is_over_though_the_client_has_not_closed_its_end(server, how):
+    with greeted(server) as wire:
+        if how == "421":
+            server.fault("NOOP", "421 4.3.2 Closing")
+        assert wire.say(b"QUIT" if how == "QUIT" else b"NOOP")[:3] in (b"221", b"421")
+        until(lambda: [one.ended for one in server.sessions()] != ["open"])
+        server.reset()
+        assert (server.sessions(), server.connections) == ([], 0)
+
+
 def test_reset_forgets(server):
     with greeted(server) as wire:
         wire.say(b"AUTH PLAIN " + b64(f"\0{USER}\0wrong"), *MESSAGE, CONTENT)
