@@ -67,4 +67,4 @@ def check_descriptors() -> None:
 
 def check_memory() -> None:
     """Raise MemoryError if there is too little for a session; none of it is used here."""
-    bytearray(_SESSION_MEMORY)
+    bytes(_SESSION_MEMORY)

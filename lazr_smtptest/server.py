@@ -174,7 +174,7 @@ class Server:
         self._set_auth(auth, auth_mechanisms)
         self._needs_auth = true_or_false("auth_required", auth_required)
         self._needs_tls_for_auth = true_or_false("auth_require_tls", auth_require_tls)
-        if auth_required and not self._offers_auth:
+        if auth_required and not self._offers_auth():
             raise ValueError("auth_required needs auth, such as auth={'kim': 'secret'}")
         if auth_require_tls and self.tls is None:
             raise ValueError("auth_require_tls needs tls, such as tls='starttls'")
@@ -226,10 +226,10 @@ class Server:
         self._scram_keys: dict[str, ScramKeys] | None = None
         if mechanisms is None:
             return
-        if not self._offers_auth:
+        if not self._offers_auth():
             raise ValueError("auth_mechanisms needs auth, such as auth={'kim': 'secret'}")
         self._mechanisms = names = _names("auth_mechanisms", mechanisms)
-        own = {_mechanism(hook) for hook in self._auth_hooks}
+        own = {_mechanism(hook) for hook in self._auth_hooks()}
         _check_mechanisms(names, own, self._auth)
         if "EXTERNAL" in {*names} - own and getattr(self.tls, "client_cert", None) is None:
             raise ValueError(
@@ -239,7 +239,8 @@ class Server:
         if "SCRAM-SHA-256" in {*names} - own:
             self._scram_keys = _scram_keys(self._auth)
 
-    @property
+    # Methods, since aiosmtpd looks at all attributes of a handler with every connection.
+
     def _auth_hooks(self) -> list[str]:
         return [
             getattr(getattr(type(self), name), "__auth_mechanism_name__", name)
@@ -247,11 +248,10 @@ class Server:
             if name.startswith("auth_") and callable(getattr(type(self), name))
         ]
 
-    @property
     def _offers_auth(self) -> bool:
         """Whether a client can log in: by ``auth``, or by aiosmtpd's hooks."""
         has_hook = callable(getattr(type(self), "handle_AUTH", None))
-        return self._auth is not None or has_hook or bool(self._auth_hooks)
+        return self._auth is not None or has_hook or bool(self._auth_hooks())
 
     def handle_message(self, message: Message) -> str | None:  # noqa: ARG002 -- overrides have it
         """Do something with a message that has just arrived; here: nothing.

@@ -51,7 +51,7 @@ class SessionContext:
         self.tls_before_all = self.tls_at_once and not server.proxy_protocol
         self.mechanisms = AuthMechanisms(server, self.run, self.report)
         self.extensions = EXTENSIONS - server._hidden_extensions | server._offered_extensions
-        if not server._offers_auth:
+        if not server._offers_auth():
             self.extensions -= {"AUTH"}
         self.missing_commands = {"AUTH", "HELP", "STARTTLS"} - self.extensions
         # BDAT is known, and then it is refused (RFC 5321, 4.2.4).
