@@ -18,18 +18,10 @@ import aiosmtplib
 import pytest
 from helpers import only_message
 from mailers import Mailers, as_ordered
-from programs import DOMAIN, RECIPIENTS, SENDER, TIMEOUT, Programs, unix
+from programs import DOMAIN, HEAD, RECIPIENTS, SENDER, TIMEOUT, Programs, unix
 from raw_client import stuff
 
 from lazr_smtptest import QueueController
-
-HEAD = (
-    b"From: kim@example.com\r\n"
-    b"To: lee@example.com\r\n"
-    b"Date: Thu, 01 Jan 1970 00:00:00 +0000\r\n"
-    b"Message-ID: <1@example.com>\r\n"
-    b"Subject: "
-)
 
 CONTENTS = {
     "plain": HEAD + b"plain\r\n\r\nHello.\r\n\r\nThis is the end.\r\n",

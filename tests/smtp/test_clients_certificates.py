@@ -14,7 +14,7 @@ from typing import Any
 
 import aiosmtplib
 import pytest
-from helpers import only_message, subjects
+from helpers import fresh, only_message, subjects
 from mailers import Mailers, as_ordered
 from programs import DOMAIN, RECIPIENTS, SENDER, TIMEOUT, Failed, Login, Programs, mode_of
 
@@ -54,9 +54,7 @@ def all_running() -> Iterator[dict[str, QueueController]]:
 def server(
     request: pytest.FixtureRequest, all_running: dict[str, QueueController]
 ) -> QueueController:
-    running = all_running[request.param]
-    running.reset()
-    return running
+    return fresh(all_running[request.param])
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from typing import Any
 
 import aiosmtplib
 import pytest
-from helpers import only_message, subjects
+from helpers import fresh, only_message, subjects
 from mailers import as_ordered
 from programs import (
     DOMAIN,
@@ -86,9 +86,7 @@ def all_running() -> Iterator[dict[str, QueueController]]:
 def server(
     request: pytest.FixtureRequest, all_running: dict[str, QueueController]
 ) -> QueueController:
-    running = all_running[request.param]
-    running.reset()
-    return running
+    return fresh(all_running[request.param])
 
 
 # The clients.  Each sends CONTENT, and logs in if it is told a mechanism;

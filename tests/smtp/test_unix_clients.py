@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import aiosmtplib
 import pytest
-from helpers import only_message, send
+from helpers import fresh, only_message, send
 from mailers import Mailers
 from programs import (
     DOMAIN,
@@ -62,9 +62,7 @@ def all_running() -> Iterator[dict[str, QueueController]]:
 def server(
     request: pytest.FixtureRequest, all_running: dict[str, QueueController]
 ) -> QueueController:
-    running = all_running[request.param]
-    running.reset()
-    return running
+    return fresh(all_running[request.param])
 
 
 def with_swaks(server: QueueController, mailers: Mailers) -> None:
@@ -127,7 +125,7 @@ def with_aiosmtplib(server: QueueController, mailers: Mailers) -> None:
 
 NODE_SCRIPT = """
 const job = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const transport = require(job.library).createTransport({
+const transport = require(job.module).createTransport({
   ...job.transport,
   getSocket: (_, callback) => {
     const connection = require("net").connect(job.path, () => callback(null, {connection}));
@@ -146,7 +144,7 @@ def with_nodemailer(server: QueueController, mailers: Mailers) -> None:
         pytest.skip("the program node is not installed")
     mode = mode_of(server)
     job = {
-        "library": needed(f"{NODE_MODULES}/nodemailer"),
+        "module": needed(f"{NODE_MODULES}/nodemailer"),
         "path": server.unix_socket,
         "transport": {
             "host": "localhost",

@@ -18,6 +18,15 @@ TIMEOUT = 15
 
 SENDER = "kim@example.com"
 RECIPIENTS = ("lee@example.com", "bcc@example.com")
+
+#: What a message needs for no program to add anything, up to the words of its subject.
+HEAD = (
+    b"From: kim@example.com\r\n"
+    b"To: lee@example.com\r\n"
+    b"Date: Thu, 01 Jan 1970 00:00:00 +0000\r\n"
+    b"Message-ID: <1@example.com>\r\n"
+    b"Subject: "
+)
 DOMAIN = "client.example"
 
 #: Where Debian has the libraries of Node.

@@ -194,6 +194,17 @@ class Wire(_Connection):
         return [int(self.say(line)[:3] or 0) for line in lines]
 
 
+def silent(wire: Wire) -> bool:
+    """Whether nothing more has come."""
+    wire.sock.settimeout(0.05)
+    try:
+        return not wire.sock.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        wire.sock.settimeout(10)
+
+
 @contextlib.contextmanager
 def greeted(controller: Any) -> Iterator[Wire]:
     """Give a session that is past EHLO, or LHLO."""

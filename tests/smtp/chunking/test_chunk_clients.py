@@ -7,18 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers import EVENT_LOOPS, loop_name, only_message
 from mailers import Mailers
-from programs import RECIPIENTS, SENDER, Failed
+from programs import HEAD, RECIPIENTS, SENDER, Failed
 
 from lazr_smtptest import QueueController
 from lazr_smtptest.sessions import Session
-
-HEAD = (
-    b"From: kim@example.com\r\n"
-    b"To: lee@example.com\r\n"
-    b"Date: Thu, 01 Jan 1970 00:00:00 +0000\r\n"
-    b"Message-ID: <1@example.com>\r\n"
-    b"Subject: "
-)
 
 CONTENTS = {
     "plain": HEAD + b"plain\r\n\r\nHello.\r\n\r\nThis is the end.\r\n",

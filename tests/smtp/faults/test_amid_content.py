@@ -13,7 +13,7 @@ import pytest
 from helpers import connected, fresh, send, send_to, subjects, until
 from mail_libraries import with_nodemailer, with_phpmailer
 from programs import RECIPIENTS, SENDER, TIMEOUT, Failed, unix
-from raw_client import CONTENT, MESSAGE, greeted
+from raw_client import CONTENT, MESSAGE, greeted, silent
 
 from lazr_smtptest import QueueController
 
@@ -43,16 +43,6 @@ def dialogue(controller) -> list[str]:
 def seen(controller, octets: int) -> None:
     """Wait until the server has taken so much, of which no reply tells."""
     until(lambda: f"{octets} octets of content so far" in dialogue(controller))
-
-
-def silent(wire) -> bool:
-    wire.sock.settimeout(0.05)
-    try:
-        return not wire.sock.recv(1)
-    except TimeoutError:
-        return True
-    finally:
-        wire.sock.settimeout(10)
 
 
 # When so much has come.

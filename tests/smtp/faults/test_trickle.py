@@ -9,7 +9,7 @@ import pytest
 from helpers import connected, fresh, send, send_to, subjects, until
 from mail_libraries import with_nodemailer, with_phpmailer
 from programs import Failed
-from raw_client import CONTENT, MESSAGE, Wire, ehlo, greeted
+from raw_client import CONTENT, MESSAGE, Wire, ehlo, greeted, silent
 
 from lazr_smtptest import QueueController
 
@@ -20,17 +20,6 @@ NEVER = 60.0
 @pytest.fixture
 def server(each_loop):
     return fresh(each_loop)
-
-
-def silent(wire) -> bool:
-    """Whether nothing more has come."""
-    wire.sock.settimeout(0.05)
-    try:
-        return not wire.sock.recv(1)
-    except TimeoutError:
-        return True
-    finally:
-        wire.sock.settimeout(10)
 
 
 def first(wire, count: int) -> bytes:
