@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import ssl
     from types import ModuleType
 
+    from cryptography import x509
+
 __all__ = ["TLS"]
 
 MODES = ("starttls", "implicit")
@@ -325,11 +327,7 @@ class _Authority:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
             )
         )
-        if re.fullmatch(rf"{_ATOM}(?:\.{_ATOM})*@[a-zA-Z0-9.-]+", name):
-            names: list[x509.GeneralName] = [x509.RFC822Name(name)]
-        else:
-            names = [x509.DNSName(name)] if re.fullmatch(r"[a-zA-Z0-9.-]+", name) else []
-        if names:
+        if names := _alternative_names(name):
             made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = made.sign(ca_key, hashes.SHA256())
         pem = serialization.Encoding.PEM
@@ -343,6 +341,15 @@ class _Authority:
         with open(fd, "wb") as file:
             file.write(pem)
         return path
+
+
+def _alternative_names(name: str) -> list[x509.GeneralName]:
+    """Return the names of a certificate's subject that are an address or a host (RFC 5280)."""
+    from cryptography import x509
+
+    if re.fullmatch(rf"{_ATOM}(?:\.{_ATOM})*@[a-zA-Z0-9.-]+", name):
+        return [x509.RFC822Name(name)]
+    return [x509.DNSName(name)] if re.fullmatch(r"[a-zA-Z0-9.-]+", name) else []
 
 
 _authority = functools.cache(_Authority)
