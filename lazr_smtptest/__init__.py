@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         GateTimeout,
         HandlerDataWarning,
         HandlerError,
+        LeaseError,
         MessageNotReceived,
         NearMiss,
         NotRunning,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from lazr_smtptest.message import Attachment, Envelope, Message
     from lazr_smtptest.server import QueueServer, Server
     from lazr_smtptest.sessions import Command, Line, Session
+    from lazr_smtptest.shared import Lease, SharedController, UnclaimedMail, connect
     from lazr_smtptest.tls import TLS
 
 __all__ = [
@@ -57,6 +59,8 @@ __all__ = [
     "GateTimeout",
     "HandlerDataWarning",
     "HandlerError",
+    "Lease",
+    "LeaseError",
     "Line",
     "Message",
     "MessageNotReceived",
@@ -71,10 +75,13 @@ __all__ = [
     "ServerDied",
     "ServerStuck",
     "Session",
+    "SharedController",
     "StartError",
     "StartTimeout",
+    "UnclaimedMail",
     "UnexpectedMessage",
     "__version__",
+    "connect",
 ]
 
 #: Where the names live.  Each is imported when it is first used: pytest loads
@@ -83,7 +90,7 @@ _MODULES = {
     "checks": "Problem",
     "controller": "Controller QueueController",
     "errors": "AlreadyRunning AttachmentNotFound GateTimeout HandlerDataWarning HandlerError "
-    "MessageNotReceived "
+    "LeaseError MessageNotReceived "
     "NearMiss NotRunning SMTPTestError ServerDied ServerStuck StartError StartTimeout "
     "UnexpectedMessage",
     "faults": "Fault Gate",
@@ -91,6 +98,7 @@ _MODULES = {
     "message": "Attachment Envelope Message",
     "server": "QueueServer Server",
     "sessions": "Command Line Session",
+    "shared": "Lease SharedController UnclaimedMail connect",
     "tls": "TLS",
 }
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +21,12 @@ from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck, SMTPTest
 from lazr_smtptest.message import Message, PickledItem, headline
 from lazr_smtptest.server import Server
 from lazr_smtptest.sessions import SESSION_CODES, Session
+
+if TYPE_CHECKING:
+    from lazr_smtptest.shared import Lease
+
+    #: What a test has: a server, or a part of one.
+    AnyServer = QueueController | Lease
 
 #: Messages that a controller keeps after they were taken: for the report on a failed
 #: test, and where all of a test's mail is checked.
@@ -78,7 +84,7 @@ class WorkerServers:
         return wanted
 
     def lend(
-        self, options: dict[str, Any], marks: Sequence[pytest.Mark]
+        self, options: dict[str, Any], marks: Sequence[pytest.Mark], _test: str
     ) -> AbstractContextManager[QueueController]:
         """Return a server for one test: the one that stays, or one with other options.
 
@@ -275,13 +281,13 @@ def _mapping(options: dict[str, Any]) -> dict[str, Any]:
 # What a test left unread.
 
 
-def check_all_read(used: Iterable[QueueController]) -> None:
+def check_all_read(used: Iterable[AnyServer]) -> None:
     left = [line for controller in used for line in _unread(controller)]
     if left:
         pytest.fail("\n".join(left), pytrace=False)
 
 
-def _unread(controller: QueueController) -> list[str]:
+def _unread(controller: AnyServer) -> list[str]:
     # What to do about it, and a line for each message that was not taken.
     items, _ = _left(controller)
     if not items:
@@ -311,7 +317,7 @@ def wrong_codes(codes: Iterable[object]) -> str:
 
 
 def check_problems(
-    used: Iterable[QueueController],
+    used: Iterable[AnyServer],
     allowed: Iterable[str],
     iter_markers: Callable[[str], Iterable[pytest.Mark]],
 ) -> None:
@@ -333,7 +339,7 @@ def check_problems(
         )
 
 
-def _errors(controller: QueueController, allow: Collection[str]) -> Iterator[str]:
+def _errors(controller: AnyServer, allow: Collection[str]) -> Iterator[str]:
     messages = [item.peek() for item in [*controller.queue._taken, *_left(controller)[0]]]
     _, sessions = controller._diagnose(_PROBE_TIMEOUT)
     found = [(headline(m), m.problems) for m in messages if isinstance(m, Message)]
@@ -348,7 +354,7 @@ def _errors(controller: QueueController, allow: Collection[str]) -> Iterator[str
 
 
 def explain(
-    report: pytest.TestReport, controllers: Iterable[QueueController], with_problems: bool = True
+    report: pytest.TestReport, controllers: Iterable[AnyServer], with_problems: bool = True
 ) -> None:
     """Add what there is to know of the mail to the report on a failed test.
 
@@ -393,7 +399,7 @@ def _put_first(report: pytest.TestReport, problem: SMTPTestError) -> None:
 
 
 def _section(
-    controller: QueueController,
+    controller: AnyServer,
     problem: SMTPTestError | None,
     sessions: list[Session] | None,
     with_problems: bool,
@@ -407,17 +413,18 @@ def _section(
     lines += _listed(_UNREAD, left[:_SHOWN], len(left), with_problems)
     if not inbox._taken and not left:
         lines.append("No message has arrived.")
-    lines += _last(sessions, with_problems)
+    lines += [*_last(sessions, with_problems), *controller._remarks()]
     return "\n".join(lines)
 
 
-def _left(controller: QueueController) -> tuple[list[PickledItem], SMTPTestError | None]:
+def _left(controller: AnyServer) -> tuple[list[PickledItem], SMTPTestError | None]:
     inbox = controller.queue
     link = inbox._link
     if link is None:
         return [], None
     from lazr_smtptest._parent.link import block  # a link there is, so this is imported
 
+    link.catch_up()
     try:
         return block(inbox._look(link))[0], None
     except SMTPTestError as error:

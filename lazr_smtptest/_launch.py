@@ -21,12 +21,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import forkserver, popen_fork
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
 from os import close, lstat, unlink
 from os import open as open_file
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lazr_smtptest._parent.feeder
 import lazr_smtptest._parent.matching
@@ -47,6 +48,10 @@ from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
 from lazr_smtptest.server import Server
+
+if TYPE_CHECKING:
+    from lazr_smtptest._child.lease_server import LeaseServer
+    from lazr_smtptest._wire.sharing import Sharing
 
 #: Seconds for a server process that cannot serve to end by itself.
 _END_TIMEOUT = 5.0
@@ -344,9 +349,11 @@ def launch(
     listening: Listening,
     acknowledged: bool,
     uvloop: bool | None,
+    sharing: Sharing | None = None,
 ) -> ServerLink:
     """Start a server process; it is not waited for.  See `main` for the arguments."""
-    sockets, endpoint, file = listening.sockets, listening.endpoint, listening.file
+    sockets, endpoint = listening.sockets, listening.endpoint
+    files = [one for one in (listening.file, sharing and sharing.file) if one]
     method = context.get_start_method()
     log_level = logging.getLogger().level
     patches = MonkeyPatches()
@@ -357,14 +364,19 @@ def launch(
         disown_in_children(ends)
     pickled = PickledServer(server, endpoint)
     passed = [PassedSocket(sock) for sock in sockets]
+    lease_server = None if sharing is None else _lease_server(sharing)
     with contextlib.closing(child_ends), ExitStack() as undo:
         undo.callback(ends.close)  # a process that was started ends with its lifeline
         wake = context.Pipe(duplex=False)  # now, while there is no process to be left behind
         for end in wake:
             undo.callback(end.close)
         forks = method == "fork"
-        first = FirstStep(child_ends, passed, pickled, patches) if forks else None
-        args = (child_ends, passed, file, pickled, acknowledged, first, log_level, new_loop)
+        given = [*passed, *(sharing.sockets if sharing else ())]
+        first = FirstStep(child_ends, given, pickled, patches) if forks else None
+        args = (
+            *(child_ends, passed, files, pickled, acknowledged),
+            *(first, log_level, new_loop, lease_server),
+        )
         process = context.Process(  # type: ignore[attr-defined]
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
@@ -375,10 +387,16 @@ def launch(
             with _undisturbed(), _free_to_have_children(), first_step(first):
                 process.start()
         undo.callback(_reap, process)
-        server_process = ServerProcess(process, ends.stacks, endpoint, file)
+        server_process = ServerProcess(process, ends.stacks, endpoint, files)
         link = ServerLink(ends, server_process, wake, keeps_forgets=acknowledged)
         undo.pop_all()
     return link
+
+
+def _lease_server(sharing: Sharing) -> Callable[[asyncio.AbstractEventLoop], LeaseServer]:
+    from lazr_smtptest._child.lease_server import LeaseServer
+
+    return partial(LeaseServer, sharing)
 
 
 @contextlib.contextmanager

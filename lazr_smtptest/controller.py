@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from queue import Empty
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
@@ -13,33 +12,23 @@ from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest._wire.endpoint import Endpoint
-from lazr_smtptest.errors import (
-    AlreadyRunning,
-    HandlerError,
-    NotRunning,
-    ServerDied,
-    ServerStuck,
-    SMTPTestError,
-)
+from lazr_smtptest.calls import ServerCalls
+from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
-    import ssl
-
     # typing has them from 3.11 on.
     from typing_extensions import Self
 
     from lazr_smtptest._parent.feeder import QueueFeeder
     from lazr_smtptest._parent.link import ServerLink
-    from lazr_smtptest.faults import Fault, Gate
-    from lazr_smtptest.message import Message
-    from lazr_smtptest.sessions import Session
+    from lazr_smtptest._wire.sharing import Sharing
 
 __all__ = ["Controller", "QueueController"]
 
 
-class Controller:
+class Controller(ServerCalls):
     """Runs a `Server` in a process of its own.
 
     It is a context manager, too: entering starts, leaving stops.
@@ -102,50 +91,6 @@ class Controller:
     @property
     def _endpoint(self) -> Endpoint:
         return Endpoint.of(self.server, self._host, self._port)
-
-    @property
-    def host(self) -> str:
-        """The host that the server was asked to listen on; to connect to, too.
-
-        Where that means all interfaces, it is an address of this machine.
-
-        :raises ValueError: It listens on a UNIX socket.
-        """
-        return self._endpoint.tcp("host").host
-
-    @property
-    def port(self) -> int:
-        """The port that the server listens on, or last did.
-
-        Before the first `start` it is the one asked for.
-
-        :raises NotRunning: A free one was asked for, and `start` has yet to find it.
-            (Clients take 0 for their usual port, and mail goes out for real.)
-        :raises ValueError: It listens on a UNIX socket.
-        """
-        host, port, _ = self._endpoint.tcp("port")
-        if not port:
-            raise NotRunning(
-                f"the server on {host} has no port before it is started, since it was asked "
-                "to take a free one: call start() first, or make it with a port of your own",
-                host=host,
-            )
-        return port
-
-    @property
-    def unix_socket(self) -> str | None:
-        """The absolute path of the UNIX socket to connect to; None for a host and a port."""
-        return self._endpoint.unix_socket
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of the server process, or None."""
-        return None if self._link is None else self._link.process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether there is a server process, and it is alive."""
-        return self._link is not None and self._link.is_alive()
 
     def start(self) -> None:
         """Start the server process, and wait until it serves.
@@ -257,219 +202,6 @@ class Controller:
             if error is None:
                 raise
 
-    # What a test asks of a running server.
-
-    def reset(self) -> None:
-        """Forget all messages that were accepted so far.
-
-        Calls `Server.reset` in the server process, behind the handlers that
-        are running.
-
-        :raises HandlerError: A handler had failed, or `Server.reset` did.
-        :raises NotRunning: The server is not running.
-        :raises ServerDied: The server process has ended by itself.
-        :raises ServerStuck: It did not answer within ``reset_timeout``.
-        """
-        link = self._running("reset()")
-        self._ask(link, "reset")
-        link.check()
-
-    def fault(
-        self,
-        stage: str,
-        reply: str | None = None,
-        *,
-        raw: bytes | None = None,
-        when: str | None = None,
-        times: int | None = None,
-        delay: float = 0.0,
-        trickle: float = 0.0,
-        drop: bool | str = False,
-        after: int | None = None,
-    ) -> Fault:
-        """Make the server misbehave, from when this returns until `reset`.
-
-        If several faults match, only the first one made fires.  Blocks for
-        ``reset_timeout`` at most.
-
-        :param stage: Where: CONNECT (before the greeting), EHLO, HELO, STARTTLS, AUTH, MAIL,
-            RCPT, DATA, BDAT (when the chunk has come; where CHUNKING is offered), EOM (the end
-            of the message's content), RSET, NOOP, VRFY, EXPN, HELP or QUIT; for
-            :doc:`LMTP <lmtp>`, LHLO in place of EHLO and HELO.
-        :param reply: What to say instead of what would be done; such as ``"451 4.7.1 Later"``.
-            Lines are separated by a line feed.  421 closes the connection, too (RFC 5321, 3.8).
-        :param raw: Octets to send in place of a reply, as they are.  No line end is added, and
-            no code is looked at: only ``drop`` closes the connection.
-        :param when: A glob, regardless of case: for the address at MAIL, RCPT, VRFY and EXPN,
-            any of the message's at DATA, BDAT and EOM, the mechanism at AUTH, the topic at HELP,
-            the client's address at CONNECT, and elsewhere the EHLO name.
-        :param times: How often; without, always.
-        :param delay: Seconds to wait first.  Other sessions go on.
-        :param trickle: Seconds before each further line of the reply, yours or the usual one;
-            or before each further octet, if it has one line, or is ``raw``.
-        :param drop: When to close the connection: ``"before"`` anything is done, ``"instead"``
-            of the reply but when all is done, ``"after"`` the reply (at DATA, when content
-            begins to arrive), or, at DATA, amid the ``"content"``.  True is ``"content"`` with
-            ``after``; without, ``"after"`` with a reply and ``"before"`` with none.
-        :param after: At DATA: how many octets of content come first, or all there are.  Then
-            come the delay, in which nothing is read, the reply, which is the only one that
-            the message gets, and the drop.  ``drop="content"`` alone means 1.
-        :return: The fault; its ``fired`` says how often it fired.
-        :raises NotRunning: The server is not running.
-        :raises ServerDied: The server process has ended by itself.
-        :raises ServerStuck: It did not answer.
-        :raises TypeError: A value is of the wrong type.
-        :raises ValueError: A value is not possible, or not with the others.
-        """
-        from lazr_smtptest._wire.rules import make_rule
-        from lazr_smtptest.faults import Fault
-
-        rule = make_rule(self.server, stage, reply, raw, when, times, delay, trickle, drop, after)
-        link = self._running("fault()")
-        return Fault(link, self._ask(link, "fault", rule), rule)
-
-    def gate(self, stage: str, *, when: str | None = None) -> Gate:
-        """Park sessions at a stage, until the gate is opened.
-
-        `reset` drops those that are parked, so that what they had begun does
-        not go on in the next test.
-
-        Made for a ``with`` statement, which opens it in the end.  Blocks for
-        ``reset_timeout`` at most.
-
-        :param stage: See `fault`.
-        :param when: See `fault`.
-        :return: The gate.
-        :raises Exception: See `fault`.
-        """
-        from lazr_smtptest._wire.rules import check_stage
-        from lazr_smtptest.faults import Gate
-
-        stage, when = check_stage(self.server, stage, when)
-        link = self._running("gate()")
-        return Gate(link, self._ask(link, "gate", stage, when), stage)
-
-    def hang_up(self, reply: str | None = None) -> int:
-        """End all sessions that are open, as a server does that has had enough.
-
-        For a client that keeps its connection: its next mail finds it closed.
-        Blocks for ``reset_timeout`` at most.
-
-        :param reply: What to say first, such as ``"421 4.4.2 Idle for too long"``;
-            without, nothing.  Nothing is said before TLS that is to come first, nor amid a
-            reply that trickles.
-        :return: How many sessions have been ended.
-        :raises ValueError: The reply does not begin with a code.
-        :raises Exception: See `fault`.
-        """
-        from lazr_smtptest._wire.rules import encode_reply
-
-        encoded = None if reply is None else encode_reply(reply) + b"\r\n"
-        count: int = self._ask(self._running("hang_up()"), "hang_up", encoded)
-        return count
-
-    def sessions(self) -> list[Session]:
-        """Return what clients said and were told since the last `reset`.
-
-        That is all connections that are open, and the last 100 that are not.
-        When the server has been stopped, it is what they had done by then.
-        Blocks for ``reset_timeout`` at most.
-
-        :return: The sessions, in the order in which the clients connected.
-        :raises NotRunning: The server has not been started.
-        :raises ServerDied: The server process has ended by itself, or had to be
-            killed, and nobody knows what clients did.
-        :raises ServerStuck: It did not answer.
-        """
-        ended = self._ended
-        if self._link is not None or ended is None:
-            asked: list[Session] = self._ask(self._running("sessions()"), "sessions")
-            return asked
-        sessions = ended.last_sessions()
-        if sessions is None:
-            raise ended.death("; what clients did is not known")
-        return sessions
-
-    @property
-    def connections(self) -> int:
-        """How many clients have connected since the last `reset`.
-
-        `sessions` has no more than the last 100 of those that are gone.  When the
-        server has been stopped, it is how many had by then.  Blocks for
-        ``reset_timeout`` at most.
-
-        :raises Exception: See `sessions`.
-        """
-        ended = self._ended
-        if self._link is not None or ended is None:
-            count: int = self._ask(self._running("connections"), "connections")
-            return count
-        if ended.last_connections is None:
-            raise ended.death("; what clients did is not known")
-        return ended.last_connections
-
-    def client_context(self, *, with_cert: bool | str = False) -> ssl.SSLContext:
-        """Make a context for a client that is to trust this server.
-
-        It checks the server's certificate and name, as it should; use
-        `Controller.host` to connect.  On a UNIX socket the name is ``localhost``.
-
-        :param with_cert: True to have the client show the certificate of
-            `client_cert_file`; or the common name of another one, such as
-            ``"kim@example.com"``.
-        :return: The context.
-        :raises ImportError: A certificate has yet to be made, and trustme
-            is not installed.
-        :raises OSError: A file of your own is missing, or not right.
-        :raises TypeError: ``with_cert`` is neither a bool nor a str.
-        :raises ValueError: The server has no TLS; or, ``with_cert``, asks for no certificate
-            of a client, or has a ``client_ca_file`` of your own; or a certificate cannot have
-            the name.
-        """
-        return certificates.client_context(self.server, str(self._endpoint), with_cert)
-
-    @property
-    def ca_file(self) -> str:
-        """The path of the certificates, in PEM form, that a client has to trust.
-
-        :raises Exception: See `client_context`.
-        """
-        return certificates.credentials(self.server, str(self._endpoint)).ca_file
-
-    @property
-    def client_cert_file(self) -> str:
-        """The path of a certificate that clients can show, and its key, in PEM form.
-
-        It is for ``client@example.com``, and the server trusts it.
-
-        :raises Exception: See `client_context`.
-        """
-        return certificates.client_cert_file(self.server, str(self._endpoint))
-
-    def _running(self, what: str) -> ServerLink:
-        if self._link is None:
-            raise NotRunning(
-                f"{what} needs a running server, and none runs on {self._endpoint}: "
-                "call start() first",
-                **self._endpoint.facts,
-            )
-        return self._link
-
-    def _ask(self, link: ServerLink, what: str, *details: Any) -> Any:
-        return link.request(what, *details, timeout=self._reset_timeout, option="reset_timeout")
-
-    def _diagnose(self, timeout: float) -> tuple[SMTPTestError | None, list[Session] | None]:
-        """Return that the server process died or is stuck, if so; and the sessions, if known."""
-        link = self._link
-        if link is None:
-            return None, [] if self._ended is None else self._ended.last_sessions()
-        try:
-            return None, link.request("sessions", timeout=timeout)
-        except NotRunning:  # it has been stopped meanwhile, or this is a forked child
-            return None, link.last_sessions()
-        except (ServerDied, ServerStuck) as error:
-            return error, link.last_sessions()
-
     # Starting and stopping.
 
     def _start(self, *, same_port: bool = False) -> None:
@@ -507,9 +239,14 @@ class Controller:
             standard_descriptors(),
             listen_for(self.server, self._port, same_port) as listening,
             without_fakes(),  # now, since to look a name up may take long
+            self._share() as sharing,
         ):
             method, server = self._start_method, self.server
-            return launch(method, server, listening, is_foreign, self._uvloop)
+            return launch(method, server, listening, is_foreign, self._uvloop, sharing)
+
+    def _share(self) -> AbstractContextManager[Sharing | None]:
+        """Return what a server process has to know that is shared."""
+        return contextlib.nullcontext()
 
     def _check_handlers(self) -> None:
         """Warn of what they would lose; the first step, since a warning may be an exception."""
@@ -626,14 +363,3 @@ class QueueController(InboxCalls, Controller):
     @property
     def _inbox(self) -> MessageQueue:
         return self.queue
-
-    def __iter__(self) -> Iterator[Message]:
-        """Take the messages that are there now.
-
-        :raises HandlerError: See `MessageQueue.get`.
-        :raises ServerDied: See `MessageQueue.get`.
-        :raises ServerStuck: See `MessageQueue.get`.
-        """
-        with contextlib.suppress(Empty):
-            while True:
-                yield self.queue.get_nowait()

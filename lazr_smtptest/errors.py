@@ -21,6 +21,7 @@ __all__ = [
     "GateTimeout",
     "HandlerDataWarning",
     "HandlerError",
+    "LeaseError",
     "MessageNotReceived",
     "NearMiss",
     "NotRunning",
@@ -147,6 +148,14 @@ class HandlerError(SMTPTestError):
     """
 
     traceback: str = ""
+
+
+class LeaseError(SMTPTestError):
+    """Raised where a shared server refuses a lease, or a lease what it asks for.
+
+    It cannot be reached, or the key is wrong; an address is claimed already; a fault would
+    strike other tests' mail; or mail was refused since a test did not read it.
+    """
 
 
 class AttachmentNotFound(SMTPTestError, LookupError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from lazr_smtptest._util import now, seconds, whole_number
@@ -33,6 +33,17 @@ class InboxCalls:
     @property
     def _inbox(self) -> MessageQueue:
         raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Message]:
+        """Take the messages that are there now.
+
+        :raises HandlerError: See `MessageQueue.get`.
+        :raises ServerDied: See `MessageQueue.get`.
+        :raises ServerStuck: See `MessageQueue.get`.
+        """
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._inbox.get_nowait()
 
     @property
     def messages(self) -> list[Message]:
@@ -299,6 +310,7 @@ class MessageQueue(InboxCalls):
         link = self._link
         if link is None:
             return 0
+        link.catch_up()
         if not (link.ended or link.failures or link.logs or link.is_in_transit()):
             return len(link.messages)
         return self._count(link)
@@ -322,6 +334,7 @@ class MessageQueue(InboxCalls):
             return []
         from lazr_smtptest._parent.link import block
 
+        link.catch_up()
         items, _ = block(self._look(link))
         if not items:
             link.check_death()
@@ -357,6 +370,8 @@ class MessageQueue(InboxCalls):
     def _find(self, search: Search, goal: Goal, timeout: float) -> Steps[list[PickledItem]]:
         """Take what a goal picks."""
         __tracebackhide__ = True  # for pytest
+        if self._link is not None:
+            self._link.catch_up()
         while True:
             found = goal.pick((yield from search.look()))
             if found is None:
@@ -372,6 +387,7 @@ class MessageQueue(InboxCalls):
 
         if self._link is None:
             raise NotRunning("no message can come where no server was started: call start() first")
+        self._link.catch_up()
         search = Search(self, wanted)
         deadline = search.started + seconds("quiet", quiet)
         while not (found := (yield from search.look())):
@@ -406,6 +422,7 @@ class MessageQueue(InboxCalls):
             # and the quickest.
             with contextlib.suppress(IndexError), link.lock:  # another thread may be quicker
                 return link.messages.popleft()
+        link.catch_up()
 
         def next_item() -> tuple[PickledItem, ...] | None:
             if link.is_incomplete():
@@ -496,7 +513,7 @@ class MessageQueue(InboxCalls):
         if not place:
             return "no message is there, and no server was started: call start() first"
         if not self._may_get_more():
-            return f"no message is there, and no server runs on {place}: call start() first"
+            return f"no message is there, and no server runs on {place}: {self._advice()}"
         if waited is None:
             return f"no message is there, on {place}: wait() waits for one that is yet to come"
         return (
@@ -507,6 +524,9 @@ class MessageQueue(InboxCalls):
     def _place(self) -> str:
         """Return where the server is that fills this queue, if one ever did."""
         return "" if self._link is None else str(self._link.process.endpoint)
+
+    def _advice(self) -> str:
+        return "call start() first" if self._link is None else self._link.process.advice
 
     def _where(self) -> dict[str, Any]:
         return {} if self._link is None else self._link.process.where

@@ -26,6 +26,12 @@ _USED = pytest.StashKey[list["QueueController"]]()
 #: The numbers of workers of pytest-xdist, by name.
 _NUMBERS = pytest.StashKey[dict[str, int]]()
 
+#: The server of this run, where it is shared, and this is the process that started it.
+_SHARED = pytest.StashKey[Any]()  # a SharedRun
+
+#: What pytest-xdist's specifications have of workers that are not simply on this machine.
+_REMOTE = ("ssh", "vagrant_ssh", "socket", "via")
+
 #: The names that pytest-xdist chooses by itself.
 _AUTOMATIC = re.compile(r"gw(\d+)")
 
@@ -50,6 +56,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="report",
     )
     parser.addini("smtptest_allow", "codes of problems that fail no test", "args", [])
+    parser.addini(
+        "smtptest_shared",
+        "HOST:PORT of one server for the whole run, of which each test has a part",
+        default="",
+    )
+    parser.addini(
+        "smtptest_address",
+        "how smtptest.address() makes addresses there: a template with {name} and {lease}",
+        default="",
+    )
+    parser.addini(
+        "smtptest_shared_faults",
+        "whom faults of one test may strike there: its own mail, or all",
+        default="own",
+    )
+    parser.getgroup("smtptest").addoption(
+        "--smtptest-shared",
+        metavar="HOST:PORT",
+        help="run one SMTP server for all tests and workers, with an inbox for each test; see "
+        "the ini option smtptest_shared",
+    )
+
+
+class _Hooks:
+    @pytest.hookspec(firstresult=True)
+    def pytest_smtptest_shared_options(self, config: pytest.Config) -> dict[str, Any] | None:
+        """Return the options of the server that is shared: those of SharedController."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(_Hooks)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +97,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if check not in ("off", "report", "error"):
         raise pytest.UsageError(f"smtptest_check must be off, report or error, not {check}")
     _allowed(config)
+    if _shared(config):
+        from lazr_smtptest._shared_run import place
+
+        place(_shared(config))
     config.addinivalue_line(
         "markers",
         "smtptest(**options): run the test's SMTP server with these options, "
@@ -82,7 +123,67 @@ def _allowed(config: pytest.Config) -> list[str]:
     return codes
 
 
+# One server for the whole run, in the process that pytest was started in.
+
+
+def _shared(config: pytest.Config) -> str:
+    """Return where the run's one server is to listen; empty if each worker has its own."""
+    where: str = config.getoption("--smtptest-shared", None) or config.getini("smtptest_shared")
+    return where
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start it before any worker, and before the header is written."""
+    config = session.config
+    where = _shared(config)
+    if not where or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    with without_fakes():
+        from lazr_smtptest._shared_run import SharedRun
+
+    options = dict(config.hook.pytest_smtptest_shared_options(config=config) or {})
+    options.setdefault("faults", config.getini("smtptest_shared_faults"))
+    if config.getini("smtptest_address"):
+        options.setdefault("template", config.getini("smtptest_address"))
+    specs = _worker_specs(config).values()
+    is_remote = any(_field(spec, name) for spec in specs for name in _REMOTE)
+    run = config.stash[_SHARED] = SharedRun(where, options, has_remote_workers=is_remote)
+    config.add_cleanup(run.stop)
+    config.pluginmanager.register(run)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    run = session.config.stash.get(_SHARED, None)
+    if run is not None:
+        run.stop()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    run = config.stash.get(_SHARED, None)
+    if run is not None and run.lines:
+        terminalreporter.section("SMTP server of the run")
+        for line in run.lines:
+            terminalreporter.write_line(line)
+
+
+def _access(config: pytest.Config) -> dict[str, Any] | None:
+    """Return what takes a lease; None where each worker has a server of its own."""
+    if not _shared(config):
+        return None
+    run = config.stash.get(_SHARED, None)
+    inputs = getattr(config, "workerinput", {}) if run is None else {"smtptest_shared": run.access}
+    access: dict[str, Any] = inputs["smtptest_shared"]
+    return access
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
+    run = config.stash.get(_SHARED, None)
+    if run is not None:
+        return f"smtptest: {run}"
     host, port = config.getini("smtptest_host"), _base_port(config)
     if not port:
         return None
@@ -116,7 +217,7 @@ def _field(spec: str, name: str) -> str:
 
 def _machine(spec: str) -> str:
     """Return where a worker is, if that is not simply here."""
-    fields = [_field(spec, name) for name in ("ssh", "vagrant_ssh", "socket", "via")]
+    fields = [_field(spec, name) for name in _REMOTE]
     where = next(filter(None, fields), "").rpartition(" ")[2]  # ssh may have options first
     return f" on {where}" if where else ""
 
@@ -141,7 +242,11 @@ def _worker_numbers(config: pytest.Config, names: Iterable[str]) -> dict[str, in
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send a worker of pytest-xdist its port, before it starts."""
+    """Send a worker of pytest-xdist its port, or what takes a lease, before it starts."""
+    run = node.config.stash.get(_SHARED, None)
+    if run is not None:
+        node.workerinput["smtptest_shared"] = run.access
+        return
     port = _base_port(node.config)
     if port:
         name = node.gateway.id
@@ -187,6 +292,8 @@ def smtptest_options(pytestconfig: pytest.Config) -> dict[str, Any]:
 
     They are the keyword arguments of `QueueController`.
     """
+    if _shared(pytestconfig):
+        return {}
     return {"host": pytestconfig.getini("smtptest_host"), "port": _port(pytestconfig)}
 
 
@@ -195,7 +302,14 @@ def _smtptest_worker(pytestconfig: pytest.Config) -> Generator[WorkerServers]:
     with without_fakes():
         from lazr_smtptest._fixtures import WorkerServers
 
-    worker = WorkerServers(_worker(pytestconfig), pytestconfig.getini("smtptest_check"))
+    access = _access(pytestconfig)
+    args = _worker(pytestconfig), pytestconfig.getini("smtptest_check")
+    if access is None:
+        worker = WorkerServers(*args)
+    else:
+        from lazr_smtptest._shared_run import WorkerLeases
+
+        worker = WorkerLeases(*args, access)
     yield worker
     worker.stop()
 
@@ -223,7 +337,7 @@ def smtptest(
     these options.
     """
     marks = [*request.node.iter_markers("smtptest")]
-    return _use(request, _smtptest_worker.lend(smtptest_options, marks))
+    return _use(request, _smtptest_worker.lend(smtptest_options, marks, request.node.nodeid))
 
 
 @pytest.fixture

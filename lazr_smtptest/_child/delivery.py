@@ -21,7 +21,7 @@ import threading
 import traceback
 from _pickle import PickleBuffer, dumps
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NoReturn, TypeVar
@@ -30,7 +30,7 @@ from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._smtp.context import Delivery
 from lazr_smtptest._smtp.protocol import ACCEPTED_REPLY, VerbatimReply
 from lazr_smtptest._util import refusal, what_raised
-from lazr_smtptest._wire.channel import ACCEPTED, FAILED, FORGOTTEN, LOGGED, ChildEnds
+from lazr_smtptest._wire.channel import ACCEPTED, COUNTED_KINDS
 from lazr_smtptest._wire.ipc_queue import LARGE, RecordWriter, Sealed, pickled
 from lazr_smtptest._wire.rules import encode_reply
 from lazr_smtptest.message import Envelope, Message, Received, parse
@@ -42,11 +42,9 @@ _PUT_TIMEOUT = 60.0
 
 T = TypeVar("T")
 
-_COUNTED = {"failed": FAILED, "forget": FORGOTTEN, "log": LOGGED}
-
 
 class PutRefused(Exception):
-    """A put failed in the test process, which knows; its text is the reply for the client."""
+    """A put failed, and a test process knows; its text is the reply for the client."""
 
 
 def seal(item: Any) -> Sealed:
@@ -67,17 +65,19 @@ _UNTOUCHED = {"envelope", "raw"}
 
 
 class _Held(threading.local):
-    """What a thread has yet to send, pickled; None where it sends at once."""
+    """What a thread has yet to send, pickled, and what it was; None where it sends at once."""
 
-    sealed: list[Sealed] | None = None
+    sealed: list[tuple[Sealed, Any]] | None = None
 
 
 class Outbox:
     """The way to the test process.  Any thread may use it."""
 
-    def __init__(self, ends: ChildEnds, on_backlog: Callable[[], object]) -> None:
-        self._writer = RecordWriter(ends.records.fileno(), on_backlog)
-        self._counters = ends.counters.numbers
+    def __init__(
+        self, fd: int, counters: MutableSequence[int], on_backlog: Callable[[], object]
+    ) -> None:
+        self._writer = RecordWriter(fd, on_backlog)
+        self._counters = counters
         # Reentrant: collecting garbage in here may log, and logging sends.
         self._count = threading.RLock()
         self._is_closed = False
@@ -91,7 +91,7 @@ class Outbox:
 
     def put(self, item: Any) -> None:
         """Put a message, or whatever is picklable, into the queue of the test process."""
-        self._deliver(seal(item))
+        self._deliver(seal(item), item)
 
     def put_if_accepted(self, item: Any) -> None:
         """Put it when this thread's handler has accepted its message, or at once if it has none.
@@ -102,21 +102,21 @@ class Outbox:
         if held is None:
             self.put(item)
         else:
-            held.append(seal(item))
+            held.append((seal(item), item))
 
     def handle(self, handler: Callable[[], str]) -> str:
         """Run a handler; put what it passed on if it returns a reply that accepts."""
-        held: list[Sealed] = []
+        held: list[tuple[Sealed, Any]] = []
         self._held.sealed = held
         try:
             reply = handler()
         finally:
             self._held.sealed = None
-        for sealed in held if reply.startswith("2") else ():
-            self._deliver(sealed)
+        for sealed, item in held if reply.startswith("2") else ():
+            self._deliver(sealed, item)
         return reply
 
-    def _deliver(self, sealed: Sealed) -> None:
+    def _deliver(self, sealed: Sealed, item: Any) -> None:  # noqa: ARG002 -- an override has it
         self._put(sealed)
 
     def _put(self, sealed: Sealed) -> None:
@@ -130,7 +130,7 @@ class Outbox:
         """Send a record, and count it if it is of a kind that is counted."""
         with self._count:
             self._writer.write((kind, *content))
-            counter = _COUNTED.get(kind)
+            counter = COUNTED_KINDS.get(kind)
             if counter is not None:
                 self._counters[counter] += 1
 
@@ -138,11 +138,17 @@ class Outbox:
         """Have the test process forget all messages that were put so far."""
         self.send("forget")
 
-    def report(self, where: str, error: BaseException) -> str:
-        """Send the test process an error of plugged-in code; return the reply for the client."""
+    def report(self, where: str, error: BaseException, envelope: Envelope | None = None) -> str:
+        """Send the test process an error of plugged-in code; return the reply for the client.
+
+        The envelope is that of the message which the error is about, if it is about one.
+        """
+        self._report(where, error, envelope)
+        return refusal(error)
+
+    def _report(self, where: str, error: BaseException, envelope: Envelope | None) -> None:  # noqa: ARG002
         lines = traceback.format_exception(error)
         self.send("failed", what_raised(where, error), "".join(lines))
-        return refusal(error)
 
 
 def _put_timed_out() -> TimeoutError:
@@ -158,8 +164,10 @@ class AcknowledgedOutbox(Outbox):
     `put` returns when the message is there.
     """
 
-    def __init__(self, ends: ChildEnds, on_backlog: Callable[[], object]) -> None:
-        super().__init__(ends, on_backlog)
+    def __init__(
+        self, fd: int, counters: MutableSequence[int], on_backlog: Callable[[], object]
+    ) -> None:
+        super().__init__(fd, counters, on_backlog)
         self._loop_thread = threading.get_ident()
         #: What has been sent and not acknowledged, which is done in this order.
         self._awaited: deque[Future[None]] = deque()
@@ -180,7 +188,7 @@ class AcknowledgedOutbox(Outbox):
                 raise
         return future
 
-    def _deliver(self, sealed: Sealed) -> None:
+    def _deliver(self, sealed: Sealed, _item: Any) -> None:
         """Put a message into the queue of the test process, and wait for it.
 
         Blocks up to 60 seconds; raises PutRefused if the queue's own put raised.
@@ -279,7 +287,10 @@ def way_of_delivery(
 
 def _forwarding(outbox: Outbox) -> Delivery:
     def forward(envelope: Envelope, raw: bytearray) -> str:
-        outbox.put(Received(envelope, raw))
+        try:
+            outbox.put(Received(envelope, raw))
+        except PutRefused as error:
+            return str(error)
         return ACCEPTED_REPLY
 
     async def forward_eventually(envelope: Envelope, raw: bytearray) -> str:
@@ -319,13 +330,13 @@ def _handling(
             on_exit(error.code if isinstance(error.code, int) else int(error.code is not None))
             return None
         except BaseException as error:
-            return outbox.report(where, error)
+            return outbox.report(where, error, envelope)
 
     async def hand_over(envelope: Envelope, raw: bytearray) -> str:
         try:
             work = worker.submit(handle, envelope, raw)
         except (MemoryError, RuntimeError) as error:
-            return outbox.report(where, error)
+            return outbox.report(where, error, envelope)
         reply = await asyncio.wrap_future(work)
         if reply is None:
             await asyncio.get_running_loop().create_future()  # the process is ending

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import os
 import socket
 import weakref
 from asyncio.tasks import sleep  # asyncio's may be a test's
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
 from selectors import EVENT_READ
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._child.delivery import (
     AcknowledgedOutbox,
@@ -22,18 +21,22 @@ from lazr_smtptest._child.delivery import (
     QueueStandIn,
     way_of_delivery,
 )
+from lazr_smtptest._child.link import ChildLink
 from lazr_smtptest._limits import check_memory
 from lazr_smtptest._smtp.context import SessionContext
-from lazr_smtptest._smtp.faultscript import FaultScript
+from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._smtp.transcript import Transcripts
 from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import BACKLOG, UNASKED, ChildEnds
-from lazr_smtptest._wire.ipc_queue import RecordReader, pickled
+from lazr_smtptest._wire.ipc_queue import pickled
 from lazr_smtptest._wire.startup import PickledServer
 from lazr_smtptest.server import QueueServer, Server
 from lazr_smtptest.sessions import Session
 from lazr_smtptest.tls import server_context
+
+if TYPE_CHECKING:
+    from lazr_smtptest._child.lease_server import LeaseServer
 
 #: What the process exits with when it could not even begin.
 EX_SOFTWARE = 70
@@ -62,22 +65,37 @@ class ServerLoop:
         sockets: list[socket.socket],
         acknowledged: bool,
         loop: asyncio.AbstractEventLoop,
+        lease_server: Callable[[asyncio.AbstractEventLoop], LeaseServer] | None,
     ) -> None:
         self._ends = ends
         self._sockets = sockets
         self._loop = loop
-        outbox = AcknowledgedOutbox if acknowledged else Outbox
-        self.outbox = outbox(ends, self._on_backlog)
-        self._requests = RecordReader(ends.requests.fileno())
+        self._leases = None if lease_server is None else lease_server(loop)
         self._worker = HandlerThread()
         self._auth_worker = HandlerThread()  # nobody's login waits for a message
         self._faults = FaultScript()
         self._transcripts = Transcripts()
+        self._all_faults: FaultScript | FaultScripts = self._faults
+        if self._leases is not None:
+            self._all_faults = self._leases.table.faults
+            self._faults = FaultScript(on_change=self._all_faults.settle)
+            self._transcripts = self._leases.transcripts
+        make_outbox: Any = AcknowledgedOutbox if acknowledged else Outbox
+        if self._leases is not None:
+            make_outbox = self._leases.make_outbox
+        numbers = ends.counters.numbers
+        self._link = ChildLink(
+            ends.requests.fileno(),
+            ends.records.fileno(),
+            loop,
+            lambda fd, on_backlog: make_outbox(fd, numbers, on_backlog),
+        )
+        self._link.answers = self._answers()
+        self._link.undo = self._undo
+        self.outbox = self._link.outbox
         self._stopped: asyncio.Future[int] = self._loop.create_future()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._resets: dict[int, Future[None]] = {}
         self._sessions: weakref.WeakSet[SMTPSession] = weakref.WeakSet()
-        self._has_room = asyncio.Event()
 
     def run(self, server: PickledServer) -> int:
         """Serve until asked to stop; return the exit code."""
@@ -89,6 +107,7 @@ class ServerLoop:
 
     def _prepare(self, pickled: PickledServer) -> str | None:
         """Make what sessions need; return what is wrong, if something is."""
+        self._endpoint = pickled.endpoint
         try:
             self._server = server = pickled.load()
         except Exception as error:
@@ -121,7 +140,7 @@ class ServerLoop:
             run=lambda *work: asyncio.wrap_future(self._auth_worker.submit(*work)),
             on_rset=self._reset_server if server.reset_on_rset else None,
             numbers=itertools.count(1),
-            faults=self._faults,
+            faults=self._all_faults,
             transcripts=self._transcripts,
             tls_context=server_context(tls, credentials) if tls and credentials else None,
         )
@@ -129,13 +148,19 @@ class ServerLoop:
     async def _serve(self) -> int:
         loop = self._loop
         loop.add_reader(self._ends.lifeline, os._exit, 0)
-        loop.add_reader(self._ends.requests, self._on_requests)
+        self._link.listen(lambda: None)
         servers = [
             await (
                 loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
             )(self._open_session, sock=sock, backlog=BACKLOG)
             for sock in self._sockets
         ]
+        if self._leases is not None:
+            self._leases.listen(
+                self._leases.welcome(self._server, self._endpoint),
+                lambda: list(self._sessions),
+                self._wait_for_handlers,
+            )
         check_memory()
         self.outbox.send("reply", UNASKED, None)
         code = await self._stopped
@@ -145,11 +170,10 @@ class ServerLoop:
             session.abort()
         transcripts = self._transcripts
         self.outbox.send("sessions", pickled(transcripts.export()), transcripts.connections)
+        if self._leases is not None:
+            self._leases.close()
         self.outbox.close()
-        # Waits for as long as the test process takes to read, or lives.
-        while not self.outbox.flush():
-            self._has_room.clear()
-            await self._has_room.wait()
+        await self._link.flush()
         return code
 
     def _open_session(self) -> SMTPSession:
@@ -165,41 +189,12 @@ class ServerLoop:
         if not self._stopped.done():
             self._stopped.set_result(code)
 
-    # What does not fit into the pipe.
-
-    def _on_backlog(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.add_writer, self._ends.records, self._on_room)
-
-    def _on_room(self) -> None:
-        if self.outbox.flush():
-            self._loop.remove_writer(self._ends.records)
-            self._has_room.set()
-
     # What the test process asks for.
 
-    def _on_requests(self) -> None:
-        try:
-            requests = self._requests.read() or ()
-        except EOFError:
-            self._loop.remove_reader(self._ends.requests)
-            return
-        # Who asked may have given up before this was read.
-        cancelled = [details[0] for _, what, *details in requests if what == "cancel"]
-        for number, what, *details in requests:
-            if what == "stop":
-                self._stop(0)
-            elif what == "acknowledge":
-                assert isinstance(self.outbox, AcknowledgedOutbox)
-                self.outbox.acknowledge(*details)
-            elif what == "cancel":
-                self._cancel(*details)
-            elif number not in cancelled:
-                self._answer(number, what, *details)
-
-    @functools.cached_property
     def _answers(self) -> dict[str, Callable[..., Any]]:
         """What can be asked for: functions, and coroutine functions."""
         return {
+            "acknowledge": self._acknowledge,
             "connections": self._count_connections,
             "fault": self._faults.add_rule,
             "fired": self._faults.fired,
@@ -209,29 +204,21 @@ class ServerLoop:
             "remove": self._faults.withdraw,
             "reset": self._reset,
             "sessions": self._export_sessions,
+            "stop": lambda: self._stop(0),
             "wait_parked": self._faults.parked,
+            **({"unclaimed": self._leases.export_strays} if self._leases else {}),
         }
 
-    def _answer(self, number: int, what: str, *details: Any) -> None:
-        if what in ("fault", "gate", "reset"):  # it is known by the number of its request
-            details = (number, *details)
-        answer = self._answers[what](*details)
-        if not asyncio.iscoroutine(answer):
-            self.outbox.send("reply", number, answer)
-            return
-        self._tasks[number] = self._loop.create_task(self._answer_later(number, answer))
+    def _acknowledge(self, refused: str | None) -> None:
+        assert isinstance(self.outbox, AcknowledgedOutbox)
+        self.outbox.acknowledge(refused)
 
-    async def _answer_later(self, number: int, answer: Coroutine[Any, Any, Any]) -> None:
-        self.outbox.send("reply", number, await answer)
-        del self._tasks[number]
-
-    def _cancel(self, number: int) -> None:
-        """Undo a request that somebody gave up on."""
+    def _undo(self, number: int) -> bool:
+        """Undo a request that somebody gave up on; return whether it is not to go on."""
+        self._faults.withdraw(number)
         work = self._resets.get(number)
         # A reset that has begun is finished: half of one would be worse than all of it.
-        if number in self._tasks and (work is None or work.cancel()):
-            self._tasks.pop(number).cancel()
-        self._faults.withdraw(number)
+        return work is None or work.cancel()
 
     async def _export_sessions(self) -> list[Session]:
         # A client for whom the TLS handshake is over, or has failed, is ahead of us
@@ -294,3 +281,8 @@ class ServerLoop:
             return
         except Exception as error:
             self.outbox.report(f"{type(self._server).__name__}.reset", error)
+
+    async def _wait_for_handlers(self) -> None:
+        """Wait until the handler is done with what came so far, where there is one."""
+        if not self._deliver.immediate:
+            await asyncio.wrap_future(self._worker.submit(int))

@@ -26,9 +26,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import util
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lazr_smtptest._child.delivery import Outbox
 from lazr_smtptest._child.inherited import FirstStep, find_coverage
@@ -42,6 +42,9 @@ from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
 from lazr_smtptest._wire.endpoint import SocketFile
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 
+if TYPE_CHECKING:
+    from lazr_smtptest._child.lease_server import LeaseServer
+
 #: Seconds that the feeder threads of a handler's queues have to finish.
 _FEEDERS_TIMEOUT = 1.0
 
@@ -49,18 +52,20 @@ _FEEDERS_TIMEOUT = 1.0
 def main(
     ends: ChildEnds,
     sockets: list[PassedSocket],
-    socket_file: SocketFile | None,
+    socket_files: Sequence[SocketFile],
     server: PickledServer,
     acknowledged: bool,
     first_step: FirstStep | None,
     log_level: int,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop],
+    lease_server: Callable[[asyncio.AbstractEventLoop], LeaseServer] | None,
 ) -> NoReturn:
     """Run the server process.
 
     With ``acknowledged``, the test process puts each message into a queue before
     it counts as accepted.  A forked process has taken its ``first_step`` before this.
-    ``log_level`` is that of the test process's root logger.
+    ``log_level`` is that of the test process's root logger.  A ``lease_server`` is what a
+    shared server has.
     """
     code = EX_SOFTWARE
     try:
@@ -76,9 +81,9 @@ def main(
         # With python -X dev it would log each step that takes a tenth of a second, as
         # many do while the machine is busy, and each is slower.
         event_loop.set_debug(False)
-        loop = ServerLoop(ends, listening, acknowledged, event_loop)
+        loop = ServerLoop(ends, listening, acknowledged, event_loop, lease_server)
         _forward_logs(loop.outbox, log_level)
-        with remover(socket_file, ends.lifeline) if socket_file else contextlib.nullcontext():
+        with remover(socket_files, ends.lifeline) if socket_files else contextlib.nullcontext():
             if not FREE_THREADED:  # there it stops all threads, and may wait for one that is gone
                 gc.freeze()
             code = loop.run(server)

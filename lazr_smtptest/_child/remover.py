@@ -1,4 +1,4 @@
-"""Removes the file of a UNIX socket when its server process is gone, however that went.
+"""Removes the files of UNIX sockets when its server process is gone, however that went.
 
 The server process cannot: where it is killed, nothing of it runs any more, and where the
 test process is, the kernel kills it at once (see `_child.main`).  So a child of it waits
@@ -16,7 +16,7 @@ import select
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from posix import _exit, fork  # those of `os` may be a debugger's, coverage.py's or gevent's
 from typing import NoReturn
@@ -26,8 +26,8 @@ from lazr_smtptest._wire.endpoint import SocketFile
 
 
 @contextlib.contextmanager
-def remover(file: SocketFile, lifeline: Connection) -> Iterator[None]:
-    """Have a child that removes the file when this is left, or no longer can be."""
+def remover(files: Sequence[SocketFile], lifeline: Connection) -> Iterator[None]:
+    """Have a child that removes files when this is left, or no longer can be."""
     reader, writer = os.pipe()
     ready, starting = os.pipe()
     # What others want done in a child need not be done in this one.  gevent's fails, as its
@@ -38,7 +38,7 @@ def remover(file: SocketFile, lifeline: Connection) -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = fork()
     if pid == 0:
-        _run(file, starting, lifeline.fileno(), reader)
+        _run(files, starting, lifeline.fileno(), reader)
     sys.unraisablehook = report
     for fd in reader, starting:
         os.close(fd)
@@ -57,8 +57,8 @@ def _no_report(_unraisable: object) -> None:
     pass
 
 
-def _run(file: SocketFile, starting: int, *ends: int) -> NoReturn:
-    """Wait for either to have something to read, or to end, and remove the file."""
+def _run(files: Sequence[SocketFile], starting: int, *ends: int) -> NoReturn:
+    """Wait for either to have something to read, or to end, and remove the files."""
     try:
         # Neither Ctrl-C nor what is sent to the test's process group is for this.
         os.setsid()
@@ -71,6 +71,7 @@ def _run(file: SocketFile, starting: int, *ends: int) -> NoReturn:
             poll.register(fd, select.POLLIN)
         os.close(starting)
         poll.poll()
-        file.remove()
+        for file in files:
+            file.remove()
     finally:
         _exit(0)

@@ -30,7 +30,9 @@ from lazr_smtptest._parent.process import ServerProcess
 from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import (
     ACCEPTED,
+    CAUGHT_UP,
     COUNTED,
+    COUNTED_KINDS,
     FAILED,
     FORGOTTEN,
     LOGGED,
@@ -38,7 +40,7 @@ from lazr_smtptest._wire.channel import (
     ParentEnds,
 )
 from lazr_smtptest._wire.ipc_queue import Record, RecordReader, RecordWriter, Sealed
-from lazr_smtptest.errors import HandlerError, NotRunning, ServerDied, ServerStuck
+from lazr_smtptest.errors import HandlerError, NotRunning, ServerDied, ServerStuck, SMTPTestError
 from lazr_smtptest.message import PickledItem
 from lazr_smtptest.sessions import Session
 
@@ -128,7 +130,7 @@ class ServerLink:
         self._numbers = itertools.count(UNASKED + 1)
         #: What has arrived, and nobody has taken, raised or handled yet.
         self.messages: deque[PickledItem] = deque()
-        self.failures: deque[HandlerError] = deque()
+        self.failures: deque[SMTPTestError] = deque()
         self.logs: deque[logging.LogRecord] = deque()
         #: What clients did, pickled: the last that is sent before an orderly end.
         self._sessions: bytes | None = None
@@ -193,7 +195,7 @@ class ServerLink:
         if self.ended:
             return False
         counters, received = self._counters, self._received
-        for kind in (FAILED, FORGOTTEN, LOGGED):
+        for kind in (FAILED, FORGOTTEN, LOGGED, CAUGHT_UP):
             if counters[kind] > received[kind]:
                 return True
         return not self.messages and counters[ACCEPTED] > received[ACCEPTED]
@@ -209,20 +211,21 @@ class ServerLink:
                 self._replies[number] = (answer,)
         elif kind == "log":
             self.logs.append(content[0])
-            self._received[LOGGED] += 1
         elif kind == "sessions":
             self._sessions, self.last_connections = content
         elif kind == "failed":
             self.fail(*content)
-            self._received[FAILED] += 1
         elif kind == "forget":
-            if self._keeps_forgets:
-                self.messages.append(FORGET)
-            else:
-                self.messages.clear()
-            self._received[FORGOTTEN] += 1
+            self._forget()
+        counted = COUNTED_KINDS.get(kind)
+        if counted is not None:
+            self._received[counted] += 1
+
+    def _forget(self) -> None:
+        if self._keeps_forgets:
+            self.messages.append(FORGET)
         else:
-            raise AssertionError(f"unknown record {kind!r}")
+            self.messages.clear()
 
     def fail(self, what: str, traceback: str) -> None:
         """Note that plugged-in code raised: what, in one line, and the whole traceback."""
@@ -230,8 +233,12 @@ class ServerLink:
             f"{what}, for the server on {self.process.endpoint}.  "
             f"Look at the end of this traceback, not at the call that raised this:\n\n{traceback}"
         )
+        self.note_failure(HandlerError(text, traceback=traceback, **self.process.where))
+
+    def note_failure(self, error: SMTPTestError) -> None:
+        """Have the next call raise an error."""
         with self.lock:
-            self.failures.append(HandlerError(text, traceback=traceback, **self.process.where))
+            self.failures.append(error)
             self.notify()
 
     def _pass_on_logs(self) -> None:
@@ -251,6 +258,9 @@ class ServerLink:
     def death(self, more: str = "") -> ServerDied:
         """Make the error that says how the process ended, and what that cost."""
         return self.process.death(self._lost(), more)
+
+    def catch_up(self) -> None:
+        """Have the counters be those of this moment, as they are where memory is shared."""
 
     # Waiting.
 
@@ -343,7 +353,7 @@ class ServerLink:
     @property
     def tells_its_end(self) -> bool:
         """Whether those have all news, without another look now and then."""
-        return self.process.pidfd is not None and not self._writer.has_backlog
+        return not (self.process.must_be_looked_at or self._writer.has_backlog)
 
     def _select(self, timeout: float) -> list[object]:
         pidfd = self.process.pidfd
@@ -352,7 +362,7 @@ class ServerLink:
                 selector.register(readable, EVENT_READ)
             if self._writer.has_backlog:
                 selector.register(self._ends.requests, EVENT_WRITE)
-            if not pidfd:
+            if self.process.must_be_looked_at:
                 timeout = min(timeout, LOOK_INTERVAL)
             return [key.fileobj for key, _ in selector.select(timeout)]
 
@@ -419,11 +429,7 @@ class ServerLink:
         self.process.check_owner()
         with self.lock:
             if self.is_closed:
-                raise NotRunning(
-                    f"{self.process.name} has been stopped: call start(), "
-                    "and make faults and gates anew",
-                    **self.process.where,
-                )
+                raise NotRunning(self.process.closed, **self.process.where)
             number = next(self._numbers)
         found: tuple[Any] | None = None
         record: Record | None = None
@@ -468,7 +474,7 @@ class ServerLink:
     def _until_broken(self, write: Callable[[], T]) -> T | None:
         try:
             return write()
-        except BrokenPipeError:  # the process is ending, which `wait_for` notes
+        except ConnectionError:  # the process is ending, which `wait_for` notes
             self._writer.close()
         except ValueError:
             if not self._writer.is_closed:

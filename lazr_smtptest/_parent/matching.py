@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from lazr_smtptest._parent.describe import describe
-from lazr_smtptest._reading.addresses import Mailbox, mailboxes
+from lazr_smtptest._reading.addresses import Mailbox, canonical, mailboxes
 from lazr_smtptest._reading.markup import words
 from lazr_smtptest._reading.words import decode_words, in_one_line
 from lazr_smtptest._util import quoted
@@ -143,9 +143,6 @@ def _how_many(count: int) -> str:
 # What is compared.
 
 
-#: An address in angle brackets, and perhaps a name before it.
-_NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<>])*<([^<>]*)>\s*', re.DOTALL)
-
 #: Header fields by the criterion that looks at them.
 _HEADERS = {"to": "To", "cc": "Cc", "reply_to": "Reply-To", "subject": "Subject"}
 #: Criteria that a str meets as a part; it is the whole of an address.
@@ -212,29 +209,6 @@ def _meets(name: str, wanted: Matcher, text: str) -> bool:
     if name in _PARTS:
         return wanted in text
     return canonical(wanted) == canonical(text)
-
-
-def canonical(text: str) -> tuple[str, str]:
-    """Split an address in two, so that those that mean the same are equal.
-
-    The domain knows no case (RFC 5321, 2.4), may be written in its own script
-    or in ASCII (RFC 5890), and a local part may be quoted though it need not be
-    (RFC 5321, 4.1.2).
-    """
-    named = _NAMED.fullmatch(text)
-    address = named[1] if named else text.strip()
-    local, at, domain = address.rpartition("@")
-    if not at:
-        return address, ""
-    if len(local) > 1 and local[0] == local[-1] == '"':
-        local = re.sub(r"\\(.)", r"\1", local[1:-1])
-    if domain.isascii():
-        return local, domain.lower()
-    try:
-        domain = domain.encode("idna").decode("ascii")
-    except UnicodeError:  # an address literal, or no domain at all
-        return local, domain.casefold()
-    return local, domain.lower()
 
 
 # What is said about it.

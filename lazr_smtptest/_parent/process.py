@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, process
 from os import getpid, kill, readv, set_blocking
 from select import POLLIN
@@ -63,13 +63,13 @@ class ServerProcess:
         process: BaseProcess,
         stacks: Connection,
         endpoint: Endpoint,
-        socket_file: SocketFile | None,
+        socket_files: Sequence[SocketFile],
     ) -> None:
         set_blocking(stacks.fileno(), False)
         assert process.pid is not None
         self._process = process
         self._stacks = stacks
-        self._socket_file = socket_file
+        self._socket_files = socket_files
         self._owner = getpid()
         self.pid: int = process.pid
         self.endpoint = endpoint
@@ -82,9 +82,19 @@ class ServerProcess:
         self._last_words = ""
         #: What becomes readable when it ends; None where the system has no such thing.
         self.pidfd = _open_pidfd(self.pid)
+        #: Whether its end is to be looked for now and then.
+        self.must_be_looked_at = self.pidfd is None
         self._poll: poll | None = None
         if self.pidfd:
             self._poll = _poll_for_reading(self.pidfd)
+
+    #: What a call needs first that finds it gone.
+    advice = "call start() first"
+
+    @property
+    def closed(self) -> str:
+        """What errors say when it has been stopped."""
+        return f"{self.name} has been stopped: call start(), and make faults and gates anew"
 
     def is_inherited(self) -> bool:
         return getpid() != self._owner
@@ -206,8 +216,8 @@ class ServerProcess:
             # It is an error for multiprocessing if the process has no exit code.
             with contextlib.suppress(ValueError):
                 self._process.close()
-            if self._socket_file is not None:
-                self._socket_file.remove()
+            for file in self._socket_files:
+                file.remove()
         # At its end, multiprocessing kills the children that it knows.  This one
         # may be gone with its exit code, and then the process id may be
         # another's; or this may be a forked child, of which it is no child.

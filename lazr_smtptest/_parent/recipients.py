@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lazr_smtptest._parent.matching import Criteria, canonical
+from lazr_smtptest._parent.matching import Criteria
+from lazr_smtptest._reading.addresses import canonical
 from lazr_smtptest._util import quoted, whole_number
 from lazr_smtptest.message import Message, PickledItem
 

@@ -27,6 +27,9 @@ _SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
 _ROUTE = re.compile(r"\A\s*@[^:]*:")
 _WORD = re.compile(rf"(?:{QUOTED}|\S)+", re.DOTALL)
 
+#: An address in angle brackets, and perhaps a name before it.
+_NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<>])*<([^<>]*)>\s*', re.DOTALL)
+
 
 class Mailbox(NamedTuple):
     """A name, decoded, and the address as it was written; what is left out is empty."""
@@ -134,3 +137,26 @@ def _bare(text: str) -> list[str]:
 def _words(text: str) -> list[str]:
     """Split at blanks that are not quoted."""
     return [word[0] for word in _WORD.finditer(text)]
+
+
+def canonical(text: str) -> tuple[str, str]:
+    """Split an address in two, so that those that mean the same are equal.
+
+    The domain knows no case (RFC 5321, 2.4), may be written in its own script
+    or in ASCII (RFC 5890), and a local part may be quoted though it need not be
+    (RFC 5321, 4.1.2).
+    """
+    named = _NAMED.fullmatch(text)
+    address = named[1] if named else text.strip()
+    local, at, domain = address.rpartition("@")
+    if not at:
+        return address, ""
+    if len(local) > 1 and local[0] == local[-1] == '"':
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    if domain.isascii():
+        return local, domain.lower()
+    try:
+        domain = domain.encode("idna").decode("ascii")
+    except UnicodeError:  # an address literal, or no domain at all
+        return local, domain.casefold()
+    return local, domain.lower()

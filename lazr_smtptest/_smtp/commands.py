@@ -67,7 +67,7 @@ class SMTPCommands(SMTPConnection):
             await super().smtp_EHLO(hostname)
         finally:
             self._corked = None
-        self._transcript.helo = self.session.host_name
+        self.transcript.helo = self.session.host_name
         if corked:
             lines = corked[:-2].decode("utf-8", "surrogateescape").split("\r\n")
             await self.push(VerbatimReply("\r\n".join(self._ehlo_reply(lines))))
@@ -95,7 +95,7 @@ class SMTPCommands(SMTPConnection):
     @aiosmtpd.smtp.syntax("HELO hostname")
     async def smtp_HELO(self, hostname: str) -> None:
         await super().smtp_HELO(hostname)
-        self._transcript.helo = self.session.host_name
+        self.transcript.helo = self.session.host_name
 
     # TLS.
 
@@ -164,7 +164,7 @@ class SMTPCommands(SMTPConnection):
                 raise
             raise HookFailed(self._report(f"auth_{words[0]}", error)) from error
         if self.session.authenticated:
-            self._transcript.auth_user = self._user()
+            self.transcript.auth_user = self._user()
 
     def _user(self) -> str | None:
         user = self.session.login_data
@@ -298,7 +298,7 @@ class SMTPCommands(SMTPConnection):
             if not self._is_mute:  # in the midst of the content, that is
                 await self._stream.read(1)
             await self._drop_if_due()
-        rule = self._faults.match("DATA", self._names("DATA"), amid_content=True)
+        rule = self._faults.match("DATA", self._names("DATA"), self.transcript, amid_content=True)
         kind = rule and functools.partial(InterruptedReader, rule, self._go_on_with_content)
         content = self._open_content(kind or DataReader)
         if self._stream._buffer:  # a client that did not wait for the 354
@@ -449,7 +449,7 @@ class SMTPCommands(SMTPConnection):
         await self._pass_gates("EOM", names)
         rules = []
         for subject in subjects:
-            rule = self._faults.match("EOM", subject)
+            rule = self._faults.match("EOM", subject, self.transcript)
             rules.append(rule)
             # With "instead", all is done.
             if rule is not None and rule.closes and rule.drop != "instead":
@@ -515,7 +515,7 @@ class SMTPCommands(SMTPConnection):
         peer: Any = session.peer
         sender = envelope.mail_from or ""
         number = next(self._context.numbers)
-        self._transcript.messages.append(number)
+        self.transcript.messages.append(number)
         parameters = vars(envelope).get("parameters")
         return Envelope(
             sequence=number,
@@ -526,13 +526,13 @@ class SMTPCommands(SMTPConnection):
             mail_options=tuple(envelope.mail_options),
             rcpt_options=tuple(envelope.rcpt_options),
             smtp_utf8=envelope.smtp_utf8,
-            tls=self._transcript.tls,
+            tls=self.transcript.tls,
             auth_user=self._user() if session.authenticated else None,
             received_at=utc(time_of_day()),
             rcpt_parameters=()
             if not parameters
             else tuple(parameters.get(n, ()) for n in range(len(envelope.rcpt_tos))),
-            client_cert_subject=self._transcript.client_cert_subject,
+            client_cert_subject=self.transcript.client_cert_subject,
         )
 
     # The content in chunks (RFC 3030).
@@ -641,5 +641,5 @@ class SMTPCommands(SMTPConnection):
         try:
             await super().smtp_QUIT(None)
         except Exception:  # of a hook, and the session goes on
-            self._transcript.ended = "open"
+            self.transcript.ended = "open"
             raise

@@ -160,7 +160,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         now = self.loop.time()
         peer = as_peer(transport.get_extra_info("peername"))
-        self._transcript = self._context.transcripts.open(peer, now)
+        self.transcript = self._context.transcripts.open(peer, now)
         wire: Any = transport
         super().connection_made(self._secure(wire) if self._context.tls_before_all else wire)
         self.session.peer = peer  # type: ignore[assignment]
@@ -203,7 +203,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             await self._hang_up(abruptly=False)
         if header.src_port is not None and header.command != V2_CMD.LOCAL:
             peer: Any = (str(header.src_addr), header.src_port)
-            self.session.peer = self._transcript.peer = peer
+            self.session.peer = self.transcript.peer = peer
             self._note(f"PROXY for {peer[0]} port {peer[1]}")
         if not await self._is_wanted(header):
             await self._hang_up(abruptly=False)
@@ -230,7 +230,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._tls_protocol = transport  # type: ignore[assignment]
         names = ("sslcontext", "ssl_object", "peercert", "cipher", "compression")
         self.session.ssl = {name: transport.get_extra_info(name) for name in names}
-        transcript, tls = self._transcript, transport.get_extra_info("ssl_object")
+        transcript, tls = self.transcript, transport.get_extra_info("ssl_object")
         transcript.helo = transcript.auth_user = None
         transcript.tls, transcript.cipher = tls.version(), tls.cipher()[0]
         remark = f"{transcript.tls} with {transcript.cipher}"
@@ -249,8 +249,8 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
                 await self._read_proxy_header()
             if self._handshake is not None:
                 await self._handshake
-            peer = self._transcript.peer
-            if self._context.is_full(self._transcript):
+            peer = self.transcript.peer
+            if self._context.is_full(self.transcript):
                 await self.push(self._context.reply(_FULL, ""))
                 await self._hang_up(abruptly=False)
             if await self._apply_faults("CONNECT", [str(part) for part in peer[:1]]):
@@ -374,17 +374,17 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         return b" ".join([verb, *shown, *([_MASK] if len(rest) > len(shown) else [])])
 
     def _note_unread(self, octets: bytes | bytearray) -> None:
-        self._transcript.note_unread(self.loop.time(), bytes(octets[:_UNREAD]))
+        self.transcript.note_unread(self.loop.time(), bytes(octets[:_UNREAD]))
 
     def _may_pipeline(self) -> bool:
         # RFC 2920: where the server offers it.
         return self.session.extended_smtp and "PIPELINING" in self._context.extensions
 
     def _notice(self, *codes: str) -> None:
-        self._transcript.noticed.update(dict.fromkeys(codes))
+        self.transcript.noticed.update(dict.fromkeys(codes))
 
     def _note(self, said: bytes | int | str | None, told: bytes | None = None) -> None:
-        self._transcript.note(self.loop.time(), said, told)
+        self.transcript.note(self.loop.time(), said, told)
 
     # What it is told.
 
@@ -409,7 +409,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         elif self._command not in self._context.uncoded:
             status = self._context.reply(corrected(status, self._command), self._command)
         if self._command == "AUTH" and says_no(status):
-            self._transcript.failed_logins += 1
+            self.transcript.failed_logins += 1
         return status.encode("utf-8", "surrogateescape")
 
     # Faults and gates.
@@ -422,11 +422,11 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if not self._faults.active:
             return False
         await self._pass_gates(stage, names)
-        rule = self._faults.match(stage, names)
+        rule = self._faults.match(stage, names, self.transcript)
         return rule is not None and await self._carry_out(rule)
 
     async def _pass_gates(self, stage: str, names: list[str]) -> None:
-        if not await self._faults.pass_gates(stage, names):
+        if not await self._faults.pass_gates(stage, names, self.transcript):
             await self._hang_up(abruptly=True)
 
     async def _carry_out(self, rule: Rule) -> bool:
@@ -440,7 +440,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if rule.octets is None:
             return False
         if rule.stage == "AUTH" and rule.code == "535":
-            self._transcript.failed_logins += 1
+            self.transcript.failed_logins += 1
         await self._say(rule.octets, is_raw=not rule.code)
         await self._drop_if_due()
         # Another greeting than 220 means that nothing else will be had
@@ -538,7 +538,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     def _check_deadline(self) -> None:
         if self.loop.time() >= self._deadline:
-            is_over = self._transcript.ended == "dropped by the server"
+            is_over = self.transcript.ended == "dropped by the server"
             if is_over or self.transport.is_closing() or self.transport.get_write_buffer_size():
                 self.abort()  # it does not read, either
                 return
@@ -585,7 +585,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
 
     def hang_up(self, reply: bytes | None) -> bool:
         """Close the connection, after a reply if there is one; return whether it was open."""
-        if self._transcript.ended != "open":
+        if self.transcript.ended != "open":
             return False
         if reply and not (self._is_before_tls() or self._pace.is_amid_reply):
             self._note(None, reply)
@@ -628,16 +628,16 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         if self.transport is None:  # it has ended already
             return
         self._note_unread(self._stream._buffer)
-        if self._transcript.ended == "open" and (
+        if self.transcript.ended == "open" and (
             self._is_before_tls() or isinstance(error, ssl.SSLError)
         ):
             self._note(f"TLS failed: {tls_failure(error)}")
             _log.info("%r TLS failed: %s", self.session.peer, error)
         self._note_end("dropped by the client")
-        self._context.transcripts.close(self._transcript)
+        self._context.transcripts.close(self.transcript)
         self._cancel()
         super().connection_lost(error)
 
     def _note_end(self, how: str) -> None:
-        if self._transcript.ended == "open":
-            self._transcript.ended = how
+        if self.transcript.ended == "open":
+            self.transcript.ended = how

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lazr_smtptest._smtp.auth import AuthMechanisms
-from lazr_smtptest._smtp.faultscript import FaultScript
+from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
 from lazr_smtptest._smtp.protocol import (
     ACCEPTED_REPLY,
     GO_AHEAD,
@@ -39,7 +39,7 @@ class SessionContext:
     report: Callable[[str, BaseException], str]  # that a hook raised; returns the reply
     on_rset: Callable[[], Awaitable[None]] | None
     numbers: Iterator[int]  # of messages
-    faults: FaultScript
+    faults: FaultScript | FaultScripts
     transcripts: Transcripts
     tls_context: ssl.SSLContext | None
     run: Callable[..., Awaitable[Any]] = asyncio.to_thread  # a function that may block

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio.tasks import sleep  # asyncio's may be a test's
-from collections.abc import Iterable
+from collections.abc import Callable
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from lazr_smtptest._wire.rules import Rule
+
+if TYPE_CHECKING:
+    from lazr_smtptest._smtp.transcript import Transcript
 
 #: Rules whose counts are remembered when they are over.
 _REMEMBERED = 10_000
@@ -103,10 +107,20 @@ class FaultScript:
 
     Each has the number of the request that asked for it.  While there are none,
     nothing here costs anything: see ``active``.
+
+    :param may_strike: Asked by stage, names and session whether they are for it; without,
+        all are.
+    :param on_change: Called when it may have become active, or be so no more.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        may_strike: Callable[[str, list[str], Transcript], bool] | None = None,
+        on_change: Callable[[FaultScript], object] | None = None,
+    ) -> None:
         self.active = False
+        self._may_strike = may_strike
+        self._on_change = on_change
         self._rules: dict[int, Rule] = {}
         self._gates: dict[int, _Gate] = {}
         self._fired: dict[int, int] = {}
@@ -123,13 +137,13 @@ class FaultScript:
         for old in list(self._fired)[:-_REMEMBERED]:
             if old not in self._rules:
                 del self._fired[old]
-        self.active = True
+        self._settle()
         return number
 
     def add_gate(self, number: int, stage: str, when: str | None) -> int:
         """Close a gate, and return its number."""
         self._gates[number] = _Gate(stage, when)
-        self.active = True
+        self._settle()
         return number
 
     def withdraw(self, number: int) -> None:
@@ -171,15 +185,16 @@ class FaultScript:
 
     # What sessions ask.
 
-    async def pass_gates(self, stage: str, names: Iterable[str]) -> bool:
+    async def pass_gates(self, stage: str, names: list[str], session: Transcript) -> bool:
         """Wait until no gate is in the way; return whether the session may go on."""
-        names = list(names)
         passed: set[int] = set()
         while True:
             ahead = [
                 number
                 for number, gate in self._gates.items()
-                if number not in passed and gate.stage == stage and _matches(gate.when, names)
+                if number not in passed
+                and gate.stage == stage
+                and self._is_for(gate.when, stage, names, session)
             ]
             if not ahead:
                 return True
@@ -188,13 +203,12 @@ class FaultScript:
                 return False
 
     def match(
-        self, stage: str, names: Iterable[str], *, amid_content: bool = False
+        self, stage: str, names: list[str], session: Transcript, *, amid_content: bool = False
     ) -> Rule | None:
         """Return the first fault that is for this, if there is one, and count it."""
-        names = list(names)
         for number, rule in self._rules.items():
             is_for_this = rule.stage == stage and (rule.after is not None) == amid_content
-            if is_for_this and _matches(rule.when, names):
+            if is_for_this and self._is_for(rule.when, stage, names, session):
                 self._fired[number] += 1
                 if rule.times == self._fired[number]:
                     del self._rules[number]
@@ -202,9 +216,46 @@ class FaultScript:
                 return rule
         return None
 
+    def _is_for(self, when: str | None, stage: str, names: list[str], session: Transcript) -> bool:
+        if when is not None and not any(fnmatchcase(name.lower(), when) for name in names):
+            return False
+        return self._may_strike is None or self._may_strike(stage, names, session)
+
     def _settle(self) -> None:
         self.active = bool(self._rules or self._gates)
+        if self._on_change is not None:
+            self._on_change(self)
 
 
-def _matches(when: str | None, names: list[str]) -> bool:
-    return when is None or any(fnmatchcase(name.lower(), when) for name in names)
+class FaultScripts:
+    """The faults and gates of all who have some: the owner of a shared server, and leases."""
+
+    def __init__(self) -> None:
+        self._active: dict[FaultScript, None] = {}
+
+    @property
+    def active(self) -> bool:
+        return bool(self._active)
+
+    def settle(self, script: FaultScript) -> None:
+        if script.active:
+            self._active[script] = None
+        else:
+            self._active.pop(script, None)
+
+    async def pass_gates(self, stage: str, names: list[str], session: Transcript) -> bool:
+        """See `FaultScript.pass_gates`."""
+        for script in list(self._active):
+            if not await script.pass_gates(stage, names, session):
+                return False
+        return True
+
+    def match(
+        self, stage: str, names: list[str], session: Transcript, *, amid_content: bool = False
+    ) -> Rule | None:
+        """See `FaultScript.match`."""
+        found = (
+            one.match(stage, names, session, amid_content=amid_content)
+            for one in list(self._active)
+        )
+        return next(filter(None, found), None)

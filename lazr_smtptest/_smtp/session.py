@@ -83,7 +83,7 @@ class SMTPSession(SMTPCommands):
         else:
             self._reset_timeout()
             reply = self._context.line(chunk_reply(content.size), "BDAT")
-            self._transcript.note(self._began, content.size, reply)
+            self.transcript.note(self._began, content.size, reply)
             self._writer.write(reply)
 
     # The quick way.
@@ -112,7 +112,7 @@ class SMTPSession(SMTPCommands):
         # Content before the 354, or commands together where that is not offered.
         if (rest and self._content) or (count > 1 and not self._may_pipeline()):
             self._notice("early-talk")
-        self._transcript.note(self._began, data[:end] if rest else data, replies)
+        self.transcript.note(self._began, data[:end] if rest else data, replies)
         self._writer.write(replies)
         return rest
 
@@ -190,7 +190,7 @@ class SMTPSession(SMTPCommands):
             return 0
         self._content = self._begin_chunk(chunk, None)
         self._reset_timeout()
-        self._transcript.note(self._began, found[0], None)
+        self.transcript.note(self._began, found[0], None)
         return found.end()
 
     def _finish_quickly(self, content: DataReader | ChunkReader) -> None:
@@ -205,7 +205,7 @@ class SMTPSession(SMTPCommands):
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         self._reset_timeout()
         reply = self._context.replies.get(status) or self._context.line(status, "EOM")
-        self._transcript.note(self._began, content.size, reply)
+        self.transcript.note(self._began, content.size, reply)
         self._writer.write(reply)
 
     async def _finish_slowly(self, content: DataReader | ChunkReader) -> None:

@@ -71,7 +71,9 @@ class Transcript:
         if _CLIENT_HELLO.match(octets) or (octets and _is_binary(octets)):
             self.note(now, octets, None)
 
-    def export(self) -> Session:
+    def export(self, since: float = 0.0) -> Session:
+        """Return what was said from a moment on, by the event loop's clock."""
+        said = [exchange for exchange in self.exchanges if exchange[0] >= since]
         return Session(
             peer=self.peer,
             connected_at=utc(self.connected_at),
@@ -81,7 +83,7 @@ class Transcript:
             auth_user=self.auth_user,
             failed_logins=self.failed_logins,
             messages=tuple(self.messages),
-            dialogue=tuple(line for exchange in self.exchanges for line in self._lines(exchange)),
+            dialogue=tuple(line for exchange in said for line in self._lines(exchange)),
             ended=self.ended,
             noticed=tuple(self.noticed),
             client_cert_subject=self.client_cert_subject,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from os import lstat, unlink
+from os import lstat, rmdir, unlink
+from os.path import dirname
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class SocketFile(NamedTuple):
 
     path: str
     identity: tuple[int, int, int]
+    has_own_folder: bool = False  # which was made for it, and goes with it
 
     @classmethod
     def at(cls, path: str) -> SocketFile | None:
@@ -84,6 +86,9 @@ class SocketFile(NamedTuple):
 
         In a folder that nobody may write to any more it stays.
         """
-        if SocketFile.at(self.path) == self:
-            with contextlib.suppress(OSError):
+        found = SocketFile.at(self.path)
+        with contextlib.suppress(OSError):
+            if found is not None and found.identity == self.identity:
                 unlink(self.path)
+            if self.has_own_folder:
+                rmdir(dirname(self.path))

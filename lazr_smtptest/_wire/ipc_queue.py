@@ -103,6 +103,8 @@ class RecordReader:
                     count = readv(self._fd, [room, self._scratch])
         except BlockingIOError:
             return None
+        except ConnectionResetError:  # of a socket whose other end was closed with input unread
+            raise EOFError from None
         if count == 0:
             raise EOFError
         records: list[Any] = []
@@ -196,6 +198,11 @@ class RecordWriter:
     @property
     def has_backlog(self) -> bool:
         return bool(self._backlog)
+
+    def count_waiting(self) -> int:
+        """Count the octets that wait for room."""
+        with self._lock:
+            return sum(len(piece.octets) - sum(piece.counts) for piece in self._backlog)
 
     def write(self, value: Any) -> Record:
         """Write one value, or as much as there is room for; return what `withdraw` takes.

@@ -21,7 +21,7 @@ class PickledServer:
 
     def __init__(self, server: Server, endpoint: Endpoint) -> None:
         self._server = server
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._pickle: bytes | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -29,11 +29,11 @@ class PickledServer:
             pickle = bytes(ForkingPickler.dumps(self._server))
         except Exception as error:
             raise StartError(
-                f"the server for {self._endpoint} cannot start: "
+                f"the server for {self.endpoint} cannot start: "
                 + _why_unpicklable(self._server, error),
-                **self._endpoint.facts,
+                **self.endpoint.facts,
             ) from error
-        return {"_server": None, "_endpoint": self._endpoint, "_pickle": pickle}
+        return {"_server": None, "endpoint": self.endpoint, "_pickle": pickle}
 
     def load(self) -> Server:
         if self._pickle is not None:

@@ -1,0 +1,230 @@
+"""Takes those who want a lease of a shared server, and answers them.  Server process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, MutableSequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import AuthenticationError
+
+from lazr_smtptest._child.leases import OF_ADDRESSES, OF_SESSIONS, Lease, LeaseTable
+from lazr_smtptest._child.link import ChildLink
+from lazr_smtptest._child.routing import LeaseOutbox, RoutingOutbox, SharedTranscripts
+from lazr_smtptest._smtp.session import SMTPSession
+from lazr_smtptest._wire.channel import COUNTED, UNASKED
+from lazr_smtptest._wire.endpoint import Endpoint
+from lazr_smtptest._wire.rules import Rule
+from lazr_smtptest._wire.sharing import Sharing, Strays, Welcome, known_of, prove
+from lazr_smtptest.server import Server
+from lazr_smtptest.sessions import Session
+
+_log = logging.getLogger("lazr_smtptest")
+
+#: Seconds for each step by which a client shows that it has the key.
+_PROOF_TIMEOUT = 5.0
+
+#: Who may be showing that at once; others wait.
+_PROVING = 32
+
+
+class LeaseLink:
+    """What joins the server process with one that has leases, one after the other."""
+
+    def __init__(self, server: LeaseServer, fd: int) -> None:
+        self._server = server
+        self._table = table = server.table
+        self._lease: Lease | None = None
+        counters = [0 for _ in COUNTED]
+        self.link = ChildLink(
+            fd, fd, server.loop, lambda fd, backlog: LeaseOutbox(fd, counters, backlog)
+        )
+        outbox = self.link.outbox
+        assert isinstance(outbox, LeaseOutbox)
+        self.outbox = outbox
+        self.link.undo = self._undo
+        self.link.answers = {
+            "address": lambda address: self.lease.addresses.append(address),
+            "begin": self._begin,
+            "catch_up": lambda: outbox.send("caught_up"),
+            "claim": lambda claims: table.claim(self.lease, claims),
+            "connections": self._count_connections,
+            "end": self._end,
+            "fault": self._fault,
+            "fired": lambda number: self.lease.faults.fired(number),
+            "gate": self._gate,
+            "hang_up": self._hang_up,
+            "release": lambda number, count: self.lease.faults.release(number, count),
+            "remove": lambda number: self.lease.faults.withdraw(number),
+            "reset": self._reset,
+            "sessions": self._export_sessions,
+            "unclaimed": lambda: server.export_strays(self.lease.began),
+            "wait_parked": lambda *details: self.lease.faults.parked(*details),
+        }
+
+    @property
+    def lease(self) -> Lease:
+        assert self._lease is not None
+        return self._lease
+
+    def _undo(self, number: int) -> bool:
+        if self._lease is not None:
+            self._lease.faults.withdraw(number)
+        return True
+
+    def _begin(self, owner: str) -> str:
+        """Begin a lease in place of the one before; return its label."""
+        self._end()
+        self._lease = self._table.begin(owner, self.outbox)
+        self.outbox.send("forget")
+        return self._lease.label
+
+    def _end(self) -> None:
+        if self._lease is not None:
+            self._table.end(self._lease)
+
+    def close(self) -> None:
+        """End the lease of a process that is gone; its port, so to speak, is free."""
+        self._end()
+        self.link.close()
+
+    def _fault(self, number: int, rule: Rule) -> int | str:
+        refused = self._why_not_mine(rule.stage, rule.when)
+        return refused or self.lease.faults.add_rule(number, rule)
+
+    def _gate(self, number: int, stage: str, when: str | None) -> int | str:
+        return self._why_not_mine(stage, when) or self.lease.faults.add_gate(number, stage, when)
+
+    def _why_not_mine(self, stage: str, when: str | None) -> str:
+        """Return why a fault or a gate may strike others, if it may."""
+        if self._table.scope == "all" or stage in ("RCPT", "DATA", "BDAT", "EOM", *OF_SESSIONS):
+            return ""
+        if stage not in OF_ADDRESSES:
+            return f"at {stage} nobody knows yet whose mail a session is going to bring"
+        what = "sender" if stage == "MAIL" else "address"
+        if when is None:
+            return f"at {stage} it takes a when= that is an address of this lease's own"
+        if not self.lease.has(when):
+            return f"when={when!r} is no address of this lease's own: claim() the {what} first"
+        return ""
+
+    async def _reset(self, _number: int) -> None:
+        await self._server.wait_for_handlers()
+        lease = self.lease
+        abandoned = self._server.sessions_of(lease)
+        lease.forget()
+        lease.is_refusing = False
+        self.outbox.send("forget")
+        for session in abandoned:
+            session.abort_if_abandoned()
+
+    async def _export_sessions(self) -> list[Session]:
+        await asyncio.sleep(0)  # see ServerLoop
+        return self._server.export_sessions(self.lease)
+
+    async def _count_connections(self) -> int:
+        lease = self.lease
+        return lease.ended_count + len(self._server.sessions_of(lease))
+
+    def _hang_up(self, reply: bytes | None) -> int:
+        return sum(one.hang_up(reply) for one in self._server.sessions_of(self.lease))
+
+
+class LeaseServer:
+    """Takes those who want a lease, and has the table of all leases."""
+
+    def __init__(self, sharing: Sharing, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.table = LeaseTable(sharing, loop.time)
+        self.transcripts = SharedTranscripts(self.table)
+        self._sharing = sharing
+        self._links: set[LeaseLink] = set()
+        self._provers = ThreadPoolExecutor(_PROVING, thread_name_prefix="lease")
+        self._listening: list[socket.socket] = []
+
+    def make_outbox(
+        self, fd: int, counters: MutableSequence[int], on_backlog: Callable[[], object]
+    ) -> RoutingOutbox:
+        self._outbox = RoutingOutbox(
+            fd, counters, on_backlog, self.table, self._sharing.unread_limit
+        )
+        return self._outbox
+
+    def listen(
+        self,
+        welcome: Welcome,
+        sessions: Callable[[], Iterable[SMTPSession]],
+        wait_for_handlers: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Take them from now on."""
+        self._welcome = welcome
+        self._sessions = sessions
+        self.wait_for_handlers = wait_for_handlers
+        self._listening = [passed.open() for passed in self._sharing.sockets]
+        for sock in self._listening:
+            sock.setblocking(False)
+            self.loop.add_reader(sock, self._accept, sock)
+
+    def welcome(self, server: Server, endpoint: Endpoint) -> Welcome:
+        return Welcome(os.getpid(), endpoint, known_of(server), self._sharing.template)
+
+    def close(self) -> None:
+        """Say to all that this is the end, which was asked for."""
+        for sock in self._listening:
+            self.loop.remove_reader(sock)
+            sock.close()
+        for one in list(self._links):
+            one.outbox.send("stopped")
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            sock, _ = listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # no descriptor is left, and trying again at once is of no use
+            _log.error("the shared server cannot take another lease: %s", error)
+            self.loop.remove_reader(listening)
+            self.loop.call_later(1.0, self.loop.add_reader, listening, self._accept, listening)
+            return
+        self._provers.submit(self._prove, sock)
+
+    def _prove(self, sock: socket.socket) -> None:
+        """Let in who has the key; on a thread, as this waits for the other side."""
+        try:
+            pipe = prove(sock, self._sharing.key, _PROOF_TIMEOUT, is_server=True)
+        except AuthenticationError:
+            where = self._welcome.endpoint
+            _log.warning("whoever wanted a lease of the server on %s had a wrong key", where)
+        except OSError as error:
+            _log.warning("whoever wanted a lease said nothing that is one: %s", error)
+        else:
+            fd = os.dup(pipe.fileno())
+            pipe.close()
+            self.loop.call_soon_threadsafe(self._open, fd)
+
+    def _open(self, fd: int) -> None:
+        one = LeaseLink(self, fd)
+        self._links.add(one)
+        one.link.listen(lambda: self._close(one, fd))
+        one.outbox.send("reply", UNASKED, self._welcome)
+
+    def _close(self, one: LeaseLink, fd: int) -> None:
+        self._links.discard(one)
+        one.close()
+        os.close(fd)
+
+    def export_strays(self, since: float = 0.0) -> Strays:
+        """Return what is nobody's since then: mail, and the last sessions."""
+        return self._outbox.export_unclaimed(since), self.transcripts.export_strangers(since)
+
+    # What leases ask for.
+
+    def sessions_of(self, lease: Lease) -> list[SMTPSession]:
+        """Return the open sessions that have named a lease's recipients."""
+        found = (one for one in self._sessions() if one.transport is not None)
+        return [one for one in found if lease.was_named_in(one.transcript)]
+
+    def export_sessions(self, lease: Lease) -> list[Session]:
+        return [one.export(lease.since) for one in self.transcripts.of(lease)]

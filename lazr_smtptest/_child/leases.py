@@ -1,0 +1,208 @@
+"""Leases: what part of a shared server is whose.  Server process."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
+from lazr_smtptest._smtp.transcript import Transcript
+from lazr_smtptest._wire.sharing import AddressTemplate, Sharing, is_glob, normal, overlap
+
+if TYPE_CHECKING:
+    from lazr_smtptest._child.routing import LeaseOutbox
+
+#: Leases that are over, and are known by their names for a while.
+_REMEMBERED = 1_000
+
+#: Addresses of a lease that are known, of those that `Lease.address` made.
+_ADDRESSES = 20
+
+#: Sessions that are kept for a lease when they are over.
+_SESSIONS = 100
+
+#: Claims whatever nobody else does.
+_REST = "*"
+
+#: Stages whose subject is an address, which is a lease's own, or is not.
+OF_ADDRESSES = frozenset(("MAIL", "RCPT", "DATA", "BDAT", "EOM", "VRFY", "EXPN"))
+
+#: Stages of a session that may have named somebody by then.
+OF_SESSIONS = frozenset(("RSET", "NOOP", "QUIT"))
+
+_RECIPIENT = re.compile(rb"^[ \t]*RCPT[ \t]+TO:[ \t]*<?([^>\r\n]*)", re.IGNORECASE | re.MULTILINE)
+
+
+class Lease:
+    """One test's part of the server.
+
+    :ivar label: Its name in addresses; no other lease of the run ever has it.
+    :ivar owner: Whose it is, in words.
+    """
+
+    def __init__(self, label: str, owner: str, outbox: LeaseOutbox, table: LeaseTable) -> None:
+        self.label = label
+        self.owner = owner
+        self.outbox = outbox
+        self.claims: list[str] = []
+        self.addresses: deque[str] = deque(maxlen=_ADDRESSES)
+        self.faults = FaultScript(self._is_mine, table.faults.settle)
+        self.is_refusing = False
+        self.began = table.clock()
+        self._table = table
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what has been so far; faults and gates, too."""
+        self.since = self._table.clock()
+        self.sequences: set[int] = set()
+        self.ended: deque[Transcript] = deque(maxlen=_SESSIONS)
+        self.ended_count = 0
+        self.faults.clear()
+
+    def has(self, address: str) -> bool:
+        return self._table.find(normal(address)) is self
+
+    def _is_mine(self, stage: str, names: Iterable[str], transcript: Transcript) -> bool:
+        """Return whether a fault or a gate is for what is about to be done in a session."""
+        if self._table.scope == "all":
+            return True
+        if stage in OF_ADDRESSES:
+            return any(self.has(name) for name in names)
+        return stage in OF_SESSIONS and self.was_named_in(transcript)
+
+    def was_named_in(self, transcript: Transcript) -> bool:
+        """Return whether a session has named a recipient of this lease since it began."""
+        if not self.sequences.isdisjoint(transcript.messages):
+            return True
+        return any(self.has(name) for name in _named(transcript, self.since))
+
+
+def _named(transcript: Transcript, since: float) -> Iterator[str]:
+    """Yield the recipients that a session has named since then."""
+    for at, said, _ in list(transcript.exchanges):
+        if isinstance(said, bytes) and at >= since:
+            for path in _RECIPIENT.findall(said):
+                yield path.strip().decode("utf-8", "surrogateescape")
+
+
+class LeaseTable:
+    """Which lease has which recipients.  Any thread may ask.
+
+    An address that is made for a lease is that lease's alone, whatever others claim; and
+    nobody's when the lease is over.
+    """
+
+    def __init__(self, sharing: Sharing, clock: Callable[[], float]) -> None:
+        self.clock = clock  # the event loop's, as in transcripts
+        self.template = AddressTemplate(sharing.template)
+        self.scope = sharing.scope
+        self.faults = FaultScripts()
+        self.lock = threading.RLock()
+        self._run = sharing.run
+        self._numbers = itertools.count(1)
+        self._by_label: dict[str, Lease] = {}
+        self._literals: dict[str, Lease] = {}
+        self._globs: dict[str, Lease] = {}
+        #: By address, whose it was.
+        self._former: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
+        self._former_labels: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Lease]:
+        with self.lock:
+            return iter(list(self._by_label.values()))
+
+    def begin(self, owner: str, outbox: LeaseOutbox) -> Lease:
+        with self.lock:
+            label = f"t{next(self._numbers)}-{self._run}"
+            lease = self._by_label[label] = Lease(label, owner, outbox, self)
+            return lease
+
+    def end(self, lease: Lease) -> None:
+        """End a lease: its addresses are nobody's from now on, its claims free."""
+        with self.lock:
+            if self._by_label.pop(lease.label, None) is None:
+                return
+            for claim in lease.claims:
+                self._claims_like(claim).pop(normal(claim), None)
+            for address in [*lease.addresses, *lease.claims]:
+                self._former.append((normal(address), lease.owner))
+            self._former_labels[lease.label] = lease.owner
+            for old in list(self._former_labels)[:-_REMEMBERED]:
+                del self._former_labels[old]
+        lease.faults.clear()
+
+    def _claims_like(self, claim: str) -> dict[str, Lease]:
+        return self._globs if is_glob(claim) else self._literals
+
+    def claim(self, lease: Lease, claims: list[str]) -> str | None:
+        """Add claims; return why none of them was added, if so."""
+        with self.lock:
+            for claim in claims:
+                held = self._holder(normal(claim), lease)
+                if held is not None:
+                    what, holder = held
+                    like = "" if what == normal(claim) else f", by {what!r}"
+                    return f"{claim!r} is claimed already{like}, by {holder.owner}"
+            for claim in claims:
+                self._claims_like(claim)[normal(claim)] = lease
+                lease.claims.append(claim)
+            return None
+
+    def _holder(self, claim: str, lease: Lease) -> tuple[str, Lease] | None:
+        """Return which claim of another lease a claim would share mail with."""
+        same = self._claims_like(claim).get(claim)
+        if same is not None and same is not lease:
+            return claim, same
+        if claim == _REST:
+            return None
+        others = [self._globs, self._literals] if is_glob(claim) else [self._globs]
+        for other, holder in itertools.chain.from_iterable(each.items() for each in others):
+            if holder is not lease and other != _REST and overlap(claim, other):
+                return other, holder
+        return None
+
+    def find(self, address: str) -> Lease | None:
+        """Return whose an address is, that is as `normal` has it."""
+        with self.lock:
+            label = self.template.label_in(address)
+            if label is not None:
+                return self._by_label.get(label)
+            found = self._literals.get(address)
+            if found is None:
+                matching = [glob for glob in self._globs if fnmatchcase(address, glob)]
+                found = self._globs[min(matching, key=_REST.__eq__)] if matching else None
+            return found
+
+    def find_all(self, addresses: Iterable[str]) -> list[Lease]:
+        found = (self.find(normal(address)) for address in addresses)
+        return list(dict.fromkeys(lease for lease in found if lease is not None))
+
+    def named_in(self, transcript: Transcript) -> list[Lease]:
+        return [lease for lease in self if lease.was_named_in(transcript)]
+
+    def nearest(self, addresses: Iterable[str]) -> str:
+        """Return whose mail to these addresses was, or may have been meant to be, in words."""
+        for address in addresses:
+            label = self.template.label_in(normal(address))
+            if label is not None:
+                owner = self._former_labels.get(label)
+                return (
+                    f"{address} was an address of {owner}, which is over"
+                    if owner
+                    else f"{address} is an address of another run"
+                )
+        with self.lock:
+            known = dict(self._former)
+            for lease in self._by_label.values():
+                known.update((normal(a), lease.owner) for a in [*lease.addresses, *lease.claims])
+        for address in addresses:
+            for near in get_close_matches(normal(address), known, 1, 0.8):
+                return f"{address} looks like an address of {known[near]}: {near}"
+        return ""

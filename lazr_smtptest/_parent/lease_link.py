@@ -1,0 +1,217 @@
+"""The test process's end of a lease: a socket, in place of pipes and a process of its own.
+
+Test process.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+from multiprocessing import AuthenticationError, Pipe
+from multiprocessing.connection import Connection
+from os import dup, getpid
+from typing import TYPE_CHECKING, Any
+
+from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._parent.forks import FORKING
+from lazr_smtptest._parent.link import ServerLink
+from lazr_smtptest._util import now
+from lazr_smtptest._wire.channel import CAUGHT_UP, COUNTED, UNASKED
+from lazr_smtptest._wire.endpoint import Endpoint
+from lazr_smtptest._wire.sharing import Welcome, limit_time, prove
+from lazr_smtptest.errors import LeaseError, NotRunning, ServerDied
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+#: Seconds that one step of connecting has at least, however late it is.
+_LEAST = 0.1
+
+
+class _LeaseEnds:
+    """An end of the socket, as `ParentEnds` is of pipes."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.records = pipe
+        # A descriptor of its own, since a selector knows each once.
+        self.requests = Connection(dup(pipe.fileno()))
+        #: Nobody else writes these: see `LeaseLink.catch_up`.
+        self.counters = memoryview(bytearray(8 * len(COUNTED))).cast("Q")
+
+    def close(self) -> None:
+        self.records.close()
+        self.requests.close()
+
+
+class RemoteServer:
+    """A server process that somebody else started, as far as it can be known from here.
+
+    It stands where a `ServerProcess` does.  That it has ended, the socket's end of file says.
+    """
+
+    pidfd = None
+    must_be_looked_at = False
+    advice = "connect() anew, when whoever shares it has started it again"
+    exitcode: int | None = None
+
+    def __init__(self, address: str) -> None:
+        self._owner = getpid()
+        self.name = f"the shared server at {address}"
+        self.endpoint = Endpoint()
+        self.where: dict[str, Any] = {}
+        self.pid: int | None = None
+        self.asked_to_stop = self.death_was_raised = False
+
+    def introduce(self, welcome: Welcome) -> None:
+        """Note what it says of itself."""
+        where = welcome.endpoint
+        self.endpoint, self.pid = where, welcome.pid
+        self.where = {**where.facts, "pid": welcome.pid}
+        self.name = f"the shared server process {welcome.pid} on {where}"
+
+    @property
+    def closed(self) -> str:
+        return f"this lease of {self.name} is closed: connect() anew"
+
+    def is_inherited(self) -> bool:
+        return getpid() != self._owner
+
+    def check_owner(self) -> None:
+        """Raise NotRunning in a child of the process that has the lease."""
+        if self.is_inherited():
+            raise NotRunning(
+                f"this lease of {self.name} belongs to process {self._owner}; this is process "
+                f"{getpid()}, a child of that.  connect() here for another",
+                **self.where,
+            )
+
+    def is_gone(self) -> bool:
+        return False
+
+    def show_stacks(self, _timeout: float = 0.0) -> str:
+        return ""  # it would show them to whoever started it
+
+    def note_end(self) -> None:
+        """Do nothing: how it ended, nobody knows here."""
+
+    kill = close = note_end
+
+    def ended_well(self, _lost: int) -> bool:
+        return self.asked_to_stop
+
+    def death(self, _lost: int, more: str = "") -> ServerDied:
+        self.death_was_raised = True
+        return ServerDied(
+            f"{self.name} has ended, and this lease with it; mail that was on its way is lost"
+            f"{more}.  Whoever started it knows how it ended: by pytest, see the end of the run",
+            **self.where,
+        )
+
+
+class LeaseLink(ServerLink):
+    """A socket to a shared server, what has come through it, and who waits."""
+
+    process: Any  # a RemoteServer
+
+    def __init__(self, pipe: Connection, address: str) -> None:
+        wake = Pipe(duplex=False)
+        ends: Any = _LeaseEnds(pipe)
+        process: Any = RemoteServer(address)
+        super().__init__(ends, process, wake)
+
+    def introduce(self, welcome: Welcome) -> None:
+        self.process.introduce(welcome)
+
+    def catch_up(self) -> None:
+        """Ask for a record behind all that there is by now.
+
+        Nothing counts as complete before that has come: no memory is shared that says how
+        much has been sent.
+        """
+        with self.lock:
+            if not self.ended:
+                self._counters[CAUGHT_UP] += 1
+                self._send(UNASKED, "catch_up")
+
+    def _sort(self, kind: str, *content: Any) -> None:
+        if kind == "unread":
+            self.note_failure(
+                LeaseError(
+                    f"{self.process.name} refused mail with 452, since more than {content[0]} "
+                    "octets waited for this lease to be read: read it sooner, call reset(), "
+                    "or share the server with a larger unread_limit",
+                    **self.process.where,
+                )
+            )
+        elif kind == "stopped":
+            self.process.asked_to_stop = True
+        else:
+            super()._sort(kind, *content)
+
+    def end(self, _timeout: float = 0.0) -> None:
+        """Give the lease back; the server goes on."""
+        self.process.asked_to_stop = True
+        self.close()
+
+    def raise_silence(self, what: str, elapsed: float, option: str = "") -> NoReturn:
+        if self.ended and self.process.ended_well(0):
+            raise NotRunning(
+                f"{self.process.name} was stopped by whoever shares it, while this call waited",
+                **self.process.where,
+            )
+        super().raise_silence(what, elapsed, option)
+
+
+def connect_to(addresses: Iterable[str], key: bytes, timeout: float) -> tuple[LeaseLink, Welcome]:
+    """Connect to a shared server, at the first of these addresses where it is.
+
+    :raises LeaseError: It is at none of them, or has another key.
+    """
+    deadline = now() + timeout
+    reasons = []
+    for address in addresses:
+        try:
+            return _connect(address, key, deadline)
+        except AuthenticationError as error:
+            reasons.append(f"{address}: the key is wrong, or something else is there ({error})")
+        except OSError as error:
+            reasons.append(f"{address}: {error.strerror or error}")
+    raise LeaseError(
+        "cannot connect to a shared server: "
+        + "; ".join(reasons)
+        + ".  Take address and key from the SharedController, while that runs"
+    )
+
+
+def _connect(address: str, key: bytes, deadline: float) -> tuple[LeaseLink, Welcome]:
+    with without_fakes():
+        sock = _dial(address, max(deadline - now(), _LEAST))
+        pipe = prove(sock, key, max(deadline - now(), _LEAST), is_server=False)
+        with FORKING:
+            link = LeaseLink(pipe, address)
+    try:
+        welcome: Welcome = link.await_ready(max(deadline - now(), _LEAST))
+    except BaseException:
+        link.close()
+        raise
+    link.introduce(welcome)
+    return link, welcome
+
+
+def _dial(address: str, timeout: float) -> socket.socket:
+    """Connect a socket to a path, or to a host and a port."""
+    if "/" in address:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            limit_time(sock, timeout)
+            sock.connect(address)
+        except BlockingIOError:  # its backlog is full
+            sock.close()
+            raise TimeoutError(errno.ETIMEDOUT, "it did not answer in time") from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout)
