@@ -12,7 +12,7 @@ from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest._wire.endpoint import Endpoint
-from lazr_smtptest.calls import ServerCalls
+from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server

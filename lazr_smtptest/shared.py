@@ -24,7 +24,7 @@ from lazr_smtptest._wire.sharing import (
     check_name,
 )
 from lazr_smtptest._wire.startup import PassedSocket
-from lazr_smtptest.calls import ServerCalls
+from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest.controller import Controller
 from lazr_smtptest.errors import LeaseError, SMTPTestError
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
@@ -173,7 +173,7 @@ class SharedController(Controller):
 
         Blocks for ``reset_timeout`` at most.
 
-        :raises Exception: See `sessions`.
+        :raises Exception: See `Controller.sessions`.
         """
         return self._strays().mail
 
@@ -246,8 +246,8 @@ class Lease(InboxCalls, ServerCalls):
     """One test's part of a server that is shared; `connect` makes it.
 
     It gets the mail for its own recipients: the addresses that `address` makes, and those
-    that `claim` adds.  A message to recipients of two leases reaches both.  `reset`, faults
-    and gates are for its own recipients, and for the sessions that have named them.
+    that `claim` adds.  A message to recipients of two leases reaches both.  `Controller.reset`,
+    faults and gates are for its own recipients, and for the sessions that have named them.
 
     It is a context manager, too: leaving closes it.
 
@@ -285,6 +285,7 @@ class Lease(InboxCalls, ServerCalls):
         too, so that a program may add to the local part.
 
         :param name: What stands for ``{name}``, such as ``"kim"``.
+        :return: The address.
         :raises TypeError: The name is no str.
         :raises ValueError: It cannot stand in an address without quotes.
         """
@@ -303,7 +304,7 @@ class Lease(InboxCalls, ServerCalls):
         :raises LeaseError: Another lease holds one of them; then none is claimed.
         :raises TypeError: There is none, or one is no str.
         :raises ValueError: One is no address.
-        :raises Exception: See `reset`.
+        :raises Exception: See `Controller.reset`.
         """
         held = self._ask(self._link, "claim", check_claims(addresses))
         if held is not None:
@@ -317,7 +318,7 @@ class Lease(InboxCalls, ServerCalls):
     def unclaimed(self) -> list[UnclaimedMail]:
         """Mail since this lease began that no lease was for.  Blocks up to 5 seconds.
 
-        :raises Exception: See `reset`.
+        :raises Exception: See `Controller.reset`.
         """
         return self._strays().mail
 
@@ -340,17 +341,22 @@ class Lease(InboxCalls, ServerCalls):
         self._link.end()
 
     def start(self) -> NoReturn:
-        """Raise LeaseError, like `stop` and `restart`: the server is not this lease's."""
+        """Raise an error, as `stop` and `restart` do: the server is not this lease's.
+
+        :raises LeaseError: Always.
+        """
         raise LeaseError(
             f"{self._link.process.name} is not this lease's to start or stop: whoever shares it "
             "does that.  close() gives the lease back; a QueueController has a server of its own",
             **self._link.process.where,
         )
 
-    stop = start
+    def stop(self) -> NoReturn:
+        """Raise an error; see `Lease.start`."""
+        self.start()
 
-    def restart(self, **_changes: Any) -> NoReturn:
-        """Raise LeaseError: see `start`."""
+    def restart(self, **_changes: object) -> NoReturn:
+        """Raise an error; see `Lease.start`."""
         self.start()
 
     def __enter__(self) -> Self:
