@@ -6,13 +6,13 @@ import contextlib
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._limits import check_descriptors
 from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest._wire.endpoint import Endpoint
-from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server

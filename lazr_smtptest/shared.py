@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent.describe import session_lines
 from lazr_smtptest._util import positive_seconds, whole_number
@@ -24,7 +25,6 @@ from lazr_smtptest._wire.sharing import (
     check_name,
 )
 from lazr_smtptest._wire.startup import PassedSocket
-from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest.controller import Controller
 from lazr_smtptest.errors import LeaseError, SMTPTestError
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
@@ -53,7 +53,7 @@ class UnclaimedMail(NamedTuple):
 
     :ivar message: The message; of its content, the first 4,096 octets.
     :ivar nearest: Whose mail it was or may have been meant to be, in words; empty if
-        nothing comes near.
+        nothing comes near, and for all but the last 20.
     """
 
     message: Message
@@ -289,9 +289,7 @@ class Lease(InboxCalls, ServerCalls):
         :raises TypeError: The name is no str.
         :raises ValueError: It cannot stand in an address without quotes.
         """
-        address = self._template.make(check_name(name), self.label)
-        self._link.send("address", address)  # so that one which is nearly the same is known
-        return address
+        return self._template.make(check_name(name), self.label)
 
     def claim(self, *addresses: str) -> None:
         """Get the mail for other addresses, too, until this lease ends.

@@ -46,7 +46,6 @@ class LeaseLink:
         self.outbox = outbox
         self.link.undo = self._undo
         self.link.answers = {
-            "address": lambda address: self.lease.addresses.append(address),
             "begin": self._begin,
             "catch_up": lambda: outbox.send("caught_up"),
             "claim": lambda claims: table.claim(self.lease, claims),
@@ -224,7 +223,7 @@ class LeaseServer:
     def sessions_of(self, lease: Lease) -> list[SMTPSession]:
         """Return the open sessions that have named a lease's recipients."""
         found = (one for one in self._sessions() if one.transport is not None)
-        return [one for one in found if lease.was_named_in(one.transcript)]
+        return [one for one in found if lease in self.table.named_in(one.transcript)]
 
     def export_sessions(self, lease: Lease) -> list[Session]:
         return [one.export(lease.since) for one in self.transcripts.of(lease)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
 from lazr_smtptest._smtp.transcript import Transcript
-from lazr_smtptest._wire.sharing import AddressTemplate, Sharing, is_glob, normal, overlap
+from lazr_smtptest._wire.sharing import LABEL, AddressTemplate, Sharing, is_glob, normal, overlap
 
 if TYPE_CHECKING:
     from lazr_smtptest._child.routing import LeaseOutbox
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 #: Leases that are over, and are known by their names for a while.
 _REMEMBERED = 1_000
 
-#: Addresses of a lease that are known, of those that `Lease.address` made.
-_ADDRESSES = 20
+#: Claims that mail for nobody is compared with.
+_CLAIMS = 300
 
 #: Sessions that are kept for a lease when they are over.
 _SESSIONS = 100
@@ -36,6 +36,7 @@ OF_ADDRESSES = frozenset(("MAIL", "RCPT", "DATA", "BDAT", "EOM", "VRFY", "EXPN")
 #: Stages of a session that may have named somebody by then.
 OF_SESSIONS = frozenset(("RSET", "NOOP", "QUIT"))
 
+_LABEL = re.compile(LABEL)
 _RECIPIENT = re.compile(rb"^[ \t]*RCPT[ \t]+TO:[ \t]*<?([^>\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -51,20 +52,28 @@ class Lease:
         self.owner = owner
         self.outbox = outbox
         self.claims: list[str] = []
-        self.addresses: deque[str] = deque(maxlen=_ADDRESSES)
         self.faults = FaultScript(self._is_mine, table.faults.settle)
         self.is_refusing = False
         self.began = table.clock()
         self._table = table
+        #: The numbers of messages that it got.
+        self._sequences: set[int] = set()
         self.forget()
 
     def forget(self) -> None:
         """Forget what has been so far; faults and gates, too."""
         self.since = self._table.clock()
-        self.sequences: set[int] = set()
+        self._table.forget(self, self._sequences)
+        self._sequences.clear()
         self.ended: deque[Transcript] = deque(maxlen=_SESSIONS)
         self.ended_count = 0
         self.faults.clear()
+
+    def note(self, sequence: int) -> None:
+        """Note the number of a message that it gets."""
+        with self._table.lock:
+            self._sequences.add(sequence)
+            self._table.takers.setdefault(sequence, []).append(self)
 
     def has(self, address: str) -> bool:
         return self._table.find(normal(address)) is self
@@ -75,21 +84,15 @@ class Lease:
             return True
         if stage in OF_ADDRESSES:
             return any(self.has(name) for name in names)
-        return stage in OF_SESSIONS and self.was_named_in(transcript)
-
-    def was_named_in(self, transcript: Transcript) -> bool:
-        """Return whether a session has named a recipient of this lease since it began."""
-        if not self.sequences.isdisjoint(transcript.messages):
-            return True
-        return any(self.has(name) for name in _named(transcript, self.since))
+        return stage in OF_SESSIONS and self in self._table.named_in(transcript)
 
 
-def _named(transcript: Transcript, since: float) -> Iterator[str]:
-    """Yield the recipients that a session has named since then."""
+def _named(transcript: Transcript) -> Iterator[tuple[float, str]]:
+    """Yield the recipients that a session has named, and when."""
     for at, said, _ in list(transcript.exchanges):
-        if isinstance(said, bytes) and at >= since:
+        if isinstance(said, bytes):
             for path in _RECIPIENT.findall(said):
-                yield path.strip().decode("utf-8", "surrogateescape")
+                yield at, path.strip().decode("utf-8", "surrogateescape")
 
 
 class LeaseTable:
@@ -110,9 +113,11 @@ class LeaseTable:
         self._by_label: dict[str, Lease] = {}
         self._literals: dict[str, Lease] = {}
         self._globs: dict[str, Lease] = {}
-        #: By address, whose it was.
-        self._former: deque[tuple[str, str]] = deque(maxlen=_REMEMBERED)
+        #: Who has each message that somebody got, by number.
+        self.takers: dict[int, list[Lease]] = {}
+        #: Whose the labels and the claims were that are over.
         self._former_labels: dict[str, str] = {}
+        self._former_claims: deque[tuple[str, str]] = deque(maxlen=_CLAIMS)
 
     def __iter__(self) -> Iterator[Lease]:
         with self.lock:
@@ -131,12 +136,20 @@ class LeaseTable:
                 return
             for claim in lease.claims:
                 self._claims_like(claim).pop(normal(claim), None)
-            for address in [*lease.addresses, *lease.claims]:
-                self._former.append((normal(address), lease.owner))
+            self._former_claims.extend((normal(claim), lease.owner) for claim in lease.claims)
             self._former_labels[lease.label] = lease.owner
             for old in list(self._former_labels)[:-_REMEMBERED]:
                 del self._former_labels[old]
-        lease.faults.clear()
+        lease.forget()
+
+    def forget(self, lease: Lease, sequences: set[int]) -> None:
+        """Forget that a lease got these messages."""
+        with self.lock:
+            for sequence in sequences:
+                takers = self.takers[sequence]
+                takers.remove(lease)
+                if not takers:
+                    del self.takers[sequence]
 
     def _claims_like(self, claim: str) -> dict[str, Lease]:
         return self._globs if is_glob(claim) else self._literals
@@ -184,25 +197,34 @@ class LeaseTable:
         found = (self.find(normal(address)) for address in addresses)
         return list(dict.fromkeys(lease for lease in found if lease is not None))
 
-    def named_in(self, transcript: Transcript) -> list[Lease]:
-        return [lease for lease in self if lease.was_named_in(transcript)]
+    def named_in(self, transcript: Transcript) -> set[Lease]:
+        """Return the leases that a session has named since they began, or were reset."""
+        with self.lock:
+            # Of a long session, no more than the last lines are known.
+            found = {one for n in transcript.messages for one in self.takers.get(n, ())}
+        for at, address in _named(transcript):
+            lease = self.find(normal(address))
+            if lease is not None and at >= lease.since:
+                found.add(lease)
+        return found
 
     def nearest(self, addresses: Iterable[str]) -> str:
         """Return whose mail to these addresses was, or may have been meant to be, in words."""
-        for address in addresses:
-            label = self.template.label_in(normal(address))
-            if label is not None:
-                owner = self._former_labels.get(label)
-                return (
-                    f"{address} was an address of {owner}, which is over"
-                    if owner
-                    else f"{address} is an address of another run"
-                )
         with self.lock:
-            known = dict(self._former)
-            for lease in self._by_label.values():
-                known.update((normal(a), lease.owner) for a in [*lease.addresses, *lease.claims])
+            labels = {label: lease.owner for label, lease in self._by_label.items()}
+            claims = dict(self._former_claims)
+            claims.update((normal(c), one.owner) for one in self for c in one.claims[-_CLAIMS:])
         for address in addresses:
-            for near in get_close_matches(normal(address), known, 1, 0.8):
-                return f"{address} looks like an address of {known[near]}: {near}"
+            found = _LABEL.search(address.casefold())
+            if found is None:
+                near = get_close_matches(normal(address), list(claims)[-_CLAIMS:], 1, 0.8)
+                if near:
+                    return f"{address} looks like an address of {claims[near[0]]}: {near[0]}"
+            elif found[0] in labels:
+                return f"{address} looks like an address of {labels[found[0]]}"
+            elif found[0] in self._former_labels:
+                owner = self._former_labels[found[0]]
+                return f"{address} looks like an address of {owner}, which is over"
+            else:
+                return f"{address} looks like an address of another run"
         return ""

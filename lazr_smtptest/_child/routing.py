@@ -21,6 +21,9 @@ from lazr_smtptest.sessions import Session
 _UNCLAIMED = 1_000
 _HEAD = 4_096
 
+#: How many of them are compared with what leases have.
+_COMPARED = 20
+
 #: Sessions that named nobody's recipients, of which a report has the last.
 _STRANGERS = 3
 
@@ -88,7 +91,7 @@ class RoutingOutbox(Outbox):
             leases = self._table.find_all(envelope.rcpt_tos)
             self._check_room(leases, len(sealed.octets) + len(sealed.buffer or b""))
             for lease in leases:
-                lease.sequences.add(envelope.sequence)
+                lease.note(envelope.sequence)
                 lease.outbox.deliver(sealed)
             if not leases:
                 self._unclaimed.append((self._table.clock(), envelope, bytes(item.raw[:_HEAD])))
@@ -109,10 +112,11 @@ class RoutingOutbox(Outbox):
         """Return mail that is nobody's, and came since then."""
         with self._count:
             kept = [*self._unclaimed]
+        found = [(envelope, head) for at, envelope, head in kept if at >= since]
+        few = len(found) - _COMPARED
         return [
-            Unclaimed(envelope, head, self._table.nearest(envelope.rcpt_tos))
-            for at, envelope, head in kept
-            if at >= since
+            Unclaimed(*one, self._table.nearest(one[0].rcpt_tos) if n >= few else "")
+            for n, one in enumerate(found)
         ]
 
     def _report(self, where: str, error: BaseException, envelope: Envelope | None) -> None:
@@ -146,5 +150,5 @@ class SharedTranscripts(Transcripts):
 
     def of(self, lease: Lease) -> list[Transcript]:
         """Return the sessions that have named a lease's recipients."""
-        still_open = [one for one in self._open if lease.was_named_in(one)]
+        still_open = [one for one in self._open if lease in self._table.named_in(one)]
         return sorted([*lease.ended, *still_open], key=lambda one: one.connected_at)

@@ -34,7 +34,7 @@ UNREAD_LIMIT = 268_435_456
 SCOPES = ("own", "all")
 
 #: What a lease is named in its addresses: a number, and the run's own letters.
-_LABEL = "t[0-9]+-[0-9a-f]{6}"
+LABEL = "t[0-9]+-[0-9a-f]{6}"
 
 #: What a local part and a domain may have beside the two fields (RFC 5321, 4.1.2).
 _FIXED = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`|~-]*@[A-Za-z0-9.-]+")
@@ -59,7 +59,7 @@ class AddressTemplate:
                 f"such as {ADDRESS!r} or '{{name}}+{{lease}}@example.com', not {template!r}"
             )
         self.text = template
-        patterns = {"{name}": "(?P<name>.+)", "{lease}": f"(?P<lease>{_LABEL})"}
+        patterns = {"{name}": "(?P<name>.+)", "{lease}": f"(?P<lease>{LABEL})"}
         self._pattern = re.compile(
             "".join(patterns.get(part) or re.escape(part.casefold()) for part in parts)
         )

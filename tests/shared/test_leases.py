@@ -163,7 +163,7 @@ def test_mail_that_nobody_leased_is_kept_apart(
         "kim@exmaple.com looks like an address of test_kim, gw0: kim@example.com",
         f"from <kim@example.com> to <{address.replace('example.test', 'exmaple.test')}>, "
         f"subject 'another'; {address.replace('example.test', 'exmaple.test')} looks like an "
-        f"address of test_kim, gw0: {address}",
+        "address of test_kim, gw0",
         'from <kim@example.com> to <postmaster@nowhere.invalid>, subject "nobody\'s"',
     ]
     assert str(kim.unclaimed[-1]) == str(running_shared.unclaimed[-1])
@@ -177,7 +177,10 @@ def test_late_mail_is_not_the_next_test_s(running_shared: SharedController) -> N
         lease._begin("test_two")
         send_for(lease, "late", [late])
         assert lease.messages == []
-        assert lease.unclaimed[0].nearest == f"{late} was an address of test_one, which is over"
+        assert (
+            lease.unclaimed[0].nearest
+            == f"{late} looks like an address of test_one, which is over"
+        )
 
 
 # What a lease asks.
