@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._parent import certificates
 from lazr_smtptest._parent.describe import session_lines
 from lazr_smtptest._util import positive_seconds, whole_number
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
@@ -208,6 +209,7 @@ class SharedController(Controller):
                     run=secrets.token_hex(_RUN),
                     scope=self._scope,
                     unread_limit=self._unread_limit,
+                    trust=certificates.trust_in(self.server, str(self._endpoint)),
                 )
                 undo.pop_all()
 
@@ -260,6 +262,8 @@ class Lease(InboxCalls, ServerCalls):
     def __init__(self, link: LeaseLink, welcome: Welcome, name: str) -> None:
         self._link: LeaseLink = link
         self.server = welcome.server
+        if welcome.trust is not None:
+            self.server._credentials = certificates.trusting(welcome.trust)
         self._template = AddressTemplate(welcome.template)
         self.queue = MessageQueue()
         self.queue._attach(link)

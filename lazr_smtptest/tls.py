@@ -61,6 +61,7 @@ class Credentials(NamedTuple):
     keyfile: str | None  # None if ``certfile`` has the private key, too
     ca_file: str  # what a client has to trust
     client_ca_file: str | None  # whom the server trusts; None if it asks clients for nothing
+    authority: _Authority | None = None  # that makes certificates, if not this process's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,27 @@ def client_context(credentials: Credentials, cert_file: str | None = None) -> ss
     return context
 
 
-def client_cert_file(tls: TLS, name: str) -> str:
+class Trust(NamedTuple):
+    """What another process has to know to trust a server, and to make what that trusts."""
+
+    ca_pem: bytes
+    ca_key_pem: bytes | None  # None where the certificates are the user's own
+
+
+def trust_in(tls: TLS, credentials: Credentials) -> Trust:
+    if tls.certfile is None and tls.variant != "untrusted":
+        return _authority().trust()
+    with _trusting(credentials.ca_file, "ca_file, or else certfile,"):
+        return Trust(Path(credentials.ca_file).read_bytes(), None)
+
+
+def trusting(trust: Trust) -> Credentials:
+    """Return the files for clients of a server whose own are elsewhere."""
+    authority = _Authority(trust)
+    return Credentials("", None, authority.ca_file, None, authority)
+
+
+def client_cert_file(tls: TLS, name: str, authority: _Authority | None = None) -> str:
     """Return the path of a client's certificate; made, by trustme, for a name.
 
     :param name: The common name; an e-mail address or a host is an alternative name, too.
@@ -257,7 +278,7 @@ def client_cert_file(tls: TLS, name: str) -> str:
             f"the name in a certificate must be printable, and have from 1 to {_COMMON_NAME} "
             f"octets in UTF-8, not {name!r}"
         )
-    return _authority().issue_to_client(name)
+    return (authority or _authority()).issue_to_client(name)
 
 
 @contextlib.contextmanager
@@ -279,13 +300,22 @@ def _reason(error: OSError) -> str:
 class _Authority:
     """A certificate authority, with its files in a folder of their own."""
 
-    def __init__(self) -> None:
-        self._trustme: Any = _import_trustme()
+    def __init__(self, trust: Trust | None = None) -> None:
         self._folder = _temporary_folder()
         atexit.register(_remove, self._folder, os.getpid())
-        self._ca = self._trustme.CA(organization_name="lazr_smtptest")
         self.ca_file = str(self._folder / "ca.pem")
+        if trust is not None and trust.ca_key_pem is None:
+            Path(self.ca_file).write_bytes(trust.ca_pem)
+            return
+        self._trustme: Any = _import_trustme()
+        if trust is None:
+            self._ca = self._trustme.CA(organization_name="lazr_smtptest")
+        else:
+            self._ca = self._trustme.CA.from_pem(trust.ca_pem, trust.ca_key_pem)
         self._ca.cert_pem.write_to_path(self.ca_file)
+
+    def trust(self) -> Trust:
+        return Trust(self._ca.cert_pem.bytes(), self._ca.private_key_pem.bytes())
 
     @functools.cache  # noqa: B019 -- there is one authority, and it stays
     def issue(self, host: str, variant: str) -> str:

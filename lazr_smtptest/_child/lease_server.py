@@ -167,7 +167,8 @@ class LeaseServer:
             self.loop.add_reader(sock, self._accept, sock)
 
     def welcome(self, server: Server, endpoint: Endpoint) -> Welcome:
-        return Welcome(os.getpid(), endpoint, known_of(server), self._sharing.template)
+        sharing = self._sharing
+        return Welcome(os.getpid(), endpoint, known_of(server), sharing.template, sharing.trust)
 
     def close(self) -> None:
         """Say to all that this is the end, which was asked for."""

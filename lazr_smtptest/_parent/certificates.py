@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import ssl
 
     from lazr_smtptest.server import Server
-    from lazr_smtptest.tls import TLS, Credentials
+    from lazr_smtptest.tls import TLS, Credentials, Trust
 
 
 #: Held while something is made that is kept: of threads that start servers at once, each would
@@ -61,10 +61,30 @@ def client_context(server: Server, place: str, with_cert: bool | str) -> ssl.SSL
 
 def client_cert_file(server: Server, place: str, name: str | None = None) -> str:
     tls = _tls_of(server, place)
+    files = server._credentials
     with without_fakes(), _MAKING.lock:
         from lazr_smtptest.tls import CLIENT_NAME, client_cert_file
 
-        return client_cert_file(tls, CLIENT_NAME if name is None else name)
+        authority = None if files is None else files.authority
+        return client_cert_file(tls, CLIENT_NAME if name is None else name, authority)
+
+
+def trust_in(server: Server, place: str) -> Trust | None:
+    """Return what another process has to know of a server's certificates, if it has any."""
+    if server.tls is None:
+        return None
+    files = credentials(server, place)
+    with without_fakes(), _MAKING.lock:
+        from lazr_smtptest.tls import trust_in
+
+        return trust_in(server.tls, files)
+
+
+def trusting(trust: Trust) -> Credentials:
+    with without_fakes():
+        from lazr_smtptest.tls import trusting
+
+        return trusting(trust)
 
 
 def _tls_of(server: Server, place: str) -> TLS:

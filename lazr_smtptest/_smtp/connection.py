@@ -381,7 +381,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         return self.session.extended_smtp and "PIPELINING" in self._context.extensions
 
     def _notice(self, *codes: str) -> None:
-        self.transcript.noticed.update(dict.fromkeys(codes))
+        self.transcript.noticed.update(dict.fromkeys(codes, self.loop.time()))
 
     def _note(self, said: bytes | int | str | None, told: bytes | None = None) -> None:
         self.transcript.note(self.loop.time(), said, told)

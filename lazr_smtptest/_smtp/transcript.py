@@ -54,8 +54,8 @@ class Transcript:
     messages: deque[int] = field(default_factory=lambda: deque(maxlen=_MESSAGES))
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=_EXCHANGES))
     ended: str = "open"
-    #: Codes of `checks` for what no dialogue shows; a dict, for the order.
-    noticed: dict[str, None] = field(default_factory=dict)
+    #: Codes of `checks` for what no dialogue shows, and when that was last.
+    noticed: dict[str, float] = field(default_factory=dict)
     client_cert_subject: str | None = None
 
     def note(self, now: float, said: bytes | int | str | None, told: bytes | None) -> None:
@@ -85,7 +85,7 @@ class Transcript:
             messages=tuple(self.messages),
             dialogue=tuple(line for exchange in said for line in self._lines(exchange)),
             ended=self.ended,
-            noticed=tuple(self.noticed),
+            noticed=tuple(code for code, at in self.noticed.items() if at >= since),
             client_cert_subject=self.client_cert_subject,
         )
 

@@ -16,13 +16,16 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from multiprocessing import AuthenticationError, connection
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazr_smtptest._reading.addresses import canonical
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket
 from lazr_smtptest.server import Server
 from lazr_smtptest.sessions import Session
+
+if TYPE_CHECKING:
+    from lazr_smtptest.tls import Trust
 
 #: What `Lease.address` makes, unless the owner of the run says otherwise.
 ADDRESS = "{name}@{lease}.example.test"
@@ -157,6 +160,7 @@ class Sharing(NamedTuple):
     run: str  # six letters that are in no other run's addresses
     scope: str  # one of `SCOPES`
     unread_limit: int
+    trust: Trust | None  # in its certificates
 
 
 class Welcome(NamedTuple):
@@ -166,6 +170,7 @@ class Welcome(NamedTuple):
     endpoint: Endpoint
     server: Server  # as far as a client of it has to know
     template: str
+    trust: Trust | None
 
 
 class Unclaimed(NamedTuple):
@@ -180,7 +185,7 @@ class Unclaimed(NamedTuple):
 Strays = tuple[list[Unclaimed], list[Session]]
 
 #: Attributes of a server that its clients' side needs.
-_FACTS = "host port unix_socket lmtp tls _credentials _offered_extensions".split()
+_FACTS = "host port unix_socket lmtp tls _offered_extensions".split()
 
 
 def known_of(server: Server) -> Server:

@@ -11,6 +11,7 @@ import pytest
 from helpers import START_METHODS, connected, send_for, subjects, until
 
 from lazr_smtptest import (
+    TLS,
     Lease,
     LeaseError,
     MessageNotReceived,
@@ -314,3 +315,19 @@ def test_leases_are_taken_by_tcp_where_asked_for(method: str) -> None:
         assert shared.address.startswith("127.0.0.1:")
         send_for(lease, "one", [lease.address("kim")])
         assert subjects(lease.messages) == ["one"]
+
+
+# TLS.
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_clients_of_a_lease_trust_the_server_and_it_them(method: str) -> None:
+    with (
+        SharedController(tls=TLS(client_cert="required"), start_method=method) as shared,
+        connect(shared.address, shared.key) as lease,
+    ):
+        assert lease.ca_file != shared.ca_file  # which another machine does not have
+        with connected(lease) as client:
+            client.starttls(context=lease.client_context(with_cert="lee"))
+            client.sendmail("", [lease.address("kim")], "Subject: one\r\n\r\n")
+        assert lease.wait().envelope.client_cert_subject == "CN=lee"
