@@ -141,9 +141,10 @@ class ServerLoop:
         code = await self._stopped
         for server in servers:
             server.close()
+        transcripts = self._transcripts
+        transcripts.stop_watching()
         for session in list(self._sessions):
             session.abort()
-        transcripts = self._transcripts
         self.outbox.send("sessions", pickled(transcripts.export()), transcripts.connections)
         self.outbox.close()
         # Waits for as long as the test process takes to read, or lives.
@@ -210,6 +211,7 @@ class ServerLoop:
             "reset": self._reset,
             "sessions": self._export_sessions,
             "wait_parked": self._faults.parked,
+            "watch": self._watch,
         }
 
     def _answer(self, number: int, what: str, *details: Any) -> None:
@@ -238,6 +240,12 @@ class ServerLoop:
         # by what it sent last, which is read in this turn of the loop.
         await sleep(0)
         return self._transcripts.export()
+
+    def _watch(self, with_lines: bool) -> None:
+        # Pickled by itself: it waits its turn among the messages.
+        self._transcripts.watch(
+            lambda event: self.outbox.send("session", pickled(event)), with_lines
+        )
 
     async def _count_connections(self) -> int:
         await self._accept_all()

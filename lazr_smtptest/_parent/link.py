@@ -210,19 +210,24 @@ class ServerLink:
         elif kind == "log":
             self.logs.append(content[0])
             self._received[LOGGED] += 1
+        elif kind == "session":  # one of the messages, and yet none that is counted
+            self.messages.append(PickledItem(content[0]))
         elif kind == "sessions":
             self._sessions, self.last_connections = content
         elif kind == "failed":
             self.fail(*content)
             self._received[FAILED] += 1
         elif kind == "forget":
-            if self._keeps_forgets:
-                self.messages.append(FORGET)
-            else:
-                self.messages.clear()
-            self._received[FORGOTTEN] += 1
+            self._forget()
         else:
             raise AssertionError(f"unknown record {kind!r}")
+
+    def _forget(self) -> None:
+        if self._keeps_forgets:
+            self.messages.append(FORGET)
+        else:
+            self.messages.clear()
+        self._received[FORGOTTEN] += 1
 
     def fail(self, what: str, traceback: str) -> None:
         """Note that plugged-in code raised: what, in one line, and the whole traceback."""
