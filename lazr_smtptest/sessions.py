@@ -154,7 +154,7 @@ class Session(NamedTuple):
 
 
 class SessionEvent(NamedTuple):
-    """What has happened in a session, for who watches all of them.
+    """What has happened in a session: it has begun, something was said, or it is over.
 
     :ivar number: Which one it is: the first client that connected has 1.
     :ivar peer: See `Session.peer`.

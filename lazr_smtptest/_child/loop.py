@@ -242,7 +242,7 @@ class ServerLoop:
         return self._transcripts.export()
 
     def _watch(self, with_lines: bool) -> None:
-        # Pickled by itself: it waits its turn among the messages.
+        # Pickled apart: it waits its turn among the messages.
         self._transcripts.watch(
             lambda event: self.outbox.send("session", pickled(event)), with_lines
         )

@@ -83,7 +83,7 @@ def _print_to(sink: MailSink, stream: TextIO, options: argparse.Namespace) -> No
     if options.json:
         printer = JSONPrinter(stream)
     else:
-        printer = Printer(stream, raw=options.raw)
+        printer = Printer(stream, raw=options.raw, verbose=options.verbose)
         sink.last_uses.append(printer.summary)
     sink.uses.append(printer)
     sink.session_uses.append(printer.session)

@@ -52,11 +52,13 @@ class Printer:
     In colour on a terminal, if rich is installed and NO_COLOR is not set.
 
     :param raw: Whether messages are printed as they were sent.
+    :param verbose: Whether it is printed that a session has begun.
     """
 
-    def __init__(self, stream: TextIO, *, raw: bool = False) -> None:
+    def __init__(self, stream: TextIO, *, raw: bool, verbose: bool) -> None:
         self._stream = stream
         self._raw = raw
+        self._verbose = verbose
         self._messages = self._sessions = self._failures = 0
         self._console = _console(stream) if stream.isatty() else None
 
@@ -84,7 +86,8 @@ class Printer:
             self._print(f"\n{text}")
         if html:
             octets = _counted(len(html.encode("utf-8", "surrogatepass")), "octet")
-            self._print_line(f"HTML: {octets}, {_counted(len(links(html)), 'link')}", "dim")
+            found = _counted(len(set(links(html))), "link")
+            self._print_line(f"HTML: {octets}, {found}", "dim")
         for part in message.attachments:
             size = _counted(len(part.data), "octet")
             self._print_line(
@@ -95,10 +98,9 @@ class Printer:
         """Print what was said in a session; or, of one that is over, what is wrong with it."""
         if event.session is not None:
             self._print_end(event.number, event.session)
-        elif event.lines:
-            for line in event.lines:
-                self._print_line(f"session {event.number} {line}", "dim")
-        else:
+        for line in event.lines:
+            self._print_line(f"session {event.number} {line}", "dim")
+        if self._verbose and not (event.lines or event.session):
             self._print_line(f"session {event.number}: {client(event.peer)} has connected", "dim")
         self._stream.flush()
 

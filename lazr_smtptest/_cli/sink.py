@@ -35,6 +35,10 @@ _KILLED = tuple(-number for number in _SIGNALS)
 #: Seconds that handing on one message may take once it is to end.
 _PATIENCE = 10.0
 
+#: Seconds that clients have to QUIT when enough messages have come.  One that is cut off
+#: there may well report that it has failed.
+_GRACE = 5.0
+
 #: Seconds that a timer can be set to, more or less, on any system.
 _LONGEST_TIMER = 1e8
 
@@ -65,7 +69,8 @@ class MailSink:
         self._controller = controller
         self._count = count
         self._timeout = timeout
-        self._deadline = self._limited_from = math.inf
+        self._deadline = self._limited_from = self._grace_ends = math.inf
+        self._open_sessions: set[int] = set()
         self._number = 0
         self._receiving = self._told_to_end = self._time_is_up = False
         self._sessions: list[Session] | None = []
@@ -84,8 +89,7 @@ class MailSink:
             # It can be done to what was forked, and not to what was spawned since.
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.setpgid(controller.pid, 0)
-            if self.session_uses:
-                controller._ask(controller._running("run()"), "watch", self.wants_lines)
+            controller._ask(controller._running("run()"), "watch", self.wants_lines)
             for fault in faults:
                 controller.fault(**fault)
             if self._timeout is not None:
@@ -136,8 +140,10 @@ class MailSink:
 
     def _is_over(self) -> bool:
         """Return whether it is to end."""
-        if self._told_to_end or self._is_enough():
+        if self._told_to_end:
             return True
+        if self._is_enough():
+            return not self._open_sessions or now() >= self._grace_ends
         self._time_is_up = now() >= self._deadline
         return self._time_is_up
 
@@ -146,7 +152,7 @@ class MailSink:
             was_running = self._controller.is_running
             if was_running and self._is_over():
                 self._stop()
-            left = max(self._deadline - now(), 0.0)
+            left = max((self._grace_ends if self._is_enough() else self._deadline) - now(), 0.0)
             try:
                 self._hand_on(self._controller.queue.get(timeout=min(left, 60.0)))
             except Empty:
@@ -167,12 +173,21 @@ class MailSink:
     def _hand_on(self, item: Message | SessionEvent) -> None:
         with self._time_limit():
             if isinstance(item, SessionEvent):
-                for use_event in self.session_uses:
-                    use_event(item)
-                return
-            self._number += 1
-            for use in self.uses:
-                use(self._number, item)
+                self._note_session(item)
+            else:
+                self._number += 1
+                for use in self.uses:
+                    use(self._number, item)
+                if self._number == self._count:
+                    self._grace_ends = now() + _GRACE
+
+    def _note_session(self, event: SessionEvent) -> None:
+        if event.session is None:
+            self._open_sessions.add(event.number)
+        else:
+            self._open_sessions.discard(event.number)
+        for use in self.session_uses:
+            use(event)
 
     @contextlib.contextmanager
     def _time_limit(self) -> Iterator[None]:

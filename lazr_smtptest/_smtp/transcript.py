@@ -111,9 +111,6 @@ class WatchedTranscript(Transcript):
 
     send: Callable[[SessionEvent], object]
 
-    def __post_init__(self) -> None:
-        self.send(SessionEvent(self.number, self.peer))
-
     def note(self, now: float, said: bytes | int | str | None, told: bytes | None) -> None:
         Transcript.note(self, now, said, told)
         lines = tuple(self._lines(self.exchanges[-1]))
@@ -132,9 +129,14 @@ class Transcripts:
         self._send: Callable[[SessionEvent], object] | None = None
 
     def watch(self, send: Callable[[SessionEvent], object], with_lines: bool) -> None:
-        """Send what happens in each session from now on: when it ends, or with each line, too."""
+        """Send what happens from now on: that a session has begun, or ended; or lines, too.
+
+        Sessions that have begun before are sent without their lines.
+        """
         self._send = send
         self._new = partial(WatchedTranscript, send=send) if with_lines else Transcript
+        for transcript in self._open:
+            send(SessionEvent(transcript.number, transcript.peer))
 
     def stop_watching(self) -> None:
         """Send the sessions that are open, as they are."""
@@ -151,6 +153,8 @@ class Transcripts:
         self.connections += 1
         transcript = self._new(peer, now, self.connections)
         self._open[transcript] = None
+        if self._send is not None:
+            self._send(SessionEvent(transcript.number, peer))
         return transcript
 
     def close(self, transcript: Transcript) -> None:

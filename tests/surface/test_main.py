@@ -390,11 +390,12 @@ def test_anybody_may_log_in():
 
 def test_behind_a_proxy():
     arguments = ("--proxy-protocol", "--count", "1", "--json")
-    with running(*arguments, announced="stderr") as (process, port), smtplib.SMTP() as client:
-        client.sock = socket.create_connection(("localhost", port), 10)
-        client.sock.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
-        assert client.getreply()[0] == 220
-        send(client, "hello")
+    with running(*arguments, announced="stderr") as (process, port):
+        with smtplib.SMTP() as client:
+            client.sock = socket.create_connection(("localhost", port), 10)
+            client.sock.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
+            assert client.getreply()[0] == 220
+            send(client, "hello")
         status, out, _ = finish(process)
     peers = [json.loads(line)["peer"] for line in out.splitlines()]
     assert (status, peers) == (0, [["192.0.2.7", 4711]] * 2)

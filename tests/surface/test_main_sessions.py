@@ -389,6 +389,32 @@ def test_a_message_that_is_empty():
 # In a shell script.
 
 
+def test_a_client_can_say_goodbye():
+    """When enough messages have come, too: else swaks would fail now and then."""
+    with running("--count", "1") as (process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            send(client, "hello")
+            while process.stdout.readline() != "Hello.\n":
+                pass
+            for _ in range(100):
+                assert client.noop()[0] == 250
+            assert client.quit()[0] == 221
+        assert finish(process)[::2] == (0, "")
+
+
+def test_a_client_that_does_not_say_goodbye():
+    with running("--count", "1", "--json", announced="stderr") as (process, port):
+        with smtplib.SMTP("localhost", port, timeout=10) as client:
+            send(client, "one")
+            send(client, "two")  # there is time, and what is accepted is printed
+            status, out, err = finish(process)
+            client.close()
+    assert (status, err) == (0, "")
+    *messages, session = map(json.loads, out.splitlines())
+    assert [one["subject"] for one in messages] == ["one", "two"]
+    assert (session["ended"], session["messages"]) == ("open", [1, 2])
+
+
 def test_a_program_that_tries_again(tmp_path):
     """Refused twice and then accepted, which the log tells."""
     swaks, bash = installed("swaks"), installed("bash")
@@ -400,7 +426,7 @@ def test_a_program_that_tries_again(tmp_path):
         until read -r _ _ host _ port <log; do sleep 0.01; done
         tries=1
         until {swaks} --server "$host" --port "$port" --to lee@example.com \\
-            --from kim@example.com --helo client.example >/dev/null; do tries=$((tries + 1)); done
+            --from kim@example.com --helo client.example >/dev/null; do (( ++tries < 9 )); done
         wait "$sink"
         echo "$tries tries"
         grep -c '^session . failed: RCPT TO:<lee@example.com> refused: 451 4.7.1 Later' log

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -157,6 +158,17 @@ def test_terminal_has_colours(terminal):
     assert plain(lines[0]) == f"{' message 1 ':-^60}"
     assert "\x1b[1mSubject: trees\x1b[0m" in lines
     assert "Hello." in lines
+
+
+def test_terminal_has_a_session_that_failed_in_red(terminal):
+    shown = terminal("-v")
+    with socket.create_connection(("localhost", shown.port), 10) as client:
+        shown.read(r"\x1b\[2msession 1: \S+ port \d+ has connected\x1b\[0m\r\n")
+        client.sendall(b"EHLO \x1b[7m\r\n")
+        shown.read(r"\x1b\[2msession 1 +[\d.]+ C EHLO \\x1b\[7m\x1b\[0m\r\n")
+    shown.read(r"\x1b\[31msession 1 failed: .*\r\n")
+    shown.type(b"\x03")
+    assert shown.end() == 0
 
 
 def test_terminal_may_want_no_colours(terminal):
