@@ -83,11 +83,12 @@ def _print_to(sink: MailSink, stream: TextIO, options: argparse.Namespace) -> No
     if options.json:
         printer = JSONPrinter(stream)
     else:
-        printer = Printer(stream, raw=options.raw, verbose=options.verbose)
+        printer = Printer(stream, raw=options.raw)
         sink.last_uses.append(printer.summary)
     sink.uses.append(printer)
     sink.session_uses.append(printer.session)
-    sink.wants_lines = options.verbose
+    if options.verbose:
+        sink.event_uses.append(printer.event)
 
 
 def _announce(controller: QueueController, options: argparse.Namespace) -> None:

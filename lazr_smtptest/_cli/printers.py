@@ -52,13 +52,11 @@ class Printer:
     In colour on a terminal, if rich is installed and NO_COLOR is not set.
 
     :param raw: Whether messages are printed as they were sent.
-    :param verbose: Whether it is printed that a session has begun.
     """
 
-    def __init__(self, stream: TextIO, *, raw: bool, verbose: bool) -> None:
+    def __init__(self, stream: TextIO, *, raw: bool) -> None:
         self._stream = stream
         self._raw = raw
-        self._verbose = verbose
         self._messages = self._sessions = self._failures = 0
         self._console = _console(stream) if stream.isatty() else None
 
@@ -94,17 +92,16 @@ class Printer:
                 f"attached: {part.name or 'without a name'} ({part.type}, {size})", "dim"
             )
 
-    def session(self, event: SessionEvent) -> None:
-        """Print what was said in a session; or, of one that is over, what is wrong with it."""
-        if event.session is not None:
-            self._print_end(event.number, event.session)
+    def event(self, event: SessionEvent) -> None:
+        """Print what was said in a session, or that it has begun."""
         for line in event.lines:
             self._print_line(f"session {event.number} {line}", "dim")
-        if self._verbose and not (event.lines or event.session):
+        if not event.lines:
             self._print_line(f"session {event.number}: {client(event.peer)} has connected", "dim")
         self._stream.flush()
 
-    def _print_end(self, number: int, session: Session) -> None:
+    def session(self, number: int, session: Session) -> None:
+        """Print what is wrong with a session that has ended."""
         self._sessions += 1
         failed = failure(session)
         if failed:
@@ -115,6 +112,7 @@ class Printer:
             self._print_line(
                 f"session {number}: {problem.level}: {problem_line(problem)}", "yellow"
             )
+        self._stream.flush()
 
     def summary(self) -> None:
         """Print how much there was."""
@@ -187,12 +185,14 @@ class JSONPrinter:
     def __call__(self, _number: int, message: Message) -> None:
         self._print(_facts(message))
 
-    def session(self, event: SessionEvent) -> None:
-        """Print each line that was said; or, of a session that is over, the whole."""
+    def event(self, event: SessionEvent) -> None:
+        """Print each line that was said."""
         for line in event.lines:
             self._print(_line_facts(event.number, line))
-        if event.session is not None:
-            self._print(_session_facts(event.number, event.session))
+
+    def session(self, number: int, session: Session) -> None:
+        """Print a session that has ended, without what was said."""
+        self._print(_session_facts(number, session))
 
     def _print(self, facts: dict[str, Any]) -> None:
         self._stream.write(f"{json.dumps(facts)}\n")

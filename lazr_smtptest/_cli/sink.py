@@ -58,10 +58,10 @@ class MailSink:
     ) -> None:
         #: What is done with each message, in this order; called with its number, too.
         self.uses: list[Callable[[int, Message], None]] = []
-        #: What is done with what happens in each session.
-        self.session_uses: list[Callable[[SessionEvent], None]] = []
-        #: Whether that is each line, too, and not only that a session has ended.
-        self.wants_lines = False
+        #: What is done with each session that has ended; called with its number, too.
+        self.session_uses: list[Callable[[int, Session], None]] = []
+        #: What is done with what happens in a session before.
+        self.event_uses: list[Callable[[SessionEvent], None]] = []
         #: What is done when all has come.
         self.last_uses: list[Callable[[], None]] = []
         #: What is wrong, by `check`, in the order in which it came.
@@ -89,7 +89,7 @@ class MailSink:
             # It can be done to what was forked, and not to what was spawned since.
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.setpgid(controller.pid, 0)
-            controller._ask(controller._running("run()"), "watch", self.wants_lines)
+            controller._ask(controller._running("run()"), "watch", bool(self.event_uses))
             for fault in faults:
                 controller.fault(**fault)
             if self._timeout is not None:
@@ -107,11 +107,9 @@ class MailSink:
     def check(self) -> None:
         """Look for errors in all messages and sessions."""
         self.uses.append(lambda number, message: self._add_errors(f"message {number}", message))
-        self.session_uses.append(self._check_session)
-
-    def _check_session(self, event: SessionEvent) -> None:
-        if event.session is not None:
-            self._add_errors(f"session {event.number}", event.session)
+        self.session_uses.append(
+            lambda number, session: self._add_errors(f"session {number}", session)
+        )
 
     def _add_errors(self, what: str, thing: Message | Session) -> None:
         self.errors += [
@@ -184,10 +182,12 @@ class MailSink:
     def _note_session(self, event: SessionEvent) -> None:
         if event.session is None:
             self._open_sessions.add(event.number)
+            for use_event in self.event_uses:
+                use_event(event)
         else:
             self._open_sessions.discard(event.number)
-        for use in self.session_uses:
-            use(event)
+            for use in self.session_uses:
+                use(event.number, event.session)
 
     @contextlib.contextmanager
     def _time_limit(self) -> Iterator[None]:
