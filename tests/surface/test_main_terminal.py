@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,15 @@ def run_script(tmp_path: Path, program: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_script_in_which_the_mail_comes(tmp_path):
-    program = (
-        "import os, smtplib\n"
-        "with smtplib.SMTP(os.environ['SMTP_HOST'], int(os.environ['SMTP_PORT'])) as client:\n"
-        "    client.sendmail('kim@example.com', 'lee@example.com', 'Subject: Lunch?')\n"
-    )
+@pytest.mark.parametrize("lines", [1, 20_000])
+def test_script_in_which_the_mail_comes(tmp_path, lines):
+    """Be it more than a pipe holds, which nobody reads there."""
+    program = textwrap.dedent(f"""
+        import os, smtplib
+        with smtplib.SMTP(os.environ["SMTP_HOST"], int(os.environ["SMTP_PORT"])) as client:
+            mail = "Subject: Lunch?\\n\\n" + {lines} * "At noon.\\n"
+            client.sendmail("kim@example.com", "lee@example.com", mail)
+    """)
     done = run_script(tmp_path, program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Subject: Lunch?\n", "")
 
