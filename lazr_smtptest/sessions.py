@@ -153,6 +153,21 @@ class Session(NamedTuple):
         return _unpickled, (self.peer, self.connected_at.timestamp(), *self[2:])
 
 
+class SessionEvent(NamedTuple):
+    """What has happened in a session: it has begun, something was said, or it is over.
+
+    :ivar number: Which one it is: the first client that connected has 1.
+    :ivar peer: See `Session.peer`.
+    :ivar lines: What was said, as it is in `Session.dialogue`.
+    :ivar session: The whole session, when it is over; else None.
+    """
+
+    number: int
+    peer: tuple[Any, ...]
+    lines: tuple[Line, ...] = ()
+    session: Session | None = None
+
+
 def as_peer(name: Any) -> tuple[Any, ...]:
     """Return a socket address as a tuple, also where the system has a path, or none."""
     if name is None:  # the client has gone

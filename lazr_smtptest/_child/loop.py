@@ -166,9 +166,10 @@ class ServerLoop:
         code = await self._stopped
         for server in servers:
             server.close()
+        transcripts = self._transcripts
+        transcripts.stop_watching()
         for session in list(self._sessions):
             session.abort()
-        transcripts = self._transcripts
         self.outbox.send("sessions", pickled(transcripts.export()), transcripts.connections)
         if self._leases is not None:
             self._leases.close()
@@ -206,6 +207,7 @@ class ServerLoop:
             "sessions": self._export_sessions,
             "stop": lambda: self._stop(0),
             "wait_parked": self._faults.parked,
+            "watch": self._watch,
             **({"unclaimed": self._leases.export_strays} if self._leases else {}),
         }
 
@@ -225,6 +227,12 @@ class ServerLoop:
         # by what it sent last, which is read in this turn of the loop.
         await sleep(0)
         return self._transcripts.export()
+
+    def _watch(self, with_lines: bool) -> None:
+        # Pickled apart: it waits its turn among the messages.
+        self._transcripts.watch(
+            lambda event: self.outbox.send("session", pickled(event)), with_lines
+        )
 
     async def _count_connections(self) -> int:
         await self._accept_all()

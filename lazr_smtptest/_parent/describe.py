@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -19,6 +21,13 @@ _PROBLEMS = 10
 
 #: Lines of a session's dialogue that it shows, the last.
 _DIALOGUE = 20
+
+#: Remarks in a dialogue that say that a session came to nothing.
+_HOPELESS = ("TLS failed", "TLS ClientHello", "an HTTP request")
+
+#: Stands for what was said, where that was the content of a message.
+_CONTENT = "the content"
+_OF_MAIL = ("MAIL", "RCPT", "DATA", "BDAT", _CONTENT.upper())
 
 
 def problem_line(problem: Problem) -> str:
@@ -62,13 +71,81 @@ def session_lines(session: Session) -> list[str]:
     helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
     subject = session.client_cert_subject
     shown = "" if subject is None else f", with the certificate {plain(subject)}"
-    lines = [f"- {_client(session.peer)}{helo}{shown}: {session.ended}"]
+    lines = [f"- {client(session.peer)}{helo}{shown}: {session.ended}"]
     if len(session.dialogue) > _DIALOGUE:
         lines.append("  ...")
     return lines + [f"  {_spoken(line)}" for line in session.dialogue[-_DIALOGUE:]]
 
 
-def _client(peer: tuple[Any, ...]) -> str:
+def failure(session: Session) -> str:
+    """Return what went wrong in a session, in one line; empty if nothing did.
+
+    That is TLS, a login with no other after it, mail that was refused, or for some of its
+    recipients, and a connection that was dropped: by the server, or by a client that had
+    said something and sent no message.  Other commands may be refused, such as EHLO, if a
+    message came all the same.
+    """
+    reasons = [line.text for line in session.dialogue if line.speaker == "*" if _is_hopeless(line)]
+    logins, mail, others = _refusals(session)
+    if logins and session.auth_user is None:
+        reasons.append(f"login failed: {plain(logins[-1][1])}")
+    for refused in (mail, () if session.messages else others):
+        reasons += [_refused(*first) for first in refused[:1]]
+        reasons += [f"{len(refused) - 1} more refused"] if len(refused) > 1 else []
+    is_left = session.ended == "dropped by the client" and not session.messages
+    has_spoken = any(line.speaker == "C" for line in session.dialogue)
+    if session.ended == "dropped by the server" or (is_left and has_spoken and not reasons):
+        reasons.append(session.ended)
+    return "; ".join(reasons)
+
+
+def _refused(said: str, reply: str) -> str:
+    return f"{plain(said)} refused: {plain(reply)}" if said else f"refused: {plain(reply)}"
+
+
+def _is_hopeless(line: Line) -> bool:
+    return line.text.startswith(_HOPELESS)
+
+
+_Exchanges = list[tuple[str, str]]
+
+
+def _refusals(session: Session) -> tuple[_Exchanges, _Exchanges, _Exchanges]:
+    """Return what was said and refused, and the replies: of logins, of mail, and others."""
+    logins: _Exchanges = []
+    mail: _Exchanges = []
+    others: _Exchanges = []
+    for said, reply in _replies(session.dialogue):
+        if reply.startswith(("4", "5")):
+            verb = said.upper()
+            is_login = verb.startswith("AUTH") or said in ("***", "*")
+            kind = logins if is_login else mail if verb.startswith(_OF_MAIL) else others
+            kind.append((said, reply))
+    return logins, mail, others
+
+
+def _replies(dialogue: tuple[Line, ...]) -> Iterator[tuple[str, str]]:
+    """Yield what was said, or nothing before it was, and the last line of each reply to it."""
+    unanswered: deque[str] = deque()
+    said = ""
+    for line in dialogue:
+        # Behind BDAT it is a part of that.
+        is_content = line.text.endswith("octets of content") and not unanswered
+        if line.speaker == "C" or (line.speaker == "*" and is_content):
+            unanswered.append(line.text if line.speaker == "C" else _CONTENT)
+        elif _is_reply(line):
+            if unanswered or said != _CONTENT:  # in LMTP there is one for each recipient
+                said = unanswered.popleft() if unanswered else ""
+            yield said, line.text
+
+
+def _is_reply(line: Line) -> bool:
+    if line.speaker == "*":
+        return line.text.startswith("sent as it is")
+    return line.text[3:4] != "-"
+
+
+def client(peer: tuple[Any, ...]) -> str:
     if peer[1:]:
         return f"{peer[0]} port {peer[1]}"
     # On a UNIX socket it has no address, as a rule, nor has one that had left at once.

@@ -134,20 +134,18 @@ class LeaseLink(ServerLink):
                 self._counters[CAUGHT_UP] += 1
                 self._send(UNASKED, "catch_up")
 
-    def _sort(self, kind: str, *content: Any) -> None:
-        if kind == "unread":
-            self.note_failure(
-                LeaseError(
-                    f"{self.process.name} refused mail with 452, since more than {content[0]} "
-                    "octets waited for this lease to be read: read it sooner, call reset(), "
-                    "or share the server with a larger unread_limit",
-                    **self.process.where,
-                )
+    def _note_unread(self, limit: int) -> None:
+        self.note_failure(
+            LeaseError(
+                f"{self.process.name} refused mail with 452, since more than {limit} "
+                "octets waited for this lease to be read: read it sooner, call reset(), "
+                "or share the server with a larger unread_limit",
+                **self.process.where,
             )
-        elif kind == "stopped":
-            self.process.asked_to_stop = True
-        else:
-            super()._sort(kind, *content)
+        )
+
+    def _note_stopped(self) -> None:
+        self.process.asked_to_stop = True
 
     def end(self, _timeout: float = 0.0) -> None:
         """Give the lease back; the server goes on."""

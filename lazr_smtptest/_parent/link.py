@@ -205,27 +205,39 @@ class ServerLink:
         return max(self.accepted - self.received, 0)
 
     def _sort(self, kind: str, *content: Any) -> None:
-        if kind == "reply":
-            number, answer = content
-            if number in self._replies:  # or else who asked has given up
-                self._replies[number] = (answer,)
-        elif kind == "log":
-            self.logs.append(content[0])
-        elif kind == "sessions":
-            self._sessions, self.last_connections = content
-        elif kind == "failed":
-            self.fail(*content)
-        elif kind == "forget":
-            self._forget()
+        note: Callable[..., None] = getattr(self, f"_note_{kind}")
+        note(*content)
         counted = COUNTED_KINDS.get(kind)
         if counted is not None:
             self._received[counted] += 1
 
-    def _forget(self) -> None:
+    # What records are of each kind.
+
+    def _note_reply(self, number: int, answer: Any) -> None:
+        if number in self._replies:  # or else who asked has given up
+            self._replies[number] = (answer,)
+
+    def _note_log(self, record: logging.LogRecord) -> None:
+        self.logs.append(record)
+
+    def _note_session(self, event: bytes) -> None:
+        # One of the messages, for their order, and yet none that is counted.
+        self.messages.append(PickledItem(event))
+
+    def _note_sessions(self, sessions: bytes, connections: int) -> None:
+        self._sessions, self.last_connections = sessions, connections
+
+    def _note_failed(self, what: str, traceback: str) -> None:
+        self.fail(what, traceback)
+
+    def _note_forget(self) -> None:
         if self._keeps_forgets:
             self.messages.append(FORGET)
         else:
             self.messages.clear()
+
+    def _note_caught_up(self) -> None:
+        """Do nothing: that it has come is all that it means."""
 
     def fail(self, what: str, traceback: str) -> None:
         """Note that plugged-in code raised: what, in one line, and the whole traceback."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lazr_smtptest._util import time_of_day, utc
-from lazr_smtptest.sessions import Line, Session
+from lazr_smtptest.sessions import Line, Session, SessionEvent
 
 #: What is kept: exchanges and messages of a session, and sessions that ended.
 _EXCHANGES = 200  # a command and its reply may come one by one
@@ -45,6 +47,7 @@ class Transcript:
 
     peer: tuple[Any, ...]
     began: float  # by the event loop's clock
+    number: int  # of the client, in the order in which they connected
     connected_at: float = field(default_factory=time_of_day)
     helo: str | None = None
     tls: str | None = None
@@ -104,6 +107,18 @@ class Transcript:
         return lines
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
+class WatchedTranscript(Transcript):
+    """One session, whose lines somebody wants to have at once."""
+
+    send: Callable[[SessionEvent], object]
+
+    def note(self, now: float, said: bytes | int | str | None, told: bytes | None) -> None:
+        Transcript.note(self, now, said, told)
+        lines = tuple(self._lines(self.exchanges[-1]))
+        self.send(SessionEvent(self.number, self.peer, lines))
+
+
 class Transcripts:
     """All sessions: those that are open, and the last that were."""
 
@@ -112,17 +127,43 @@ class Transcripts:
         self._ended: deque[Transcript] = deque(maxlen=_SESSIONS)
         #: How many clients have connected.
         self.connections = 0
+        self._new: Callable[..., Transcript] = Transcript
+        self._send: Callable[[SessionEvent], object] | None = None
+
+    def watch(self, send: Callable[[SessionEvent], object], with_lines: bool) -> None:
+        """Send what happens from now on: that a session has begun, or ended; or lines, too.
+
+        Sessions that have begun before are sent without their lines.
+        """
+        self._send = send
+        self._new = partial(WatchedTranscript, send=send) if with_lines else Transcript
+        for transcript in self._open:
+            send(SessionEvent(transcript.number, transcript.peer))
+
+    def stop_watching(self) -> None:
+        """Send the sessions that are open, as they are."""
+        for transcript in self._open:
+            self._send_whole(transcript)
+        self._send = None
+
+    def _send_whole(self, transcript: Transcript) -> None:
+        if self._send is not None:
+            session = transcript.export()
+            self._send(SessionEvent(transcript.number, session.peer, session=session))
 
     def open(self, peer: tuple[Any, ...], now: float) -> Transcript:
-        transcript = Transcript(peer, now)
-        self._open[transcript] = None
         self.connections += 1
+        transcript = self._new(peer, now, self.connections)
+        self._open[transcript] = None
+        if self._send is not None:
+            self._send(SessionEvent(transcript.number, peer))
         return transcript
 
     def close(self, transcript: Transcript) -> None:
         if transcript in self._open:
             del self._open[transcript]
             self._ended.append(transcript)
+            self._send_whole(transcript)
 
     def count_before(self, transcript: Transcript) -> int:
         """Count the sessions that began before one, and go on."""

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Run a program that sends mail, and see to it that one message comes within
-# ten seconds.  The program is told where to send it by SMTP_HOST and SMTP_PORT.
+# Run a program that sends mail, and check that one message comes within ten seconds.
+# The program finds where to send it in SMTP_HOST and SMTP_PORT.
 # The message is kept in the directory MAILDIR, a Maildir, which need not exist.
 set -euo pipefail
 
-coproc SINK { exec lazr-smtptest --port 0 --count 1 --timeout 10 --maildir "$MAILDIR"; }
+coproc SINK { exec lazr-smtptest --quiet --port 0 --count 1 --timeout 10 --maildir "$MAILDIR"; }
 sink=$SINK_PID
 read -r _ _ SMTP_HOST _ SMTP_PORT <&"${SINK[0]}" # listening on HOST port PORT
 export SMTP_HOST SMTP_PORT

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from command_line import (
@@ -32,7 +33,9 @@ from programs import missing
 from scripts import run_python
 
 import lazr_smtptest
-import lazr_smtptest.__main__
+from lazr_smtptest._cli import arguments as arguments_module
+from lazr_smtptest._cli.command import main
+from lazr_smtptest._cli.printers import harmless
 
 # What it prints.
 
@@ -58,11 +61,15 @@ def test_a_message_is_printed_for_people():
             b"--b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n"
             b'Content-Disposition: attachment; filename="leaf.png"\r\n\r\nAAAA\r\n--b--\r\n',
         )
-        assert finish(process) == (
+        status, out, err = finish(process)
+        at = re.search("\nat (.*), in the clear\n", out)[1]
+        age = datetime.now(timezone.utc) - datetime.strptime(at, "%Y-%m-%d %H:%M:%S %z")
+        assert timedelta(0) <= age < timedelta(minutes=1)
+        assert (status, out, err) == (
             0,
             "------------------------------ message 1 -------------------------------\n"
             "from <kim@example.com> to <lee@example.com>, <max@example.com>\n"
-            "in the clear\n"
+            f"at {at}, in the clear\n"
             "\n"
             "Subject: Bäume\n"
             "X-Order: 17, 18\n"
@@ -75,7 +82,8 @@ def test_a_message_is_printed_for_people():
             "error: from-missing: There is no From field; add one.\n"
             "advice: date-missing: There is no Date field; add one.\n"
             "advice: message-id-missing: There is no Message-ID field; add one.\n"
-            "\n",
+            "\n"
+            "1 message, 1 session, 0 failed\n",
             "",
         )
 
@@ -102,7 +110,7 @@ def test_a_line_for_each_problem(octets, line):
         send_octets(port, octets)
         status, out, err = finish(process)
         assert (status, err) == (0, "")
-        assert out.endswith(f"\nHello.\n{line}\n")
+        assert out.endswith(f"\nHello.\n{line}\n1 message, 1 session, 0 failed\n")
 
 
 def test_a_check_fails_for_errors():
@@ -149,8 +157,9 @@ def test_a_line_for_each_problem_of_a_session():
         send_from_a_bare_path(port)
         status, out, err = finish(process)
         assert (status, err) == (0, "")
-        last = out.splitlines()[-1]
+        *_, last, summary = out.splitlines()
         assert last.startswith("session 1: error: path-without-brackets: 'kim@example.com' needs")
+        assert summary == "1 message, 1 session, 0 failed"
 
 
 @pytest.mark.parametrize("octets", [RIGHT, ADVICE])
@@ -216,7 +225,7 @@ def test_the_command_line_on_a_terminal_that_knows_no_umlauts():
     ],
 )
 def test_what_would_do_something_to_a_terminal_is_escaped(text, shown):
-    assert lazr_smtptest._cli.harmless(text) == shown
+    assert harmless(text) == shown
 
 
 def test_json_is_an_object_a_line():
@@ -228,7 +237,8 @@ def test_json_is_an_object_a_line():
         status, out, err = finish(process)
         assert (status, err) == (0, "")
         assert out.isascii()
-        first, second = map(json.loads, out.splitlines())
+        objects = list(map(json.loads, out.splitlines()))
+        first, second = (one for one in objects if one["kind"] == "message")
         assert first.pop("received_at").endswith("+00:00")
         assert first.pop("peer")[0] in ("127.0.0.1", "::1")
         assert first.pop("helo")
@@ -245,6 +255,7 @@ def test_json_is_an_object_a_line():
             "where": "",
         }
         assert first == {
+            "kind": "message",
             "sequence": 1,
             "tls": None,
             "client_cert_subject": None,
@@ -284,7 +295,7 @@ def test_quiet_tells_a_free_port_and_no_more():
 
 
 def test_json_alone_is_on_standard_output_though_standard_error_is_closed():
-    command = " ".join([*COMMAND, "--json --timeout 0.1 --port 0 2>&-"])
+    command = " ".join([*COMMAND, "--json --count 1 --timeout 0.1 --port 0 2>&-"])
     done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
 
@@ -379,13 +390,15 @@ def test_anybody_may_log_in():
 
 def test_behind_a_proxy():
     arguments = ("--proxy-protocol", "--count", "1", "--json")
-    with running(*arguments, announced="stderr") as (process, port), smtplib.SMTP() as client:
-        client.sock = socket.create_connection(("localhost", port), 10)
-        client.sock.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
-        assert client.getreply()[0] == 220
-        send(client, "hello")
+    with running(*arguments, announced="stderr") as (process, port):
+        with smtplib.SMTP() as client:
+            client.sock = socket.create_connection(("localhost", port), 10)
+            client.sock.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
+            assert client.getreply()[0] == 220
+            send(client, "hello")
         status, out, _ = finish(process)
-    assert (status, json.loads(out)["peer"]) == (0, ["192.0.2.7", 4711])
+    peers = [json.loads(line)["peer"] for line in out.splitlines()]
+    assert (status, peers) == (0, [["192.0.2.7", 4711]] * 2)
 
 
 def test_chunks():
@@ -403,7 +416,7 @@ def test_scram_without_scramp(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "scramp", None)
     arguments = "--auth kim:secret --auth-mechanisms SCRAM-SHA-256".split()
     with pytest.raises(SystemExit) as caught:
-        lazr_smtptest.__main__.main(arguments)
+        main(arguments)
     assert caught.value.code == 2
     assert "pip install 'lazr-smtptest[scram]'" in capsys.readouterr().err
 
@@ -423,7 +436,7 @@ def test_tls(kind):
             send(client, "hello")
         status, out, err = finish(process)
         assert (status, err) == (0, "")
-        assert "\nTLSv1.3\n" in out
+        assert ", TLSv1.3\n" in out
         assert not os.path.exists(ca_file)
 
 
@@ -447,7 +460,7 @@ def test_certificates_of_clients(client_cert, may):
         status, out, err = finish(process)
         assert (status, err) == (0, "")
         with_it = "TLSv1.3, with the certificate CN=client@example.com"
-        assert [line for line in out.splitlines() if line.startswith("TLS")] == [
+        assert re.findall(r"^at [-\d]+ [:\d]+ [-+]\d+, (.*)", out, re.MULTILINE) == [
             with_it,
             f"{with_it}, logged in as kim",
         ]
@@ -464,9 +477,9 @@ def test_json_has_the_certificate_of_the_client():
             send(client, "hello")
         status, out, err = finish(process)
     assert (status, err) == (0, "")
-    message = json.loads(out)
-    assert message["client_cert_subject"] == "CN=client@example.com"
-    assert message["tls"] == "TLSv1.3"
+    for one in map(json.loads, out.splitlines()):
+        assert one["client_cert_subject"] == "CN=client@example.com"
+        assert one["tls"] == "TLSv1.3"
 
 
 def test_a_certificate_of_ones_own(tmp_path):
@@ -500,7 +513,7 @@ def test_a_certificate_of_ones_own(tmp_path):
             send(client, "hello")
         status, out, err = finish(process)
     assert (status, err) == (0, "")
-    assert "\nTLSv1.2, with the certificate CN=kim,OU=" in out
+    assert ", TLSv1.2, with the certificate CN=kim,OU=" in out
 
 
 def test_a_certificate_that_is_not_there():
@@ -513,7 +526,7 @@ def test_a_certificate_that_is_not_there():
 def test_tls_without_trustme():
     code = (
         "import sys; sys.modules['trustme'] = None\n"
-        "from lazr_smtptest.__main__ import main\n"
+        "from lazr_smtptest._cli.command import main\n"
         "sys.exit(main(['--tls', 'starttls', '--port', '0']))"
     )
     done = subprocess.run(
@@ -609,13 +622,16 @@ def test_taken_port():
         ("--auth-any --auth-mechanisms EXTERNAL", "EXTERNAL of auth_mechanisms needs"),
         ("--certfile=", "argument --certfile: must not be empty"),
         ("--json --quiet", "argument --quiet: not allowed with argument --json"),
+        ("--raw --json", "argument --json: not allowed with argument --raw"),
+        ("--quiet -v", "argument --quiet: not allowed with argument --verbose"),
+        ("--auth-required", "auth_required needs auth"),
         ("--maildir=", "argument --maildir: must not be empty"),
         ("--mbox=", "argument --mbox: must not be empty"),
     ],
 )
 def test_bad_arguments(arguments, why, capsys):
     with pytest.raises(SystemExit) as caught:
-        lazr_smtptest.__main__.main(arguments.split())
+        main(arguments.split())
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -624,15 +640,15 @@ def test_bad_arguments(arguments, why, capsys):
 
 
 def test_default_is_localhost_9025():
-    assert lazr_smtptest.__main__._parser().parse_args([]).port == 9025
-    assert lazr_smtptest.__main__._parser().parse_args([]).host == "localhost"
+    assert arguments_module._parser().parse_args([]).port == 9025
+    assert arguments_module._parser().parse_args([]).host == "localhost"
 
 
 def test_the_manual_has_all_options():
     page = (DOCS / "command-line.rst").read_text("utf-8")
-    actions = lazr_smtptest.__main__._parser()._actions
+    actions = arguments_module._parser()._actions
     known = {action.option_strings[-1] for action in actions}
-    assert sorted(re.findall(r"^\.\. option:: (\S+)", page, re.M)) == sorted(known)
+    assert sorted(re.findall(r"^\.\. option:: (?:-\w, )?(\S+)", page, re.M)) == sorted(known)
 
 
 def test_the_tools_of_these_tests_are_there():

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import smtplib
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
-from command_line import COMMAND, finish, running, send_message, send_octets
+from command_line import COMMAND, finish, run_command, running, send_message, send_octets
 from helpers import refused
 from programs import missing
+
+import lazr_smtptest
 
 
 def server_of(process: subprocess.Popen) -> int:
@@ -34,7 +38,7 @@ def test_timeout_fails_if_no_client_came():
     with running("--count", "2", "--timeout", "0.2") as (process, port):
         assert finish(process) == (
             1,
-            "",
+            "0 messages, 0 sessions, 0 failed\n",
             f"lazr-smtptest: 0 of 2 messages came to localhost port {port} within 0.2 seconds\n"
             "No client has connected: see where it was told to send its mail.\n",
         )
@@ -59,12 +63,24 @@ def test_timeout_reports_what_clients_did():
         assert sum(line.endswith(" S 552 5.2.2 Full") for line in session) == 1
 
 
-def test_timeout_without_count_is_for_the_whole_run():
+def test_timeout_without_count_is_how_long_it_receives():
+    began = time.monotonic()
     with running("--timeout", "1.5") as (process, port):
         send_message(port, "one")
         status, out, err = finish(process)
-        assert (status, out.count("Subject: one\n")) == (1, 1)
-        assert f"1 messages came to localhost port {port} within 1.5 seconds\n" in err
+        assert (status, out.count("Subject: one\n"), err) == (0, 1, "")
+        assert out.endswith("\n1 message, 1 session, 0 failed\n")
+        assert time.monotonic() - began >= 1.5
+        assert refused(port)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--quiet"], ["--json"]])
+def test_timeout_without_count_and_without_mail(arguments):
+    status, out, err = run_command("--port", "0", "--timeout", "0.2", *arguments)
+    summary = "" if arguments else "0 messages, 0 sessions, 0 failed\n"
+    announced = rf"listening on localhost port \d+\n{summary}"
+    assert status == 0
+    assert re.fullmatch(announced, out + err)
 
 
 def test_count_in_time_is_no_failure():
@@ -92,7 +108,7 @@ def test_more_than_the_count_are_printed_if_they_were_accepted():
 def test_a_signal_ends_it_cleanly(number, whole_group):
     with running() as (process, port):
         (os.killpg if whole_group else os.kill)(process.pid, number)
-        assert finish(process) == (0, "", "")
+        assert finish(process) == (0, "0 messages, 0 sessions, 0 failed\n", "")
         assert refused(port)
 
 
@@ -112,8 +128,8 @@ def _ignore_sighup() -> None:
 def test_a_reader_that_does_not_read(arguments):
     """The pipe is full, and still it ends."""
     impatient = (
-        "import sys; from lazr_smtptest import __main__, _cli; _cli._PATIENCE = 0.5;"
-        "sys.exit(__main__.main())"
+        "import sys; from lazr_smtptest._cli import command, sink; sink._PATIENCE = 0.5;"
+        "sys.exit(command.main())"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", impatient, "--port", "0", *arguments],
@@ -150,8 +166,8 @@ def test_a_signal_before_all_have_come_is_a_failure():
 
 ARMED = """
 import os, signal, sys, threading
-import lazr_smtptest.__main__
-from lazr_smtptest._cli import MailSink
+from lazr_smtptest._cli import command
+from lazr_smtptest._cli.sink import MailSink
 
 class Armed(MailSink):
     def run(self, *arguments):
@@ -160,8 +176,8 @@ class Armed(MailSink):
             return super().run(*arguments)
         return True  # it struck between these two lines
 
-lazr_smtptest.__main__.MailSink = Armed
-sys.exit(lazr_smtptest.__main__.main(["--quiet", "--port", "{port}", "--timeout", "10"]))
+command.MailSink = Armed
+sys.exit(command.main(["--quiet", "--port", "{port}", "--timeout", "10"]))
 """
 
 
@@ -179,6 +195,59 @@ def test_a_signal_while_it_starts(delay):
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert refused(port)
+
+
+#: Runs the command; at an import of what it needs, there is a Ctrl-C.
+INTERRUPTED = """
+import os, signal, sys
+from lazr_smtptest.__main__ import main
+
+imports = 0
+def count(event, arguments):
+    global imports
+    imports += event == "import"
+    if event == "import" and imports == {moment}:
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(count)
+sys.argv[1:] = ["--version"]
+try:
+    main()
+finally:
+    print(imports)
+"""
+
+
+def run_interrupted(moment: int, before: str = "") -> subprocess.CompletedProcess:
+    """Run it from a shell, which says what it says of a program."""
+    script = shlex.quote(INTERRUPTED.format(moment=moment))
+    return subprocess.run(
+        ["sh", "-c", f"{before} {shlex.quote(sys.executable)} -c {script}; echo status $?"],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+
+
+def test_ctrl_c_while_it_imports():
+    """At the first import, at the last, and between them."""
+    version = f"lazr-smtptest {lazr_smtptest.__version__}"
+    undisturbed = run_interrupted(0)
+    count = int(undisturbed.stdout.split()[2])
+    assert undisturbed.stdout == f"{version}\n{count}\nstatus 0\n"
+    assert count > 50
+    for moment in sorted({1, 2, 3, count, *range(5, count, count // 8)}):
+        done = run_interrupted(moment)
+        assert (moment, done.stdout, done.stderr) == (moment, "status 130\n", "")
+
+
+def test_ctrl_c_that_is_ignored_while_it_imports():
+    """As it is for what a script has started in the background."""
+    done = run_interrupted(3, before="trap '' INT;")
+    assert done.stdout.startswith(f"lazr-smtptest {lazr_smtptest.__version__}\n")
+    assert done.stdout.endswith("\nstatus 0\n")
+    assert done.stderr == ""
 
 
 def test_a_server_that_dies():
@@ -203,9 +272,9 @@ def test_a_reader_that_goes_away(arguments, expected):
 
 
 def test_no_standard_output_at_all(tmp_path):
-    command = " ".join([*COMMAND, "--timeout 0.1 --port 0 >&-"])
+    command = " ".join([*COMMAND, "--timeout 0.1 --count 1 --port 0 >&-"])
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(
-        "lazr-smtptest: 0 messages came to .+ within 0.1 seconds\nNo client .+\n", done.stderr
+        "lazr-smtptest: 0 of 1 messages came to .+ within 0.1 seconds\nNo client .+\n", done.stderr
     )

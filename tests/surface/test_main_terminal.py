@@ -8,10 +8,12 @@ import os
 import pty
 import re
 import select
+import socket
 import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -55,12 +57,15 @@ def run_script(tmp_path: Path, program: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_script_in_which_the_mail_comes(tmp_path):
-    program = (
-        "import os, smtplib\n"
-        "with smtplib.SMTP(os.environ['SMTP_HOST'], int(os.environ['SMTP_PORT'])) as client:\n"
-        "    client.sendmail('kim@example.com', 'lee@example.com', 'Subject: Lunch?')\n"
-    )
+@pytest.mark.parametrize("lines", [1, 20_000])
+def test_script_in_which_the_mail_comes(tmp_path, lines):
+    """Be it more than a pipe holds, which nobody reads there."""
+    program = textwrap.dedent(f"""
+        import os, smtplib
+        with smtplib.SMTP(os.environ["SMTP_HOST"], int(os.environ["SMTP_PORT"])) as client:
+            mail = "Subject: Lunch?\\n\\n" + {lines} * "At noon.\\n"
+            client.sendmail("kim@example.com", "lee@example.com", mail)
+    """)
     done = run_script(tmp_path, program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Subject: Lunch?\n", "")
 
@@ -159,6 +164,17 @@ def test_terminal_has_colours(terminal):
     assert "Hello." in lines
 
 
+def test_terminal_has_a_session_that_failed_in_red(terminal):
+    shown = terminal("-v")
+    with socket.create_connection(("localhost", shown.port), 10) as client:
+        shown.read(r"\x1b\[2msession 1: \S+ port \d+ has connected\x1b\[0m\r\n")
+        client.sendall(b"EHLO \x1b[7m\r\n")
+        shown.read(r"\x1b\[2msession 1 +[\d.]+ C EHLO \\x1b\[7m\x1b\[0m\r\n")
+    shown.read(r"\x1b\[31msession 1 failed: .*\r\n")
+    shown.type(b"\x03")
+    assert shown.end() == 0
+
+
 def test_terminal_may_want_no_colours(terminal):
     lines = terminal(NO_COLOR="1").message("trees", 1)
     assert lines[0] == f"{' message 1 ':-^60}"
@@ -201,7 +217,7 @@ def test_terminal_ctrl_c(terminal):
     shown.message("one", 1)
     shown.type(b"\x03")
     assert shown.end() == 0
-    shown.read(r"\A\^C\Z")
+    assert plain(shown.read(r"\A\^C\r\n.*\r\n\Z")[0]) == "^C\r\n1 message, 1 session, 0 failed\r\n"
     assert refused(shown.port)
 
 

@@ -58,7 +58,8 @@ def test_quiet_and_json(path):
     with started("--unix-socket", path, "--count", "1", "--json") as process:
         assert process.stderr.readline() == f"listening on {path}\n"
         send_to_path(path, "one")
-        assert json.loads(finish(process)[1])["peer"] == [""]
+        message, session = map(json.loads, finish(process)[1].splitlines())
+        assert message["peer"] == session["peer"] == [""]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -1,0 +1,1 @@
+"""The command line, in the place of the test process."""

@@ -1,0 +1,97 @@
+"""The command line, carried out: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import mailbox
+import os
+import sys
+from typing import TextIO
+
+from lazr_smtptest._cli.arguments import parse
+from lazr_smtptest._cli.mailboxes import maildir, mbox
+from lazr_smtptest._cli.printers import JSONPrinter, Printer, announcement
+from lazr_smtptest._cli.sink import MailSink, OutputStuck
+from lazr_smtptest.controller import QueueController
+from lazr_smtptest.errors import SMTPTestError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Blocks until so many messages have come, the time is up, or there is a
+    SIGINT, SIGTERM or SIGHUP; and then for as long as it takes to stop, 15
+    seconds at most, and to hand on what is there, 10 seconds a message at most.
+
+    :param arguments: The arguments; those of the process if None.
+    :return: The exit status: 0, or 1 if the server failed, fewer messages
+        came than ``--count`` says, or a check found an error.
+    :raises SystemExit: With status 2, the arguments are wrong.
+    """
+    options, controller = parse(arguments)
+    # aiosmtpd's: sessions show the same, and without what a terminal might obey.
+    logging.getLogger("mail.log").addHandler(logging.NullHandler())
+    # Mail may have any characters; a terminal may have few.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _run(MailSink(controller, options.count, options.timeout), options)
+    except BrokenPipeError:  # whoever read what was printed has gone
+        _drop_output()
+        return 0 if options.count is None else 1
+    except (ImportError, OSError, mailbox.Error, SMTPTestError) as error:
+        if isinstance(error, OutputStuck):
+            _drop_output()
+        _print(f"lazr-smtptest: {error}", sys.stderr)
+        return 1
+
+
+def _drop_output() -> None:
+    """Let what is left in a buffer go nowhere when the process ends."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is not None:  # as it is where it is closed; and that is not for print()
+        print(text, file=stream, flush=True)
+
+
+def _run(sink: MailSink, options: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as kept:
+        if options.maildir:
+            sink.uses.append(kept.enter_context(maildir(options.maildir)))
+        if options.mbox:
+            sink.uses.append(kept.enter_context(mbox(options.mbox)))
+        if not options.quiet and sys.stdout is not None:
+            _print_to(sink, sys.stdout, options)
+        if options.check:
+            sink.check()
+        all_came = sink.run(options.fault, lambda controller: _announce(controller, options))
+    if not all_came:
+        _print("lazr-smtptest: " + "\n".join(sink.report()), sys.stderr)
+    for error in sink.errors:
+        _print(f"lazr-smtptest: {error}", sys.stderr)
+    return 0 if all_came and not sink.errors else 1
+
+
+def _print_to(sink: MailSink, stream: TextIO, options: argparse.Namespace) -> None:
+    printer: JSONPrinter | Printer
+    if options.json:
+        printer = JSONPrinter(stream)
+    else:
+        printer = Printer(stream, raw=options.raw)
+        sink.last_uses.append(printer.summary)
+    sink.uses.append(printer)
+    sink.session_uses.append(printer.session)
+    if options.verbose:
+        sink.event_uses.append(printer.event)
+
+
+def _announce(controller: QueueController, options: argparse.Namespace) -> None:
+    if options.quiet and options.port:  # otherwise nobody would know the port
+        return
+    _print(announcement(controller), sys.stderr if options.json else sys.stdout)
