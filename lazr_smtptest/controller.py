@@ -11,7 +11,7 @@ from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._limits import check_descriptors
 from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
-from lazr_smtptest._util import now, positive_seconds
+from lazr_smtptest._util import Found, now, positive_seconds
 from lazr_smtptest._wire.endpoint import Endpoint
 from lazr_smtptest.errors import (
     AlreadyRunning,
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
     from lazr_smtptest._parent.feeder import QueueFeeder
     from lazr_smtptest._parent.link import ServerLink
-    from lazr_smtptest.faults import Fault, Gate
+    from lazr_smtptest.faults import Fault, Gate, Stage
     from lazr_smtptest.message import Message
     from lazr_smtptest.sessions import Session
 
 __all__ = ["Controller", "QueueController"]
 
 
+@options.checked_controller
 class Controller:
     """Runs a `Server` in a process of its own.
 
@@ -276,7 +277,7 @@ class Controller:
 
     def fault(
         self,
-        stage: str,
+        stage: Stage,
         reply: str | None = None,
         *,
         raw: bytes | None = None,
@@ -328,7 +329,7 @@ class Controller:
         link = self._running("fault()")
         return Fault(link, self._ask(link, "fault", rule), rule)
 
-    def gate(self, stage: str, *, when: str | None = None) -> Gate:
+    def gate(self, stage: Stage, *, when: str | None = None) -> Gate:
         """Park sessions at a stage, until the gate is opened.
 
         `reset` drops those that are parked, so that what they had begun does
@@ -345,9 +346,9 @@ class Controller:
         from lazr_smtptest._wire.rules import check_stage
         from lazr_smtptest.faults import Gate
 
-        stage, when = check_stage(self.server, stage, when)
+        name, when = check_stage(self.server, stage, when)
         link = self._running("gate()")
-        return Gate(link, self._ask(link, "gate", stage, when), stage)
+        return Gate(link, self._ask(link, "gate", name, when), name)
 
     def hang_up(self, reply: str | None = None) -> int:
         """End all sessions that are open, as a server does that has had enough.
@@ -383,12 +384,13 @@ class Controller:
         """
         ended = self._ended
         if self._link is not None or ended is None:
-            asked: list[Session] = self._ask(self._running("sessions()"), "sessions")
-            return asked
-        sessions = ended.last_sessions()
-        if sessions is None:
-            raise ended.death("; what clients did is not known")
-        return sessions
+            sessions = self._ask(self._running("sessions()"), "sessions")
+        else:
+            sessions = ended.last_sessions()
+            if sessions is None:
+                raise ended.death("; what clients did is not known")
+        what = f"no more than {len(sessions)} clients have" if sessions else "no client has"
+        return Found(sessions, f"{what} connected to {self._endpoint} since the last reset()")
 
     @property
     def connections(self) -> int:
@@ -570,6 +572,7 @@ class Controller:
             self._feeder = QueueFeeder(self.server.queue, link)
 
 
+@options.checked_queue_controller
 class QueueController(InboxCalls, Controller):
     """Runs a `QueueServer`, and has its queue.
 
@@ -600,6 +603,8 @@ class QueueController(InboxCalls, Controller):
         uvloop: bool | None = None,
         **server_options: Any,
     ) -> None:
+        if type(self)._make_server is QueueController._make_server:  # another may know more
+            options.check_names(f"{type(self).__name__}()", server_options)
         self.queue = MessageQueue()
         self.server_options = server_options
         self._make_server(host, port)
