@@ -12,8 +12,7 @@ import mailbox
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
 from lazr_smtptest._cli import (
@@ -24,6 +23,16 @@ from lazr_smtptest._cli import (
     announcement,
     maildir,
     mbox,
+)
+from lazr_smtptest._names import (
+    FAULT_ELSEWHERE,
+    MODES_ELSEWHERE,
+    CommandLine,
+    hint,
+    hints,
+    one_of,
+    option,
+    spelled,
 )
 from lazr_smtptest._version import __version__
 from lazr_smtptest._wire.rules import make_rule
@@ -59,8 +68,9 @@ def _fault(text: str) -> dict[str, Any]:
     if reply.startswith("="):
         options["reply"] = reply[1:]
     elif reply:
-        known = ", ".join(_FAULT_OPTIONS)
-        raise argparse.ArgumentTypeError(f"options are {known}, not {reply[1:]!r}")
+        known, name = ", ".join(_FAULT_OPTIONS), reply[1:].partition("=")[0]
+        meant = hint(name, _FAULT_OPTIONS, FAULT_ELSEWHERE)
+        raise argparse.ArgumentTypeError(f"options are {known}, not {reply[1:]!r}{meant}")
     if options.pop("raw", False):
         options["raw"] = _octets(options.pop("reply", None))
     return {"stage": stage, **options}
@@ -76,9 +86,9 @@ def _off_the_end(text: str) -> tuple[str, dict[str, Any]]:
         options[name] = _option_value(name, value)
     _, comma, last = text.rpartition(",")
     name, equals, _ = last.partition("=")
-    near = get_close_matches(name, _FAULT_OPTIONS, 1) if comma and equals else []
-    if near:
-        raise argparse.ArgumentTypeError(f"{name!r} is no option: did you mean {near[0]}?")
+    meant = hint(name, _FAULT_OPTIONS, FAULT_ELSEWHERE) if comma and equals else ""
+    if meant:
+        raise argparse.ArgumentTypeError(f"{name!r} is no option{meant}")
     return text, options
 
 
@@ -113,6 +123,20 @@ def _check_faults(server: Server, faults: Iterable[dict[str, Any]]) -> None:
             make_rule(server, **fault)
         except (TypeError, ValueError) as error:
             raise ValueError(f"argument --fault: {error}") from None
+
+
+def _choice(known: Collection[str], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the parameters of an option that is one of a few names."""
+
+    def parse(text: str) -> str:
+        if text not in known:
+            meant = hint(text, known, elsewhere)
+            raise argparse.ArgumentTypeError(
+                f"invalid choice: {text!r}, must be {one_of(known)}{meant}"
+            )
+        return text
+
+    return {"type": parse, "metavar": f"{{{','.join(known)}}}"}
 
 
 def _path(text: str) -> str:
@@ -181,18 +205,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_tls(add: Callable[..., argparse.Action]) -> None:
-    add("--tls", choices=MODES,
+    add("--tls", **_choice(MODES, MODES_ELSEWHERE),
         help="speak TLS; without --certfile it needs the extra tls")  # fmt: skip
     add("--certfile", type=_path, metavar="FILE", help="your own certificate, in PEM form")
     add("--keyfile", type=_path, metavar="FILE", help="its private key, if --certfile has none")
     add("--key-password", metavar="PASSWORD", help="the passphrase of the key")
     add("--ca-file", type=_path, metavar="FILE",
         help="what clients have to trust, if not --certfile itself")  # fmt: skip
-    add("--client-cert", choices=CLIENT_CERTS, help="ask clients for a certificate")
+    add("--client-cert", **_choice(CLIENT_CERTS), help="ask clients for a certificate")
     add("--client-ca-file", type=_path, metavar="FILE",
         help="which certificates of clients to trust, if not those made here")  # fmt: skip
-    add("--minimum-version", choices=VERSIONS, help="the lowest version of TLS")
-    add("--maximum-version", choices=VERSIONS, help="the highest version of TLS")
+    add("--minimum-version", **_choice(VERSIONS), help="the lowest version of TLS")
+    add("--maximum-version", **_choice(VERSIONS), help="the highest version of TLS")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,7 +232,16 @@ def main(arguments: list[str] | None = None) -> int:
     :raises SystemExit: With status 2, the arguments are wrong.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    known = [f"--{name.replace('_', '-')}" for name in vars(options)]
+    if unknown:
+        meant = hints([word.partition("=")[0] for word in unknown], known)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+    with spelled(CommandLine(known)):
+        return _main(parser, options)
+
+
+def _main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     try:
         controller = _controller(options)
         _check_faults(controller.server, options.fault)
@@ -282,10 +315,10 @@ def _print(text: str, stream: TextIO | None) -> None:
 
 def _run(sink: MailSink, options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as kept:
-        if options.maildir:
-            sink.uses.append(kept.enter_context(maildir(options.maildir)))
-        if options.mbox:
-            sink.uses.append(kept.enter_context(mbox(options.mbox)))
+        for name, box in (("maildir", maildir), ("mbox", mbox)):
+            if path := getattr(options, name):
+                with _blaming(name):
+                    sink.uses.append(kept.enter_context(box(path)))
         if not options.quiet and sys.stdout is not None:
             _print_to(sink, sys.stdout, as_json=options.json)
         if options.check:
@@ -296,6 +329,16 @@ def _run(sink: MailSink, options: argparse.Namespace) -> int:
     for error in sink.errors:
         _print(f"lazr-smtptest: {error}", sys.stderr)
     return 0 if all_came and not sink.errors else 1
+
+
+@contextlib.contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Name the option whose file the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        error.strerror = f"argument {option(name)}: {error.strerror}"
+        raise
 
 
 def _print_to(sink: MailSink, stream: TextIO, *, as_json: bool) -> None:
