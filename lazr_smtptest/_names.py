@@ -265,19 +265,21 @@ def checked(
     *,
     attributes: Mapping[str, str] | None = None,
     also: Collection[str] = (),
+    hides: bool = False,
     **methods: Mapping[str, str],
 ) -> Callable[[type[_T]], type[_T]]:
     """Have a class refuse names that it has not in our words.
 
     :param attributes: What its attributes are called elsewhere, if these are checked.
     :param also: What its methods take as ``**options``.
+    :param hides: Whether a traceback ends at these methods, since they run our code alone.
     :param methods: What the arguments of these methods are called elsewhere.
     """
 
     def wrap(cls: type[_T]) -> type[_T]:
         made: Any = cls
         for name, elsewhere in methods.items():
-            setattr(made, name, _checked_call(vars(made)[name], elsewhere, also))
+            setattr(made, name, _checked_call(vars(made)[name], elsewhere, also, hides))
         if attributes is not None:
             made.__getattr__ = functools.partialmethod(no_attribute, attributes=attributes)
         return cls
@@ -297,14 +299,18 @@ def no_attribute(self: object, name: str, attributes: Mapping[str, str]) -> Any:
     raise AttributeError(text)
 
 
-def _checked_call(function: Any, elsewhere: Mapping[str, str], also: Collection[str]) -> Any:
+def _checked_call(
+    function: Any, elsewhere: Mapping[str, str], also: Collection[str], hides: bool
+) -> Any:
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         __tracebackhide__ = True  # for pytest
         try:
             return function(*args, **options)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                if hides:
+                    raise error.with_traceback(None) from None
                 raise  # it had begun
         raise _misfit(function, args[1:], options, elsewhere, also)
 

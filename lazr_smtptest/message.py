@@ -16,7 +16,13 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazr_smtptest._names import ENVELOPES_ELSEWHERE, MESSAGES_ELSEWHERE, checked, no_attribute
+from lazr_smtptest._names import (
+    ENVELOPES_ELSEWHERE,
+    MESSAGES_ELSEWHERE,
+    checked,
+    hint,
+    no_attribute,
+)
 from lazr_smtptest._reading.parser import ParserFailed, parsed, parsed_header
 from lazr_smtptest._util import addresses, quoted, utc
 from lazr_smtptest.errors import AttachmentNotFound
@@ -518,4 +524,8 @@ def _attachment(part: Part) -> Attachment:
 
 def _no_attachment(name: str, found: list[Attachment]) -> str:
     known = ", ".join(quoted(one.name or one.content_id or f"({one.type})") for one in found)
-    return f"no attachment has the name or Content-ID {quoted(name)}; there is {known or 'none'}"
+    names = [text for one in found for text in (one.name, one.content_id) if text]
+    return (
+        f"no attachment has the name or Content-ID {quoted(name)}; there is {known or 'none'}"
+        f"{hint(name, names)}"
+    )

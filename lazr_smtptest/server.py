@@ -363,7 +363,9 @@ def changed_attributes(server: Server, changes: Mapping[str, Any]) -> dict[str, 
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{option(name)} must be a str, not {value!r}")
+        is_port = name == "host" and isinstance(value, int)
+        meant = f": did you mean {setting('port', value)}?" if is_port else ""
+        raise TypeError(f"{option(name)} must be a str, not {value!r}{meant}")
     if not value.isprintable():
         raise ValueError(f"{option(name)} must be one line of printable text, not {value!r}")
     return value

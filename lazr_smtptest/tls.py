@@ -72,14 +72,16 @@ class Credentials(NamedTuple):
     client_ca_file: str | None  # whom the server trusts; None if it asks clients for nothing
 
 
-def _if_context(value: object) -> str:
-    """Return what a context was meant to be, as the end of a text."""
+def _files_in(value: object) -> str:
+    """Return what files, where a mode should be, were meant to be, as the end of a text."""
     ssl = sys.modules.get("ssl")
-    is_context = ssl is not None and isinstance(value, ssl.SSLContext)
-    return ": did you mean TLS(certfile=..., keyfile=...)?" if is_context else ""
+    if ssl is not None and isinstance(value, ssl.SSLContext):
+        return ": did you mean TLS(certfile=..., keyfile=...)?"
+    is_file = isinstance(value, os.PathLike) or (isinstance(value, str) and "." in value)
+    return f": did you mean TLS(certfile={str(value)!r})?" if is_file else ""
 
 
-@checked(__init__=TLS_ELSEWHERE)
+@checked(hides=True, __init__=TLS_ELSEWHERE)
 @dataclass(frozen=True, slots=True)
 class TLS:
     """How a server speaks TLS.
@@ -131,7 +133,7 @@ class TLS:
     maximum_version: str | ssl.TLSVersion = VERSIONS[-1]
 
     def __post_init__(self) -> None:
-        check_choice("mode", self.mode, MODES, MODES_ELSEWHERE, _if_context(self.mode))
+        check_choice("mode", self.mode, MODES, MODES_ELSEWHERE, _files_in(self.mode))
         true_or_false("required", self.required)
         check_choice("variant", self.variant, _VARIANTS)
         self._check_versions()
@@ -180,9 +182,9 @@ class TLS:
         if isinstance(value, TLS):
             return value
         if not isinstance(value, str):
-            modes, meant = one_of(MODES), _if_context(value)
+            modes, meant = one_of(MODES), _files_in(value)
             raise TypeError(f"{option('tls')} must be a TLS, {modes}, not {value!r}{meant}")
-        check_choice("tls", value, MODES, MODES_ELSEWHERE)
+        check_choice("tls", value, MODES, MODES_ELSEWHERE, _files_in(value))
         return cls(value)
 
     def credentials(self, host: str) -> Credentials:

@@ -139,9 +139,11 @@ def check_names(wanted: Iterable[str], beside: Collection[str] = ()) -> None:
         raise TypeError(f"a message has no {names} to look for; there is {criteria}{meant}")
 
 
-def meant_by(value: object) -> str:
-    """Return which criterion a value without a name was meant to be, as the end of a text."""
-    if isinstance(value, str) and not value.replace(".", "").isdecimal():
+def meant_by(name: str, value: object) -> str:
+    """Return what a value that is not right for a name was meant to be, as the end of a text."""
+    if name == "count" and isinstance(value, float):
+        name = "timeout"
+    elif isinstance(value, str) and not value.replace(".", "").isdecimal():
         name = "rcpt" if "@" in value else "subject"
     elif isinstance(value, re.Pattern):
         name = "subject"

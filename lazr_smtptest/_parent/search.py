@@ -64,7 +64,7 @@ class Search:
                 else:
                     self._limit = seconds(name, value)
             except (TypeError, ValueError) as error:  # it may be a criterion without its name
-                raise type(error)(f"{error}{meant_by(value)}") from None
+                raise type(error)(f"{error}{meant_by(name, value)}") from None
         check_names(wanted, numbers)
         self.criteria = Criteria(**wanted)
         self._inbox = inbox

@@ -130,7 +130,12 @@ def check_stage(server: Server, stage: str, when: str | None) -> tuple[str, str 
     # As plain strings: a subclass of the test's may not be there to unpickle it.
     name = str.upper(stage) if isinstance(stage, str) else ""
     if name not in known:
-        why = f": {missing[name]}" if name in missing else hint(stage, known, STAGES_ELSEWHERE)
+        if name in missing:
+            why = f": {missing[name]}"
+        elif other := "reply" if _CODE.match(name) else "when" if "@" in name else "":
+            why = f": did you mean {setting(other, stage)}?"
+        else:
+            why = hint(stage, known, STAGES_ELSEWHERE)
         raise ValueError(f"stage must be one of {', '.join(known)}, not {stage!r}{why}")
     if when is not None and not isinstance(when, str):
         raise TypeError(f"when must be a str, such as '*@example.com', not {when!r}")

@@ -414,6 +414,9 @@ SITUATIONS = {
     "attached('leaf.png', None).attachment('cid:root')":
         "AttachmentNotFound: no attachment has the name or Content-ID 'cid:root'; there is "
         "'leaf.png', '(image/png)'",
+    "attached('leaf.png').attachment('leaf.pgn')":
+        "AttachmentNotFound: no attachment has the name or Content-ID 'leaf.pgn'; there is "
+        "'leaf.png': did you mean leaf.png?",
     "attached().attachment('leaf.png')":
         "AttachmentNotFound: no attachment has the name or Content-ID 'leaf.png'; there is none",
     "MessageQueue().wait()":
@@ -611,7 +614,8 @@ SITUATIONS = {
     "MessageQueue().mesages":
         "AttributeError: 'MessageQueue' object has no attribute 'mesages': "
         "did you mean messages?",
-    "Server(7)": "TypeError: host must be a str, not 7",
+    "Server(7)": "TypeError: host must be a str, not 7: did you mean port=7?",
+    "Server(b'localhost')": "TypeError: host must be a str, not b'localhost'",
     r"Server('a\nb')": r"ValueError: host must be one line of printable text, not 'a\nb'",
     "Server(port='25')": "TypeError: port must be an int, not '25'",
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
@@ -770,6 +774,9 @@ SITUATIONS = {
     "running().fault('RCTP', '450 No')":
         f"ValueError: stage must be one of {', '.join(STAGES)}, not 'RCTP': did you mean RCPT?",
     "running().gate('TURN')": f"ValueError: stage must be one of {', '.join(STAGES)}, not 'TURN'",
+    "running().fault('450 No', 'RCPT')":
+        f"ValueError: stage must be one of {', '.join(STAGES)}, not '450 No': "
+        "did you mean reply='450 No'?",
     "running().fault('LHLO', '450 No')":
         f"ValueError: stage must be one of {', '.join(STAGES)}, not 'LHLO': "
         "only a server with lmtp=True has it",

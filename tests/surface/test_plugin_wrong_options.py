@@ -96,6 +96,14 @@ def test_in_an_override_for_fixtures_of_a_wide_scope(inner, options):
     check(told["test_0"], OPTIONS[options])
 
 
+def test_a_value_that_cannot_be_made_for_the_marker(inner):
+    wrong = "@pytest.mark.smtptest(tls=TLS('ssl'))\ndef test_it(smtptest): pass\n"
+    inner.files(test_wrong=HEAD + wrong)
+    run = inner.run("-p", "no:xdist")
+    assert "E   ValueError: mode must be 'starttls' or 'implicit', not 'ssl': did you" in run.out
+    assert "lazr_smtptest/" not in run.out
+
+
 def test_the_factory_raises_in_the_line_of_the_test(inner):
     tests = [
         f"def test_{number}(smtptest_factory):\n    smtptest_factory({options})\n"
