@@ -110,7 +110,12 @@ def __getattr__(name: str) -> Any:
                 value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
             globals()[name] = value
             return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    text = f"module {__name__!r} has no attribute {name!r}"
+    if not name.startswith("_"):
+        from lazr_smtptest._names import hint
+
+        text += hint(name, __all__)
+    raise AttributeError(text)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lazr_smtptest._names import CONTROLLERS_ELSEWHERE, FAULT_ELSEWHERE, checked
 from lazr_smtptest._parent import certificates
+from lazr_smtptest._util import Found
 from lazr_smtptest._wire.endpoint import Endpoint
 from lazr_smtptest.errors import NotRunning, ServerDied, ServerStuck, SMTPTestError
 
@@ -12,11 +14,18 @@ if TYPE_CHECKING:
     import ssl
 
     from lazr_smtptest._parent.link import ServerLink
-    from lazr_smtptest.faults import Fault, Gate
+    from lazr_smtptest.faults import Fault, Gate, Stage
     from lazr_smtptest.server import Server
     from lazr_smtptest.sessions import Session
 
 
+@checked(
+    attributes=CONTROLLERS_ELSEWHERE,
+    fault=FAULT_ELSEWHERE,
+    gate=FAULT_ELSEWHERE,
+    hang_up=FAULT_ELSEWHERE,
+    client_context={},
+)
 class ServerCalls:
     """What can be asked of a server: of one's own, and of a part of one that is shared."""
 
@@ -90,7 +99,7 @@ class ServerCalls:
 
     def fault(
         self,
-        stage: str,
+        stage: Stage,
         reply: str | None = None,
         *,
         raw: bytes | None = None,
@@ -142,7 +151,7 @@ class ServerCalls:
         link = self._running("fault()")
         return Fault(link, self._ask(link, "fault", rule), rule)
 
-    def gate(self, stage: str, *, when: str | None = None) -> Gate:
+    def gate(self, stage: Stage, *, when: str | None = None) -> Gate:
         """Park sessions at a stage, until the gate is opened.
 
         `reset` drops those that are parked, so that what they had begun does
@@ -159,9 +168,9 @@ class ServerCalls:
         from lazr_smtptest._wire.rules import check_stage
         from lazr_smtptest.faults import Gate
 
-        stage, when = check_stage(self.server, stage, when)
+        name, when = check_stage(self.server, stage, when)
         link = self._running("gate()")
-        return Gate(link, self._ask(link, "gate", stage, when), stage)
+        return Gate(link, self._ask(link, "gate", name, when), name)
 
     def hang_up(self, reply: str | None = None) -> int:
         """End all sessions that are open, as a server does that has had enough.
@@ -197,12 +206,13 @@ class ServerCalls:
         """
         ended = self._ended
         if self._link is not None or ended is None:
-            asked: list[Session] = self._ask(self._running("sessions()"), "sessions")
-            return asked
-        sessions = ended.last_sessions()
-        if sessions is None:
-            raise ended.death("; what clients did is not known")
-        return sessions
+            sessions = self._ask(self._running("sessions()"), "sessions")
+        else:
+            sessions = ended.last_sessions()
+            if sessions is None:
+                raise ended.death("; what clients did is not known")
+        what = f"no more than {len(sessions)} clients have" if sessions else "no client has"
+        return Found(sessions, f"{what} connected to {self._endpoint} since the last reset()")
 
     @property
     def connections(self) -> int:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lazr_smtptest._names import hints
 from lazr_smtptest._parent.describe import describe, problem_line, session_lines
+from lazr_smtptest._parent.options import check_names
 from lazr_smtptest.checks import CODES
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck, SMTPTestError
+from lazr_smtptest.errors import HandlerError, ServerDied, ServerStuck, SMTPTestError, StartError
 from lazr_smtptest.message import Message, PickledItem, headline
 from lazr_smtptest.server import Server
 from lazr_smtptest.sessions import SESSION_CODES, Session
@@ -47,6 +48,9 @@ _SESSIONS = 3
 
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
+
+#: What an option that is wrong is refused by; the text says it all.
+_REFUSALS = (TypeError, ValueError)
 
 #: Controllers, each with the options that it was made of.
 _ByOptions = list[tuple[dict[str, Any], QueueController]]
@@ -80,7 +84,8 @@ class WorkerServers:
             last.stop()
             wanted._port = last._port
         self._controller = wanted
-        self._start(wanted)
+        with _failing():
+            self._start(wanted)
         return wanted
 
     def lend(
@@ -126,7 +131,8 @@ class WorkerServers:
             oldest.stop()
         _, controller = wanted
         _forget(controller)
-        self._start(controller)
+        with _failing():
+            self._start(controller)
         return self._afresh(controller)
 
     def _afresh(self, controller: QueueController) -> QueueController:
@@ -165,7 +171,9 @@ class WorkerServers:
             ):
                 stack.callback(self._start, lasting)
                 lasting.stop()
-            yield stack.enter_context(self._run(controller))
+            with _failing():
+                stack.enter_context(self._run(controller))
+            yield controller
 
     def stop(self) -> None:
         """Stop all servers, until they are used again."""
@@ -248,27 +256,23 @@ def _as_it_is_now(value: Any) -> Any:
     return copy(value) if isinstance(value, list | set) else value
 
 
-def _make_or_fail(options: dict[str, Any]) -> QueueController:
-    """Make a controller; if an option is wrong, the report has none of our code."""
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """Fail a test whose server cannot be made, or started, without any of our code."""
     try:
+        yield
+    except (TypeError, ValueError, ImportError, OSError, StartError) as error:
+        text = str(error) if type(error) in _REFUSALS else f"{type(error).__name__}: {error}"
+        raise pytest.fail.Exception(text, pytrace=False) from None
+
+
+def _make_or_fail(options: dict[str, Any]) -> QueueController:
+    with _failing():
         return _make(options)
-    except (TypeError, ValueError, ImportError) as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def _make(options: dict[str, Any]) -> QueueController:
-    known = [
-        name
-        for kind in (QueueController, Server)
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise TypeError(
-            f"smtptest has no option {', '.join(map(repr, unknown))}; "
-            f"it has {', '.join(dict.fromkeys(known))}"
-        )
+    check_names("smtptest", options)
     return QueueController(**options)
 
 
@@ -308,11 +312,12 @@ def wrong_codes(codes: Iterable[object]) -> str:
     """Return what is wrong with codes that are to be allowed, if anything is."""
     known = {*CODES, *SESSION_CODES}
     unknown = [
-        repr(code)
+        code
         for code in codes
         if not isinstance(code, str) or (code not in known and not code.startswith("parser-"))
     ]
-    text = f"smtptest_allow has no code {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+    names, meant = ", ".join(map(repr, unknown)), hints(unknown, known)
+    text = f"smtptest_allow has no code {names}; it has {', '.join(sorted(known))}{meant}"
     return text if unknown else ""
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import queue
 import selectors
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime
+from typing import Any, TypeVar
+
+from lazr_smtptest._names import option
+
+_T = TypeVar("_T")
 
 #: Characters of a text, and addresses, that a report shows.
 _WIDTH = 100
@@ -69,23 +75,25 @@ def new_selector() -> selectors.BaseSelector:
 def seconds(name: str, value: float) -> float:
     """Check a length of time, and return it."""
     if not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+        raise TypeError(f"{option(name)} must be a number of seconds, not {value!r}")
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of seconds from 0 on, not {value!r}")
+        raise ValueError(
+            f"{option(name)} must be a finite number of seconds from 0 on, not {value!r}"
+        )
     return value
 
 
 def positive_seconds(name: str, value: float) -> float:
     """Check a length of time that must not be 0, and return it as a float."""
     if isinstance(value, int | float) and not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+        raise ValueError(f"{option(name)} must be a positive number of seconds, not {value!r}")
     return float(seconds(name, value))
 
 
 def true_or_false(name: str, value: object) -> bool:
     """Check an option that is a bool; a string, such as ``"no"``, would count as True."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
+        raise TypeError(f"{option(name)} must be True or False, not {value!r}")
     return value
 
 
@@ -101,10 +109,39 @@ def whole_number(
     bound = f"a whole number from {least} on" if most is None else f"from {least} to {most}"
     if not isinstance(value, int) or isinstance(value, bool):
         bound = "an int" if wrong_type is TypeError else bound
-        raise wrong_type(f"{name} must be {bound}, not {value!r}")
+        raise wrong_type(f"{option(name)} must be {bound}, not {value!r}")
     if value < least or (most is not None and value > most):
-        raise ValueError(f"{name} must be {bound}, not {value}")
+        raise ValueError(f"{option(name)} must be {bound}, not {value}")
     return value
+
+
+def file_path(name: str, value: str | os.PathLike[str]) -> str:
+    """Check the path of a file, and return it as a str."""
+    try:
+        path: object = os.fspath(value)
+    except TypeError:
+        path = None
+    if not isinstance(path, str):
+        raise TypeError(
+            f"{option(name)} must be the path of a file, as a str or a path-like object, "
+            f"not {value!r}"
+        )
+    return path
+
+
+class Found(list[_T]):
+    """A list whose `IndexError` says why there is no more, and what to do."""
+
+    def __init__(self, items: Iterable[_T], why: str) -> None:
+        super().__init__(items)
+        self._why = why
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return super().__getitem__(index)
+        except IndexError:
+            __tracebackhide__ = True  # for pytest
+        raise IndexError(self._why)
 
 
 # What clients sent, in reports: it may hold control characters, or have no end.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Controller", "QueueController"]
 
 
+@options.checked_controller
 class Controller(ServerCalls):
     """Runs a `Server` in a process of its own.
 
@@ -307,6 +308,7 @@ class Controller(ServerCalls):
             self._feeder = QueueFeeder(self.server.queue, link)
 
 
+@options.checked_queue_controller
 class QueueController(InboxCalls, Controller):
     """Runs a `QueueServer`, and has its queue.
 
@@ -337,6 +339,8 @@ class QueueController(InboxCalls, Controller):
         uvloop: bool | None = None,
         **server_options: Any,
     ) -> None:
+        if type(self)._make_server is QueueController._make_server:  # another may know more
+            options.check_names(f"{type(self).__name__}()", server_options)
         self.queue = MessageQueue()
         self.server_options = server_options
         self._make_server(host, port)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazr_smtptest._names import CRITERIA_ELSEWHERE, FAULTS_ELSEWHERE, checked
 from lazr_smtptest._util import now, seconds, whole_number
-from lazr_smtptest._wire.rules import STAGES
+from lazr_smtptest._wire.rules import STAGES, Stage
 from lazr_smtptest.errors import GateTimeout, NotRunning, ServerDied, ServerStuck
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from lazr_smtptest._parent.link import ServerLink
     from lazr_smtptest._wire.rules import Rule
 
-__all__ = ["STAGES", "Fault", "Gate"]
+__all__ = ["STAGES", "Fault", "Gate", "Stage"]
 
 #: Seconds for the server process to answer, beyond what it is to wait for.
 _ANSWER_TIMEOUT = 5.0
 
 
+@checked(attributes=FAULTS_ELSEWHERE)
 class _InForce:
     """What is in force in the server process, by a number, until it is withdrawn."""
 
@@ -80,6 +82,7 @@ class Fault(_InForce):
         self._ask("remove")
 
 
+@checked(wait_parked=CRITERIA_ELSEWHERE, release=CRITERIA_ELSEWHERE)
 class Gate(_InForce):
     """A place where sessions wait; see `Controller.gate`.
 
@@ -90,11 +93,11 @@ class Gate(_InForce):
         super().__init__(link, number)
         self._stage = stage
 
-    def wait_parked(self, timeout: float = 5.0, *, count: int = 1) -> int:
+    def wait_parked(self, *, count: int = 1, timeout: float = 5.0) -> int:
         """Wait until sessions are parked here.
 
-        :param timeout: How long to wait at most, in seconds.
         :param count: For how many sessions.
+        :param timeout: How long to wait at most, in seconds.
         :return: How many are.
         :raises GateTimeout: They have not come.
         :raises NotRunning: The server has been stopped.

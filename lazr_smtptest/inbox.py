@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import queue
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
-from lazr_smtptest._util import now, seconds, whole_number
+from lazr_smtptest._names import CONTROLLERS_ELSEWHERE, CRITERIA_ELSEWHERE, checked
+from lazr_smtptest._util import Found, now, seconds
 from lazr_smtptest.errors import Difference as Difference  # where they were in 3.0
 from lazr_smtptest.errors import NearMiss as NearMiss
 from lazr_smtptest.errors import NotRunning
@@ -26,7 +27,21 @@ __all__ = ["MessageQueue"]
 #: Seconds that `MessageQueue.get` waits when it is given no timeout.
 DEFAULT_TIMEOUT = 60.0
 
+#: What each call that looks for messages takes by name, beside what is its own.
+_CRITERIA = tuple("rcpt sender to cc reply_to subject text where".split())
 
+
+@checked(
+    attributes=CONTROLLERS_ELSEWHERE,
+    also=_CRITERIA,
+    wait=CRITERIA_ELSEWHERE,
+    wait_many=CRITERIA_ELSEWHERE,
+    wait_for_each=CRITERIA_ELSEWHERE,
+    expect_none=CRITERIA_ELSEWHERE,
+    wait_async=CRITERIA_ELSEWHERE,
+    wait_many_async=CRITERIA_ELSEWHERE,
+    expect_none_async=CRITERIA_ELSEWHERE,
+)
 class InboxCalls:
     """What is read of a queue, by its own methods and by those of its controller."""
 
@@ -49,7 +64,7 @@ class InboxCalls:
     def messages(self) -> list[Message]:
         """What is there now, in order, as a list.  Nothing is taken.
 
-        Blocks like `MessageQueue.get_nowait`.
+        An IndexError of the list says what to do about it.  Blocks like `MessageQueue.get_nowait`.
 
         :raises HandlerError: See `MessageQueue.get`.
         :raises ServerDied: See `MessageQueue.get`.
@@ -74,7 +89,9 @@ class InboxCalls:
         :raises ValueError: The timeout is negative, or no finite number.
         """
         __tracebackhide__ = True  # for pytest
-        return self.wait_many(1, timeout, **wanted)[0]
+        from lazr_smtptest._parent.link import block
+
+        return block(self._inbox._wait_many({"timeout": timeout}, wanted))[0]
 
     def wait_many(
         self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
@@ -92,7 +109,7 @@ class InboxCalls:
         __tracebackhide__ = True  # for pytest
         from lazr_smtptest._parent.link import block
 
-        return block(self._inbox._wait_many(count, timeout, wanted))
+        return block(self._inbox._wait_many({"count": count, "timeout": timeout}, wanted))
 
     @overload
     def wait_for_each(
@@ -175,7 +192,7 @@ class InboxCalls:
         :raises Exception: See `wait`.
         """
         __tracebackhide__ = True  # for pytest
-        return (await self._wait_many_async("wait", 1, timeout, wanted))[0]
+        return (await self._wait_many_async("wait", {"timeout": timeout}, wanted))[0]
 
     async def wait_many_async(
         self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
@@ -189,7 +206,8 @@ class InboxCalls:
         :raises Exception: See `wait_async`.
         """
         __tracebackhide__ = True  # for pytest
-        return await self._wait_many_async("wait_many", count, timeout, wanted)
+        numbers = {"count": count, "timeout": timeout}
+        return await self._wait_many_async("wait_many", numbers, wanted)
 
     async def expect_none_async(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
         """Check that no such message comes; the event loop goes on meanwhile.
@@ -205,15 +223,16 @@ class InboxCalls:
         await run(self._inbox._expect_none(quiet, wanted), "expect_none")
 
     async def _wait_many_async(
-        self, name: str, count: int, timeout: float, wanted: CriteriaArgs
+        self, name: str, numbers: Mapping[str, float], wanted: CriteriaArgs
     ) -> list[Message]:
         __tracebackhide__ = True  # for pytest
         from lazr_smtptest._parent.event_loop import run
 
-        steps = self._inbox._wait_many(count, timeout, wanted, blocks=False)
+        steps = self._inbox._wait_many(numbers, wanted, blocks=False)
         return await run(steps, name)
 
 
+@checked(get={name: f"wait({name}=...)" for name in _CRITERIA})
 class MessageQueue(InboxCalls):
     """The messages that a server has accepted, in that order.
 
@@ -331,26 +350,27 @@ class MessageQueue(InboxCalls):
     def _messages(self) -> list[Message]:
         link = self._link
         if link is None:
-            return []
+            return Found((), self._why_empty(None))
         from lazr_smtptest._parent.link import block
 
         link.catch_up()
         items, _ = block(self._look(link))
         if not items:
             link.check_death()
-        return [item.load() for item in items]
+            return Found((), self._why_empty(None))
+        count = f"{len(items)} message{'s' if items[1:] else ''}"
+        why = f"there is no more than {count}, on {self._place()}: wait_many() waits for more"
+        return Found([item.load() for item in items], why)
 
     def _wait_many(
-        self, count: int, timeout: float, wanted: CriteriaArgs, *, blocks: bool = True
+        self, numbers: Mapping[str, float], wanted: CriteriaArgs, *, blocks: bool = True
     ) -> Steps[list[Message]]:
         __tracebackhide__ = True  # for pytest
         from lazr_smtptest._parent.search import First, Search
 
-        whole_number("count", count, 1)
-        search = Search(self, wanted)
+        search = Search(self, wanted, numbers)
         search.blocks = blocks
-        goal = First(search.criteria, count)
-        found = yield from self._find(search, goal, seconds("timeout", timeout))
+        found = yield from self._find(search, First(search.criteria, search.count))
         return [item.load() for item in found]
 
     def _wait_for_each(
@@ -362,12 +382,13 @@ class MessageQueue(InboxCalls):
 
         if "rcpt" in wanted:
             raise TypeError("wait_for_each() has its recipients already: leave rcpt out")
-        search = Search(self, wanted)
-        goal = ForEach(search.criteria, recipients, 1 if count is None else count)
-        yield from self._find(search, goal, seconds("timeout", timeout))
+        each = 1 if count is None else count
+        search = Search(self, wanted, {"timeout": timeout, "count": each})
+        goal = ForEach(search.criteria, recipients, search.count)
+        yield from self._find(search, goal)
         return goal.messages()
 
-    def _find(self, search: Search, goal: Goal, timeout: float) -> Steps[list[PickledItem]]:
+    def _find(self, search: Search, goal: Goal) -> Steps[list[PickledItem]]:
         """Take what a goal picks."""
         __tracebackhide__ = True  # for pytest
         if self._link is not None:
@@ -375,7 +396,7 @@ class MessageQueue(InboxCalls):
         while True:
             found = goal.pick((yield from search.look()))
             if found is None:
-                if not (yield from search.may_go_on(search.started + timeout)):
+                if not (yield from search.may_go_on()):
                     raise search.failure(goal)
             elif self._claim(found):
                 self._note_taken(*found)
@@ -385,13 +406,12 @@ class MessageQueue(InboxCalls):
         __tracebackhide__ = True  # for pytest
         from lazr_smtptest._parent.search import Search
 
+        search = Search(self, wanted, {"quiet": quiet})
         if self._link is None:
             raise NotRunning("no message can come where no server was started: call start() first")
         self._link.catch_up()
-        search = Search(self, wanted)
-        deadline = search.started + seconds("quiet", quiet)
         while not (found := (yield from search.look())):
-            if not (yield from search.may_go_on(deadline)):
+            if not (yield from search.may_go_on()):
                 return
         raise search.surprise(found[0], quiet)
 

@@ -16,6 +16,13 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lazr_smtptest._names import (
+    ENVELOPES_ELSEWHERE,
+    MESSAGES_ELSEWHERE,
+    checked,
+    hint,
+    no_attribute,
+)
 from lazr_smtptest._reading.parser import ParserFailed, parsed, parsed_header
 from lazr_smtptest._util import addresses, quoted, utc
 from lazr_smtptest.errors import AttachmentNotFound
@@ -38,6 +45,7 @@ _ADDRESSES = frozenset(
 )
 
 
+@checked(attributes=ENVELOPES_ELSEWHERE)
 class Envelope(NamedTuple):
     """What the client said around the message, in SMTP's own terms.
 
@@ -225,7 +233,7 @@ class Message(EmailMessage):
     def __getattr__(self, name: str) -> Any:
         # Called for what is missing: for the base class's attributes, until there are any.
         if name not in _PARSED or "raw" not in self.__dict__:
-            return object.__getattribute__(self, name)  # which raises
+            return no_attribute(self, name, MESSAGES_ELSEWHERE)
         for key, value in _parsed(self.envelope, self.raw).items():
             self.__dict__.setdefault(key, value)  # another thread may have been quicker
         return self.__dict__[name]
@@ -516,4 +524,8 @@ def _attachment(part: Part) -> Attachment:
 
 def _no_attachment(name: str, found: list[Attachment]) -> str:
     known = ", ".join(quoted(one.name or one.content_id or f"({one.type})") for one in found)
-    return f"no attachment has the name or Content-ID {quoted(name)}; there is {known or 'none'}"
+    names = [text for one in found for text in (one.name, one.content_id) if text]
+    return (
+        f"no attachment has the name or Content-ID {quoted(name)}; there is {known or 'none'}"
+        f"{hint(name, names)}"
+    )

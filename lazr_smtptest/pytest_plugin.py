@@ -95,7 +95,10 @@ def pytest_configure(config: pytest.Config) -> None:
     _is_strict(config)
     check = config.getini("smtptest_check")
     if check not in ("off", "report", "error"):
-        raise pytest.UsageError(f"smtptest_check must be off, report or error, not {check}")
+        from lazr_smtptest._names import hint
+
+        meant = hint(check, ("off", "report", "error"), {"on": "report", "fail": "error"})
+        raise pytest.UsageError(f"smtptest_check must be off, report or error, not {check}{meant}")
     _allowed(config)
     if _shared(config):
         from lazr_smtptest._shared_run import place
@@ -351,7 +354,15 @@ def smtptest_factory(
     Called with the options that are to differ from `smtptest_options`; the
     port is a free one, unless it is among them.
     """
-    return lambda **own: _use(request, _smtptest_worker.start(smtptest_options, own))
+
+    def start(**own: Any) -> QueueController:
+        __tracebackhide__ = True
+        try:
+            return _use(request, _smtptest_worker.start(smtptest_options, own))
+        except Exception as error:  # with the test's own line, and none of ours
+            raise error.with_traceback(None) from None
+
+    return start
 
 
 def _use(

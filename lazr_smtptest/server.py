@@ -8,6 +8,7 @@ stored in the server process, and the test process does not see it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -16,7 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._util import positive_seconds, true_or_false, whole_number
+from lazr_smtptest._names import OF_CONTROLLERS, OPTIONS_ELSEWHERE, checked, hints, option, setting
+from lazr_smtptest._util import file_path, positive_seconds, true_or_false, whole_number
 from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ _IDLE_TIMEOUT = 300.0
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103
 
 
+@checked(__init__=OPTIONS_ELSEWHERE | OF_CONTROLLERS)
 class Server:
     """An SMTP or LMTP server, described.  Subclass it to say what happens to mail.
 
@@ -162,12 +165,14 @@ class Server:
         self.unix_socket = None if unix_socket is None else _unix_socket(unix_socket)
         if unix_socket is not None and (host, port) != ("localhost", 0):
             raise ValueError(
-                f"unix_socket takes the place of host and port, and these are {host!r} and "
-                f"{port}: leave them out"
+                f"{option('unix_socket')} takes the place of {option('host')} and "
+                f"{option('port')}, and these are {host!r} and {port}: leave them out"
             )
         self.lmtp = true_or_false("lmtp", lmtp)
         if lmtp and port == _SMTP_PORT:
-            raise ValueError("lmtp must not be spoken on port 25, which is SMTP's (RFC 2033, 5)")
+            raise ValueError(
+                f"{option('lmtp')} must not be spoken on port 25, which is SMTP's (RFC 2033, 5)"
+            )
         self.tls = None if tls is None else _tls(tls)
         #: The files that TLS takes; a controller's `start` fills this in.
         self._credentials: Credentials | None = None
@@ -175,15 +180,16 @@ class Server:
         self._needs_auth = true_or_false("auth_required", auth_required)
         self._needs_tls_for_auth = true_or_false("auth_require_tls", auth_require_tls)
         if auth_required and not self._offers_auth():
-            raise ValueError("auth_required needs auth, such as auth={'kim': 'secret'}")
+            raise _needs_auth("auth_required")
         if auth_require_tls and self.tls is None:
-            raise ValueError("auth_require_tls needs tls, such as tls='starttls'")
+            raise ValueError(
+                f"{option('auth_require_tls')} needs {option('tls')}, "
+                f"such as {setting('tls', 'starttls')}"
+            )
         self._hidden_extensions = _extensions("hide", hide, sorted(EXTENSIONS))
         self._offered_extensions = _extensions("offer", offer, OFFERABLE)
         self._check_binarymime()
-        self.hostname = _text("hostname", hostname)
-        if not hostname:
-            raise ValueError("hostname must not be empty: leave it out, and it is 'localhost'")
+        self.hostname = _hostname(hostname)
         self._ident = None if ident is None else _text("ident", ident)
         self.data_size_limit = (
             None if data_size_limit is None else _int("data_size_limit", data_size_limit, 1)
@@ -213,10 +219,13 @@ class Server:
             return
         if "CHUNKING" not in self._offered_extensions:  # RFC 3030, 3
             raise ValueError(
-                "BINARYMIME of offer needs CHUNKING: offer=('CHUNKING', 'BINARYMIME')"
+                f"BINARYMIME of {option('offer')} needs CHUNKING: "
+                f"{setting('offer', ('CHUNKING', 'BINARYMIME'))}"
             )
         if "8BITMIME" in self._hidden_extensions:
-            raise ValueError("BINARYMIME of offer needs the parameter BODY: hide no 8BITMIME")
+            raise ValueError(
+                f"BINARYMIME of {option('offer')} needs the parameter BODY: hide no 8BITMIME"
+            )
 
     def _set_auth(self, auth: object, mechanisms: Iterable[str] | None) -> None:
         # aiosmtpd takes each attribute named auth_* for a way to log in.
@@ -227,14 +236,14 @@ class Server:
         if mechanisms is None:
             return
         if not self._offers_auth():
-            raise ValueError("auth_mechanisms needs auth, such as auth={'kim': 'secret'}")
-        self._mechanisms = names = _names("auth_mechanisms", mechanisms)
+            raise _needs_auth("auth_mechanisms")
+        self._mechanisms = names = _names("auth_mechanisms", mechanisms, "PLAIN")
         own = {_mechanism(hook) for hook in self._auth_hooks()}
         _check_mechanisms(names, own, self._auth)
         if "EXTERNAL" in {*names} - own and getattr(self.tls, "client_cert", None) is None:
             raise ValueError(
-                "EXTERNAL of auth_mechanisms needs a certificate of the client: "
-                "tls=TLS(client_cert='optional') or 'required'"
+                f"EXTERNAL of {option('auth_mechanisms')} needs a certificate of the client: "
+                f"{setting('client_cert', 'optional', within='TLS')} or 'required'"
             )
         if "SCRAM-SHA-256" in {*names} - own:
             self._scram_keys = _scram_keys(self._auth)
@@ -275,6 +284,7 @@ class Server:
         """
 
 
+@checked(__init__=OPTIONS_ELSEWHERE)
 class QueueServer(Server):
     """A server that puts each message into a queue of the test process.
 
@@ -293,7 +303,6 @@ class QueueServer(Server):
     queue: Any
 
     def __init__(self, host: str, port: int, queue: Any, **options: Any) -> None:
-        _check_names(super().__init__, options)
         super().__init__(host, port, **options)
         self.queue = queue
 
@@ -352,52 +361,59 @@ def changed_attributes(server: Server, changes: Mapping[str, Any]) -> dict[str, 
     return {name: getattr(other, name) for name in names}
 
 
-def _check_names(make: Callable[..., None], options: Iterable[str]) -> None:
-    """Check that there are such options, unless a subclass has put its own in between."""
-    parameters = inspect.signature(make).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = [
-        parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise TypeError(
-            f"a server has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
-        )
-
-
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {value!r}")
+        is_port = name == "host" and isinstance(value, int)
+        meant = f": did you mean {setting('port', value)}?" if is_port else ""
+        raise TypeError(f"{option(name)} must be a str, not {value!r}{meant}")
     if not value.isprintable():
-        raise ValueError(f"{name} must be one line of printable text, not {value!r}")
+        raise ValueError(f"{option(name)} must be one line of printable text, not {value!r}")
     return value
+
+
+def _hostname(value: object) -> str:
+    """Check the name in the greeting; others' hostname is where to listen."""
+    name = _text("hostname", value)
+    if not name or _is_address(name):
+        raise ValueError(
+            f"{option('hostname')} must be a name, for the greeting, or an address in brackets, "
+            f"not {name!r}: did you mean {setting('host', name)}?"
+        )
+    return name
+
+
+def _is_address(name: str) -> bool:
+    if not name[0].isdigit() and ":" not in name:
+        return False
+    from ipaddress import ip_address
+
+    with contextlib.suppress(ValueError):
+        return bool(ip_address(name))
+    return False
+
+
+def _needs_auth(name: str) -> ValueError:
+    example = setting("auth", {"kim": "secret"})
+    return ValueError(f"{option(name)} needs {option('auth')}, such as {example}")
 
 
 def _unix_socket(value: str | os.PathLike[str]) -> str:
     """Return the path of a socket, whole, for a process that may be in another folder."""
-    wrong = "unix_socket must be the path of a file, as a str or a path-like object, not"
-    try:
-        path = os.fspath(value)
-    except TypeError:
-        raise TypeError(f"{wrong} {value!r}") from None
-    if not isinstance(path, str):
-        raise TypeError(f"{wrong} {value!r}")
+    path, name = file_path("unix_socket", value), option("unix_socket")
     if not path or "\0" in path:
         raise ValueError(
-            f"unix_socket must not be empty, nor have a NUL, as an abstract socket has: {path!r}"
+            f"{name} must not be empty, nor have a NUL, as an abstract socket has: {path!r}"
         )
     with without_fakes():
         path = os.path.abspath(path)
     try:
         size = len(os.fsencode(path))
     except UnicodeEncodeError as error:
-        raise ValueError(f"unix_socket cannot be the name of a file here: {error}") from None
+        raise ValueError(f"{name} cannot be the name of a file here: {error}") from None
     if size > _LONGEST_PATH:
         raise ValueError(
-            f"unix_socket must have at most {_LONGEST_PATH} octets, not {size}: {path!r}.  Choose "
-            "a folder with a shorter name, such as tempfile.mkdtemp(dir='/tmp')"
+            f"{name} must have at most {_LONGEST_PATH} octets, not {size}: {path!r}.  Choose "
+            "a folder with a shorter name, such as one that you make in /tmp"
         )
     return path
 
@@ -422,8 +438,8 @@ def _auth(auth: object) -> Mapping[str, str] | bool | Decision:
     if not isinstance(auth, Mapping):
         # No values here: they may be secrets.
         raise TypeError(
-            "auth must map names to passwords, or be True or a function of mechanism, user and "
-            f"secret, not a {type(auth).__name__}"
+            f"{option('auth')} must map names to passwords, or be True or a function of "
+            f"mechanism, user and secret, not a {type(auth).__name__}"
         )
     return _logins(auth)
 
@@ -461,13 +477,13 @@ def _mechanism(hook: str) -> str:
     return hook.replace("auth_", "").replace("__", "-").upper()
 
 
-def _names(option: str, value: Iterable[str]) -> tuple[str, ...]:
+def _names(name: str, value: Iterable[str], example: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        raise TypeError(f"{option} must be several names, such as ({value!r},)")
-    names = tuple(value)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{option} must be names, such as ('PLAIN',), not {names!r}")
-    return tuple(name.upper() for name in names)
+        raise TypeError(f"{option(name)} must be several names, such as ({value!r},)")
+    names = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(each, str) for each in names):
+        raise TypeError(f"{option(name)} must be names, such as ({example!r},), not {names!r}")
+    return tuple(each.upper() for each in names)
 
 
 def _check_mechanisms(names: tuple[str, ...], own: set[str], auth: object) -> None:
@@ -476,19 +492,19 @@ def _check_mechanisms(names: tuple[str, ...], own: set[str], auth: object) -> No
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(
-            f"auth_mechanisms may have {', '.join(sorted(known))}, "
-            f"not {', '.join(unknown) or 'nothing at all'}"
+            f"{option('auth_mechanisms')} may have {', '.join(sorted(known))}, "
+            f"not {', '.join(unknown) or 'nothing at all'}{hints(unknown, known)}"
         )
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise ValueError(f"auth_mechanisms has {', '.join(twice)} more than once")
+        raise ValueError(f"{option('auth_mechanisms')} has {', '.join(twice)} more than once")
     if not isinstance(auth, Mapping):
         needy = {"SCRAM-SHA-256"} | ({"CRAM-MD5"} if callable(auth) else set())
         lacking = [name for name in names if name in needy - own]
         if lacking:
             raise ValueError(
-                f"{', '.join(lacking)} of auth_mechanisms needs the passwords, "
-                "such as auth={'kim': 'secret'}"
+                f"{', '.join(lacking)} of {option('auth_mechanisms')} needs the passwords, "
+                f"such as {setting('auth', {'kim': 'secret'})}"
             )
 
 
@@ -500,7 +516,7 @@ def _scram_keys(logins: Any) -> dict[str, ScramKeys]:
     except ImportError:
         raise ImportError(
             "SCRAM-SHA-256 needs scramp: pip install 'lazr-smtptest[scram]', "
-            "or leave it out of auth_mechanisms",
+            f"or leave it out of {option('auth_mechanisms')}",
             name="scramp",
         ) from None
     mechanism = scramp.ScramMechanism("SCRAM-SHA-256")
@@ -517,9 +533,12 @@ def _scram_keys(logins: Any) -> dict[str, ScramKeys]:
     return keys
 
 
-def _extensions(option: str, value: Iterable[str], known: Sequence[str]) -> frozenset[str]:
-    names = frozenset(_names(option, value))
-    unknown = names.difference(known)
+def _extensions(name: str, value: Iterable[str], known: Sequence[str]) -> frozenset[str]:
+    names = frozenset(_names(name, value, known[0]))
+    unknown = sorted(names.difference(known))
     if unknown:
-        raise ValueError(f"{option} may have {', '.join(known)}, not {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{option(name)} may have {', '.join(known)}, not {', '.join(unknown)}"
+            f"{hints(unknown, known)}"
+        )
     return names

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lazr_smtptest._names import ENVELOPES_ELSEWHERE, checked
 from lazr_smtptest._util import quoted, utc
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Command(NamedTuple):
     parameters: tuple[str, ...] = ()
 
 
+@checked(attributes=ENVELOPES_ELSEWHERE)
 class Session(NamedTuple):
     """One connection of a client.
 

@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
@@ -19,7 +20,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazr_smtptest._util import true_or_false
+from lazr_smtptest._names import (
+    MODES_ELSEWHERE,
+    TLS_ELSEWHERE,
+    check_choice,
+    checked,
+    one_of,
+    option,
+)
+from lazr_smtptest._util import file_path, true_or_false
 
 if TYPE_CHECKING:
     import ssl
@@ -64,6 +73,16 @@ class Credentials(NamedTuple):
     authority: _Authority | None = None  # that makes certificates, if not this process's own
 
 
+def _files_in(value: object) -> str:
+    """Return what files, where a mode should be, were meant to be, as the end of a text."""
+    ssl = sys.modules.get("ssl")
+    if ssl is not None and isinstance(value, ssl.SSLContext):
+        return ": did you mean TLS(certfile=..., keyfile=...)?"
+    is_file = isinstance(value, os.PathLike) or (isinstance(value, str) and "." in value)
+    return f": did you mean TLS(certfile={str(value)!r})?" if is_file else ""
+
+
+@checked(hides=True, __init__=TLS_ELSEWHERE)
 @dataclass(frozen=True, slots=True)
 class TLS:
     """How a server speaks TLS.
@@ -115,24 +134,29 @@ class TLS:
     maximum_version: str | ssl.TLSVersion = VERSIONS[-1]
 
     def __post_init__(self) -> None:
-        _check("mode", self.mode, MODES)
+        check_choice("mode", self.mode, MODES, MODES_ELSEWHERE, _files_in(self.mode))
         true_or_false("required", self.required)
-        _check("variant", self.variant, _VARIANTS)
+        check_choice("variant", self.variant, _VARIANTS)
         self._check_versions()
         if self.client_cert is not None:
-            _check("client_cert", self.client_cert, CLIENT_CERTS)
+            check_choice("client_cert", self.client_cert, CLIENT_CERTS)
         elif self.client_ca_file is not None:
-            raise ValueError("client_ca_file needs client_cert, 'optional' or 'required'")
+            raise ValueError(
+                f"{option('client_ca_file')} needs {option('client_cert')}, {one_of(CLIENT_CERTS)}"
+            )
         if not isinstance(self.password, str | bytes | None):
             kind = type(self.password).__name__  # and no value, which may be a secret
-            raise TypeError(f"password must be a str or bytes, and is of type {kind}")
+            raise TypeError(f"{option('password')} must be a str or bytes, and is of type {kind}")
         for name in ("certfile", "keyfile", "ca_file", "client_ca_file"):
-            if getattr(self, name) == "":  # which would be whatever the system trusts
-                raise ValueError(f"{name} must be the path of a file, and is empty")
+            path = getattr(self, name)
+            if path is not None and not file_path(name, path):  # it would be the system's
+                raise ValueError(f"{option(name)} must be the path of a file, and is empty")
         others = ("keyfile", "password", "ca_file")
         own = [name for name in others if getattr(self, name) is not None]
         if self.certfile is None and own:
-            raise ValueError(f"{own[0]} needs a certfile: give that, too, or neither")
+            raise ValueError(
+                f"{option(own[0])} needs a {option('certfile')}: give that, too, or neither"
+            )
         if self.certfile is not None and self.variant != "valid":
             raise ValueError(f"variant {self.variant!r} is made here: give no certfile with it")
 
@@ -140,11 +164,12 @@ class TLS:
         versions = {}
         for name in ("minimum_version", "maximum_version"):
             versions[name] = version = _version_name(getattr(self, name))
-            _check(name, version, VERSIONS)
+            check_choice(name, version, VERSIONS)
             object.__setattr__(self, name, version)
         lowest, highest = versions.values()
         if lowest > highest:
-            raise ValueError(f"minimum_version {lowest!r} is above maximum_version {highest!r}")
+            lower, upper = map(option, versions)
+            raise ValueError(f"{lower} {lowest!r} is above {upper} {highest!r}")
 
     @classmethod
     def of(cls, value: TLS | str) -> TLS:
@@ -153,11 +178,14 @@ class TLS:
         :param value: A value, or a mode.
         :return: The value.
         :raises TypeError: It is neither.
+        :raises ValueError: There is no such mode.
         """
         if isinstance(value, TLS):
             return value
         if not isinstance(value, str):
-            raise TypeError(f"tls must be a TLS, {' or '.join(map(repr, MODES))}, not {value!r}")
+            modes, meant = one_of(MODES), _files_in(value)
+            raise TypeError(f"{option('tls')} must be a TLS, {modes}, not {value!r}{meant}")
+        check_choice("tls", value, MODES, MODES_ELSEWHERE, _files_in(value))
         return cls(value)
 
     def credentials(self, host: str) -> Credentials:
@@ -206,14 +234,14 @@ def server_context(tls: TLS, credentials: Credentials) -> ssl.SSLContext:
         names = ", ".join(name for name in credentials[:2] if name)
         raise type(error)(
             error.errno,
-            f"cannot serve TLS with {names}: {_reason(error)}; certfile must have the "
-            "certificate, and keyfile or certfile its private key, in PEM form, "
-            "and password the passphrase of the key if it has one",
+            f"cannot serve TLS with {names}: {_reason(error)}; {option('certfile')} must have "
+            f"the certificate, and {option('keyfile')} or {option('certfile')} its private key, "
+            f"in PEM form, and {option('password')} the passphrase of the key if it has one",
         ) from error
     if credentials.client_ca_file is not None:
         is_required = tls.client_cert == "required"
         context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
-        with _trusting(credentials.client_ca_file, "client_ca_file"):
+        with _trusting(credentials.client_ca_file, option("client_ca_file")):
             context.load_verify_locations(credentials.client_ca_file)
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # for clients' own certificates
     return context
@@ -226,7 +254,7 @@ def client_context(credentials: Credentials, cert_file: str | None = None) -> ss
     """
     import ssl
 
-    with _trusting(credentials.ca_file, "ca_file, or else certfile,"):
+    with _trusting(credentials.ca_file, f"{option('ca_file')}, or else {option('certfile')},"):
         context = ssl.create_default_context(cafile=credentials.ca_file)
     # A server's own certificate can be what is trusted; Python 3.13 sets this.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -282,13 +310,13 @@ def client_cert_file(tls: TLS, name: str, authority: _Authority | None = None) -
 
 
 @contextlib.contextmanager
-def _trusting(path: str, option: str) -> Iterator[None]:
+def _trusting(path: str, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise type(error)(
             error.errno,
-            f"cannot trust {path}: {_reason(error)}; {option} "
+            f"cannot trust {path}: {_reason(error)}; {what} "
             "must have the certificates to trust, in PEM form",
         ) from error
 
@@ -390,9 +418,9 @@ def _import_trustme() -> ModuleType:
         import trustme
     except ImportError:
         raise ImportError(
-            "tls without a certificate of your own needs trustme: "
-            "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile, "
-            "and with client_cert a client_ca_file",
+            f"{option('tls')} without a certificate of your own needs trustme: "
+            f"pip install 'lazr-smtptest[tls]', or a {option('certfile')} and "
+            f"{option('keyfile')}, and with {option('client_cert')} a {option('client_ca_file')}",
             name="trustme",
         ) from None
     return trustme
@@ -405,16 +433,10 @@ def _temporary_folder() -> Path:
         raise type(error)(
             error.errno,
             f"cannot keep the files of a certificate: {_reason(error)}; set TMPDIR to a folder "
-            "that can be written to, or give TLS a certfile and keyfile",
+            f"that can be written to, or have a {option('certfile')} and {option('keyfile')}",
         ) from error
 
 
 def _remove(folder: Path, owner: int) -> None:
     if os.getpid() == owner:  # and not a forked child of it
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        choice = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
-        raise ValueError(f"{name} must be {choice}, not {value!r}")

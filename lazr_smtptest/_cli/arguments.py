@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
+from lazr_smtptest._names import FAULT_ELSEWHERE, MODES_ELSEWHERE, CommandLine, hint, hints, one_of
 from lazr_smtptest._version import __version__
 from lazr_smtptest._wire.rules import make_rule
 from lazr_smtptest.controller import QueueController
@@ -40,8 +40,9 @@ def _fault(text: str) -> dict[str, Any]:
     if reply.startswith("="):
         options["reply"] = reply[1:]
     elif reply:
-        known = ", ".join(_FAULT_OPTIONS)
-        raise argparse.ArgumentTypeError(f"options are {known}, not {reply[1:]!r}")
+        known, name = ", ".join(_FAULT_OPTIONS), reply[1:].partition("=")[0]
+        meant = hint(name, _FAULT_OPTIONS, FAULT_ELSEWHERE)
+        raise argparse.ArgumentTypeError(f"options are {known}, not {reply[1:]!r}{meant}")
     if options.pop("raw", False):
         options["raw"] = _octets(options.pop("reply", None))
     return {"stage": stage, **options}
@@ -57,9 +58,9 @@ def _off_the_end(text: str) -> tuple[str, dict[str, Any]]:
         options[name] = _option_value(name, value)
     _, comma, last = text.rpartition(",")
     name, equals, _ = last.partition("=")
-    near = get_close_matches(name, _FAULT_OPTIONS, 1) if comma and equals else []
-    if near:
-        raise argparse.ArgumentTypeError(f"{name!r} is no option: did you mean {near[0]}?")
+    meant = hint(name, _FAULT_OPTIONS, FAULT_ELSEWHERE) if comma and equals else ""
+    if meant:
+        raise argparse.ArgumentTypeError(f"{name!r} is no option{meant}")
     return text, options
 
 
@@ -94,6 +95,20 @@ def _check_faults(server: Server, faults: Iterable[dict[str, Any]]) -> None:
             make_rule(server, **fault)
         except (TypeError, ValueError) as error:
             raise ValueError(f"argument --fault: {error}") from None
+
+
+def _choice(known: Collection[str], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the parameters of an option that is one of a few names."""
+
+    def parse(text: str) -> str:
+        if text not in known:
+            meant = hint(text, known, elsewhere)
+            raise argparse.ArgumentTypeError(
+                f"invalid choice: {text!r}, must be {one_of(known)}{meant}"
+            )
+        return text
+
+    return {"type": parse, "metavar": f"{{{','.join(known)}}}"}
 
 
 def _path(text: str) -> str:
@@ -180,7 +195,7 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "TLS": {
         "--tls": {
-            "choices": MODES,
+            **_choice(MODES, MODES_ELSEWHERE),
             "help": "speak TLS; without --certfile it needs the extra tls",
         },
         "--certfile": {
@@ -199,14 +214,14 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "FILE",
             "help": "what clients have to trust, if not --certfile itself",
         },
-        "--client-cert": {"choices": CLIENT_CERTS, "help": "ask clients for a certificate"},
+        "--client-cert": {**_choice(CLIENT_CERTS), "help": "ask clients for a certificate"},
         "--client-ca-file": {
             "type": _path,
             "metavar": "FILE",
             "help": "which certificates of clients to trust, if not those made here",
         },
-        "--minimum-version": {"choices": VERSIONS, "help": "the lowest version of TLS"},
-        "--maximum-version": {"choices": VERSIONS, "help": "the highest version of TLS"},
+        "--minimum-version": {**_choice(VERSIONS), "help": "the lowest version of TLS"},
+        "--maximum-version": {**_choice(VERSIONS), "help": "the highest version of TLS"},
     },
     "how it misbehaves": {
         "--fault": {
@@ -231,6 +246,11 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+_FLAGS = [flags.split()[-1] for options in _OPTIONS.values() for flags in options]
+
+#: How errors write options here.
+SPELLING = CommandLine(_FLAGS)
+
 #: Of each of these, one may be given.
 _EITHER = (("--port", "--unix-socket"), ("--auth", "--auth-any"), ("--raw", "--json", "--quiet"))
 
@@ -248,10 +268,10 @@ def _parser() -> argparse.ArgumentParser:
         group = parser.add_argument_group(title)
         either: dict[tuple[str, ...], Any] = {}
         for flags, settings in options.items():
-            one_of = next((names for names in _EITHER if flags in names), None)
-            if one_of is not None and one_of not in either:
-                either[one_of] = group.add_mutually_exclusive_group()
-            place = group if one_of is None else either[one_of]
+            names = next((names for names in _EITHER if flags in names), None)
+            if names is not None and names not in either:
+                either[names] = group.add_mutually_exclusive_group()
+            place = group if names is None else either[names]
             place.add_argument(*flags.split(), **settings)
     return parser
 
@@ -263,7 +283,10 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, QueueControl
     :raises SystemExit: With status 2, they are wrong.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        meant = hints([word.partition("=")[0] for word in unknown], _FLAGS)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     if options.verbose and options.quiet:
         parser.error("argument --quiet: not allowed with argument --verbose")
     try:

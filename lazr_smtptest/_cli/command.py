@@ -9,12 +9,14 @@ import logging
 import mailbox
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
-from lazr_smtptest._cli.arguments import parse
+from lazr_smtptest._cli.arguments import SPELLING, parse
 from lazr_smtptest._cli.mailboxes import maildir, mbox
 from lazr_smtptest._cli.printers import JSONPrinter, Printer, announcement
 from lazr_smtptest._cli.sink import MailSink, OutputStuck
+from lazr_smtptest._names import option, spelled
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
 
@@ -31,7 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         came than ``--count`` says, or a check found an error.
     :raises SystemExit: With status 2, the arguments are wrong.
     """
-    options, controller = parse(arguments)
+    with spelled(SPELLING):
+        return _main(*parse(arguments))
+
+
+def _main(options: argparse.Namespace, controller: QueueController) -> int:
     # aiosmtpd's: sessions show the same, and without what a terminal might obey.
     logging.getLogger("mail.log").addHandler(logging.NullHandler())
     # Mail may have any characters; a terminal may have few.
@@ -62,10 +68,10 @@ def _print(text: str, stream: TextIO | None) -> None:
 
 def _run(sink: MailSink, options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as kept:
-        if options.maildir:
-            sink.uses.append(kept.enter_context(maildir(options.maildir)))
-        if options.mbox:
-            sink.uses.append(kept.enter_context(mbox(options.mbox)))
+        for name, box in (("maildir", maildir), ("mbox", mbox)):
+            if path := getattr(options, name):
+                with _blaming(name):
+                    sink.uses.append(kept.enter_context(box(path)))
         if not options.quiet and sys.stdout is not None:
             _print_to(sink, sys.stdout, options)
         if options.check:
@@ -76,6 +82,16 @@ def _run(sink: MailSink, options: argparse.Namespace) -> int:
     for error in sink.errors:
         _print(f"lazr-smtptest: {error}", sys.stderr)
     return 0 if all_came and not sink.errors else 1
+
+
+@contextlib.contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Name the option whose file the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        error.strerror = f"argument {option(name)}: {error.strerror}"
+        raise
 
 
 def _print_to(sink: MailSink, stream: TextIO, options: argparse.Namespace) -> None:

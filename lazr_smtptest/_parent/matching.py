@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
+from lazr_smtptest._names import CRITERIA_ELSEWHERE, EXPECT_NONE_ELSEWHERE, hints
 from lazr_smtptest._parent.describe import describe
 from lazr_smtptest._reading.addresses import Mailbox, canonical, mailboxes
 from lazr_smtptest._reading.markup import words
@@ -47,6 +48,7 @@ class Criteria:
     """
 
     def __init__(self, *, where: Callable[[Any], object] = _anything, **fields: Matcher) -> None:
+        check_names(fields)
         for name, matcher in fields.items():
             _check(name, matcher)
         if not callable(where):
@@ -124,10 +126,35 @@ class Criteria:
         return f" with {self}" if str(self) else ""
 
 
+def check_names(wanted: Iterable[str], beside: Collection[str] = ()) -> None:
+    """Check that there are such criteria; the call has other arguments beside them."""
+    known = [*_TEXTS, "where"]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        elsewhere = EXPECT_NONE_ELSEWHERE if "quiet" in beside else CRITERIA_ELSEWHERE
+        if "count" not in beside:
+            elsewhere = elsewhere | {"count": "wait_many()"}
+        names, criteria = ", ".join(map(repr, unknown)), ", ".join(known)
+        meant = hints(unknown, [*known, *beside], elsewhere)
+        raise TypeError(f"a message has no {names} to look for; there is {criteria}{meant}")
+
+
+def meant_by(name: str, value: object) -> str:
+    """Return what a value that is not right for a name was meant to be, as the end of a text."""
+    if name == "count" and isinstance(value, float):
+        name = "timeout"
+    elif isinstance(value, str) and not value.replace(".", "").isdecimal():
+        name = "rcpt" if "@" in value else "subject"
+    elif isinstance(value, re.Pattern):
+        name = "subject"
+    elif callable(value):
+        return ": did you mean where=...?"
+    else:
+        return ""
+    return f": did you mean {name}={value!r}?"
+
+
 def _check(name: str, matcher: Matcher) -> None:
-    if name not in _TEXTS:
-        known = ", ".join([*_TEXTS, "where"])
-        raise TypeError(f"a message has no {name!r} to look for; there is {known}")
     if isinstance(matcher, re.Pattern) and isinstance(matcher.pattern, bytes):
         raise TypeError(f"{name} must be a pattern of str, not of bytes: {matcher!r}")
     if not isinstance(matcher, str | re.Pattern) and not callable(matcher):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._names import OPTIONS_ELSEWHERE, checked, hint, no_option
 from lazr_smtptest._util import FREE_THREADED, positive_seconds, true_or_false
 from lazr_smtptest.server import OPTIONS, QueueServer, Server, changed_attributes
 
@@ -34,14 +35,18 @@ def start_context(start_method: str | None) -> BaseContext:
     try:
         return multiprocessing.get_context(start_method)
     except ValueError:
-        methods = ", ".join(multiprocessing.get_all_start_methods())
-        raise ValueError(f"start_method must be one of {methods}, not {start_method!r}") from None
+        methods = multiprocessing.get_all_start_methods()
+        raise ValueError(
+            f"start_method must be one of {', '.join(methods)}, not {start_method!r}"
+            f"{hint(start_method, methods)}"
+        ) from None
 
 
 def check_server(server: Server, message_queue: type) -> None:
     """Find what is wrong with a user's class before a client does."""
     if not isinstance(server, Server):
-        raise TypeError(f"server must be a lazr_smtptest Server, not {server!r}")
+        wanted = "a lazr_smtptest Server, such as Server('localhost', 2525)"
+        raise TypeError(f"server must be {wanted}, not {server!r}")
     kind = type(server).__name__
     if not hasattr(server, "tls"):
         raise TypeError(f"{kind}.__init__ must call super().__init__(), and does not")
@@ -75,6 +80,30 @@ _OWN: dict[str, Callable[[Any], Any]] = {
 }
 
 
+#: Where a server listens.
+_PLACE = ("host", "port")
+
+
+def check_names(
+    what: str,
+    options: Iterable[str],
+    known: Collection[str] = (*_PLACE, *_OWN, *OPTIONS),
+    elsewhere: Mapping[str, str] = OPTIONS_ELSEWHERE,
+) -> None:
+    """Check that there are such options; the error says what was meant."""
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise no_option(what, unknown, known, elsewhere)
+
+
+checked_controller = checked(
+    __init__={name: f"Server({name}=...)" for name in (*_PLACE, *OPTIONS)},
+    restart=OPTIONS_ELSEWHERE,
+    also=OPTIONS,
+)
+checked_queue_controller = checked(__init__=OPTIONS_ELSEWHERE, also=OPTIONS)
+
+
 class Settings(NamedTuple):
     """What options have set: attributes of a controller, and of its server."""
 
@@ -88,8 +117,8 @@ class Settings(NamedTuple):
 
 def current(controller: Controller) -> Settings:
     own = {f"_{name}": getattr(controller, f"_{name}") for name in _OWN}
-    if hasattr(controller, "server_options"):
-        own["server_options"] = controller.server_options
+    if "server_options" in vars(controller):
+        own["server_options"] = vars(controller)["server_options"]
     server = controller.server
     attributes = [*OPTIONS.values(), "_credentials", "_scram_keys"]
     return Settings(own, {name: getattr(server, name) for name in attributes})
@@ -101,14 +130,10 @@ def changed(controller: Controller, changes: dict[str, Any]) -> Settings:
     :raises TypeError: An option is unknown, or of the wrong type.
     :raises ValueError: A value is not possible.
     """
-    unknown = [name for name in changes if name not in {**_OWN, **OPTIONS}]
-    if unknown:
-        raise TypeError(
-            f"restart() has no option {', '.join(map(repr, unknown))}; "
-            f"it has {', '.join([*_OWN, *OPTIONS])}"
-        )
+    stays = dict.fromkeys(_PLACE, "a new controller (this one stays where it is)")
+    check_names("restart()", changes, [*_OWN, *OPTIONS], OPTIONS_ELSEWHERE | stays)
     of_server = {name: value for name, value in changes.items() if name in OPTIONS}
     own = {f"_{name}": _OWN[name](changes[name]) for name in _OWN if name in changes}
-    if hasattr(controller, "server_options"):
-        own["server_options"] = {**controller.server_options, **of_server}
+    if "server_options" in vars(controller):
+        own["server_options"] = {**vars(controller)["server_options"], **of_server}
     return Settings(own, changed_attributes(controller.server, of_server))

@@ -8,7 +8,7 @@ from typing import Any
 
 from lazr_smtptest._parent.matching import Criteria
 from lazr_smtptest._reading.addresses import canonical
-from lazr_smtptest._util import quoted, whole_number
+from lazr_smtptest._util import quoted
 from lazr_smtptest.message import Message, PickledItem
 
 #: Recipients that a report has, of each kind.
@@ -22,13 +22,13 @@ class ForEach:
     """So many messages for each recipient: a goal of a search.
 
     :raises TypeError: The recipients are not several addresses.
-    :raises ValueError: There is none, or one is there twice; or the count is not possible.
+    :raises ValueError: There is none, or one is there twice.
     """
 
     def __init__(self, criteria: Criteria, recipients: Iterable[str], count: int) -> None:
         self._criteria = criteria
         self._names = _checked(recipients)
-        self._count = whole_number("count", count, 1)
+        self._count = count
         #: Whom each message is for; read once, however long the search.
         self._keys: dict[PickledItem, set[_Key]] = {}
         self._shares: dict[_Key, list[PickledItem]] = {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lazr_smtptest._parent.link import ServerLink, Steps, Wait
-from lazr_smtptest._parent.matching import Criteria, CriteriaArgs
-from lazr_smtptest._util import now
+from lazr_smtptest._parent.matching import Criteria, CriteriaArgs, check_names, meant_by
+from lazr_smtptest._util import now, seconds, whole_number
 from lazr_smtptest.errors import MessageNotReceived, UnexpectedMessage
 from lazr_smtptest.message import PickledItem
 
@@ -46,9 +46,26 @@ class First:
 
 
 class Search:
-    """One call's search: what it wants, and what it has seen so far."""
+    """One call's search: what it wants, and what it has seen so far.
 
-    def __init__(self, inbox: MessageQueue, wanted: CriteriaArgs) -> None:
+    :param numbers: What else the call was given: its time limit in seconds, as ``timeout`` or
+        ``quiet``, and perhaps a ``count``.
+    """
+
+    def __init__(
+        self, inbox: MessageQueue, wanted: CriteriaArgs, numbers: Mapping[str, Any]
+    ) -> None:
+        #: How many messages are wanted.
+        self.count = 1
+        for name, value in numbers.items():
+            try:
+                if name == "count":
+                    self.count = whole_number(name, value, 1)
+                else:
+                    self._limit = seconds(name, value)
+            except (TypeError, ValueError) as error:  # it may be a criterion without its name
+                raise type(error)(f"{error}{meant_by(name, value)}") from None
+        check_names(wanted, numbers)
         self.criteria = Criteria(**wanted)
         self._inbox = inbox
         self._link: ServerLink | None = None
@@ -78,14 +95,13 @@ class Search:
                 known[item] = self.criteria.unmet(item.peek())
         return [item for item in self._items if not known[item]]
 
-    def may_go_on(self, deadline: float) -> Steps[bool]:
+    def may_go_on(self) -> Steps[bool]:
         """Wait for more, and return whether it is worth another look.
 
-        :param deadline: Until when.
         :raises ServerDied: No more can come, since the server process died.
         """
         link = self._inbox._link
-        left = deadline - now()
+        left = self.started + self._limit - now()
         if link is None:
             return False
         if link is not self._link:  # another server process, since the last look

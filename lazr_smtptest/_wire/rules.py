@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from lazr_smtptest._names import STAGES_ELSEWHERE, bool_or, hint, setting
 from lazr_smtptest._util import seconds, whole_number
 
 if TYPE_CHECKING:
     from lazr_smtptest.server import Server
 
+#: A stage, for type checkers: in capitals, or in small letters.
+# fmt: off
+_Stage = Literal[
+    "CONNECT", "EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT",
+    "EOM", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT",
+]
+Stage = Literal[
+    _Stage,
+    "connect", "ehlo", "helo", "lhlo", "starttls", "auth", "mail", "rcpt", "data", "bdat",
+    "eom", "rset", "noop", "vrfy", "expn", "help", "quit",
+]
+# fmt: on
+
 #: The stages of sessions; which of them a server has, depends on it.  All but the first
 #: and EOM, the end of a message, are commands.
-STAGES = tuple(
-    (
-        "CONNECT EHLO HELO LHLO STARTTLS AUTH MAIL RCPT DATA BDAT EOM RSET NOOP "
-        "VRFY EXPN HELP QUIT"
-    ).split()
-)
+STAGES: tuple[_Stage, ...] = get_args(_Stage)
 
 #: Those at which content comes, and in the midst of which a fault may fire.
 CONTENT_STAGES = ("DATA",)
@@ -76,9 +84,9 @@ def missing_stages(server: Server) -> dict[str, str]:
     if server.lmtp:  # RFC 2033, 4.1
         missing |= dict.fromkeys(("EHLO", "HELO"), "an LMTP server has LHLO in its place")
     else:
-        missing["LHLO"] = "only a server with lmtp=True has it"
+        missing["LHLO"] = f"only a server with {setting('lmtp', True)} has it"
     if "CHUNKING" not in server._offered_extensions:
-        missing["BDAT"] = "only a server with offer=('CHUNKING',) has it"
+        missing["BDAT"] = f"only a server with {setting('offer', ('CHUNKING',))} has it"
     return missing
 
 
@@ -122,11 +130,13 @@ def check_stage(server: Server, stage: str, when: str | None) -> tuple[str, str 
     # As plain strings: a subclass of the test's may not be there to unpickle it.
     name = str.upper(stage) if isinstance(stage, str) else ""
     if name not in known:
-        near = get_close_matches(name, known, 1)
-        why = missing.get(name) or (f"did you mean {near[0]}?" if near else "")
-        raise ValueError(
-            f"stage must be one of {', '.join(known)}, not {stage!r}{': ' if why else ''}{why}"
-        )
+        if name in missing:
+            why = f": {missing[name]}"
+        elif other := "reply" if _CODE.match(name) else "when" if "@" in name else "":
+            why = f": did you mean {setting(other, stage)}?"
+        else:
+            why = hint(stage, known, STAGES_ELSEWHERE)
+        raise ValueError(f"stage must be one of {', '.join(known)}, not {stage!r}{why}")
     if when is not None and not isinstance(when, str):
         raise TypeError(f"when must be a str, such as '*@example.com', not {when!r}")
     return name, when and when.lower()
@@ -152,9 +162,11 @@ def _check_drop(drop: bool | str, *, is_silent: bool, is_amid: bool) -> str:
         return ""
     if drop not in _DROPS:
         known = ", ".join(map(repr, _DROPS))
-        raise ValueError(f"drop must be True, False or one of {known}, not {drop!r}")
+        meant = hint(drop, _DROPS)
+        raise ValueError(f"drop must be {bool_or()} one of {known}, not {drop!r}{meant}")
     if not is_silent and drop in ("before", "instead"):
-        raise ValueError(f"drop={drop!r} means that there is no reply: give one or the other")
+        drops = setting("drop", drop)
+        raise ValueError(f"{drops} means that there is no reply: give one or the other")
     return "".join(drop)
 
 
@@ -162,15 +174,16 @@ def _check_after(stage: str, drop: str, after: int | None) -> int | None:
     """Return the octets of content that come first; None for what is not amid the content."""
     if after is not None:
         after = int(whole_number("after", after, 1))
-        option = "after"
+        what = "after"
     elif drop == "content":
-        after, option = 1, "drop='content'"
+        after, what = 1, setting("drop", "content")
     else:
         return None
     if stage not in CONTENT_STAGES:
-        raise ValueError(f"{option} is for {' and '.join(CONTENT_STAGES)}, not for {stage}")
+        raise ValueError(f"{what} is for {' and '.join(CONTENT_STAGES)}, not for {stage}")
     if drop not in ("", "content"):
-        raise ValueError(f"after goes with drop='content' or none, not with drop={drop!r}")
+        good, bad = setting("drop", "content"), setting("drop", drop)
+        raise ValueError(f"after goes with {good} or none, not with {bad}")
     return after
 
 

@@ -233,7 +233,7 @@ def test_a_gate_is_for_a_lease_s_own_mail(kim: Lease, lee: Lease) -> None:
             ):
                 client.docmd(line)
             client.send(b"Subject: parked\r\n\r\n.\r\n")
-            gate.wait_parked(10)
+            gate.wait_parked(timeout=10)
             assert kim.messages == []
             gate.release()
             assert client.getreply()[0] == 250

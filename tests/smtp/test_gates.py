@@ -170,7 +170,7 @@ def test_reset_and_stop_while_parked(how, stage):
             assert controller.queue.qsize() == 0
             if how == "reset":
                 with pytest.raises(GateTimeout):
-                    gate.wait_parked(0)
+                    gate.wait_parked(timeout=0)
                 assert gate.release() == 0
                 send_to(controller, "open")
                 assert subjects(controller) == ["open"]
@@ -216,7 +216,7 @@ def test_several_gates_in_a_row(server):
         with arrive(server, "NOOP") as wire:
             first.wait_parked()
             with pytest.raises(GateTimeout):
-                second.wait_parked(0)
+                second.wait_parked(timeout=0)
             first.release(1)
             second.wait_parked()
             assert silent(wire)
@@ -289,7 +289,7 @@ def test_nobody_came(server):
     with server.gate("RCPT") as gate:
         began = time.monotonic()
         with pytest.raises(GateTimeout) as caught:
-            gate.wait_parked(0.2)
+            gate.wait_parked(timeout=0.2)
         assert 0.2 <= time.monotonic() - began < 2
     error = caught.value
     assert str(error) == (
@@ -307,8 +307,8 @@ def test_too_few_came(server):
     with server.gate("NOOP") as gate, arrive(server, "NOOP"):
         gate.wait_parked()
         with pytest.raises(GateTimeout, match="1 of 3 sessions came to the gate at NOOP"):
-            gate.wait_parked(0.05, count=3)
-        assert gate.wait_parked(0) == 1
+            gate.wait_parked(timeout=0.05, count=3)
+        assert gate.wait_parked(timeout=0) == 1
 
 
 def test_those_who_come_while_it_waits(server, pool):
@@ -328,7 +328,7 @@ def test_one_that_is_open_is_not_waited_at_for_long(server):
     gate.release()
     began = time.monotonic()
     with pytest.raises(GateTimeout) as caught:
-        gate.wait_parked(3)
+        gate.wait_parked(timeout=3)
     took = time.monotonic() - began
     assert took < 1
     assert caught.value.elapsed < 1
@@ -337,7 +337,7 @@ def test_one_that_is_open_is_not_waited_at_for_long(server):
 
 def test_one_that_is_opened_while_it_is_waited_at(server, pool):
     gate = server.gate("NOOP")
-    waiting = pool.submit(gate.wait_parked, 0.5)
+    waiting = pool.submit(gate.wait_parked, timeout=0.5)
     gate.release()
     with pytest.raises(GateTimeout):
         waiting.result(10)
@@ -346,7 +346,7 @@ def test_one_that_is_opened_while_it_is_waited_at(server, pool):
 @pytest.mark.parametrize("timeout", [-1, -0.1, float("inf"), float("nan")])
 def test_a_timeout_that_is_none(server, timeout):
     with server.gate("NOOP") as gate, pytest.raises(ValueError, match="timeout must be"):
-        gate.wait_parked(timeout)
+        gate.wait_parked(timeout=timeout)
 
 
 @pytest.mark.parametrize("count", [0, -1])
@@ -405,10 +405,10 @@ def test_a_client_with_a_time_limit(server):
             send(client, "given up")
         client.close()
         until(lambda: noted_eof(server.sessions()[-1]))
-        assert gate.wait_parked(0) == 1
+        assert gate.wait_parked(timeout=0) == 1
         server.reset()
         with pytest.raises(GateTimeout):
-            gate.wait_parked(0)
+            gate.wait_parked(timeout=0)
     until(lambda: all(session.ended != "open" for session in server.sessions()))
     assert server.queue.qsize() == 0
 
@@ -454,7 +454,7 @@ def test_a_connection_pool(server, pool):
         # The fourth is not late: it has no connection to come with.
         until(lambda: connections.waiting == 1)
         with pytest.raises(GateTimeout, match="3 of 4"):
-            gate.wait_parked(0.1, count=4)
+            gate.wait_parked(timeout=0.1, count=4)
         assert len(server.sessions()) == 3
         gate.release(1)
         assert gate.wait_parked(count=3) == 3
@@ -471,7 +471,7 @@ def test_a_thundering_herd(server, pool):
     """Twenty clients, let loose at the same moment."""
     with server.gate("EOM") as gate:
         sending = [pool.submit(send_to, server, number) for number in range(20)]
-        assert gate.wait_parked(10, count=20) == 20
+        assert gate.wait_parked(timeout=10, count=20) == 20
     for future in sending:
         future.result(10)
     assert sorted(map(int, subjects(server))) == list(range(20))
@@ -488,7 +488,7 @@ def test_an_old_handle():
         gate = controller.gate("MAIL")
     for _ in range(2):
         with pytest.raises(NotRunning):
-            gate.wait_parked(0)
+            gate.wait_parked(timeout=0)
         with pytest.raises(NotRunning):
             gate.release()
         with contextlib.suppress(Exception):
@@ -502,7 +502,7 @@ def test_a_server_that_is_killed(pool):
     with contextlib.suppress(ServerDied):
         with QueueController("127.0.0.1") as controller:
             gate = controller.gate("NOOP")
-            waiting = pool.submit(gate.wait_parked, 60)
+            waiting = pool.submit(gate.wait_parked, timeout=60)
             until(lambda: waiting.running())
             os.kill(controller.pid, signal.SIGKILL)
             with pytest.raises(ServerDied):
@@ -515,7 +515,7 @@ def test_a_server_that_is_stopped_while_a_gate_is_waited_at(pool):
     controller = QueueController("127.0.0.1")
     controller.start()
     gate = controller.gate("NOOP")
-    waiting = pool.submit(gate.wait_parked, 60)
+    waiting = pool.submit(gate.wait_parked, timeout=60)
     until(lambda: waiting.running())
     began = time.monotonic()
     controller.stop()

@@ -78,3 +78,12 @@ def send_message(port: int, *subjects: str) -> None:
 def send_octets(port: int, octets: bytes) -> None:
     with smtplib.SMTP("localhost", port, timeout=10) as client:
         client.sendmail("kim@example.com", ["lee@example.com", "max@example.com"], octets)
+
+
+#: What a text for the command line has none of: names and values as Python has them.
+PYTHON = re.compile(r"(?<![\w.'/-])[a-z]+_[a-z_]+|\b\w+\(|\w=['({]|\b(True|False|None)\b")
+
+
+def assert_no_python(text: str) -> None:
+    """Check that a text has options of the command line, and none of Python."""
+    assert not PYTHON.search(text), text

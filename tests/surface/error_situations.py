@@ -20,6 +20,7 @@ import resource
 import signal
 import smtplib
 import socket
+import ssl
 import stat
 import sys
 import tempfile
@@ -376,7 +377,7 @@ def stop_meanwhile(server: Any) -> None:
     """Stop a server while another thread waits for it."""
 
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(server.gate("RCPT").wait_parked, 10)
+        call = pool.submit(server.gate("RCPT").wait_parked, timeout=10)
         until(lambda: awaited(server))
         server.stop()
         call.result()
@@ -401,6 +402,10 @@ def in_a_child(call: Callable[..., object], *args: object) -> NoReturn:
     named = [re.sub(rf"process {pid}\b", "process CHILD", str(arg)) for arg in raised.args]
     raised.args = tuple(named)
     raise raised
+
+
+def ssl_context() -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def listen_without_privilege() -> None:

@@ -90,6 +90,11 @@ SERVER_OPTIONS = (
     "max_connections, proxy_protocol, reset_on_rset"
 )
 
+ALL_OPTIONS = (
+    "host, port, start_method, start_timeout, stop_timeout, reset_timeout, uvloop, "
+    f"{SERVER_OPTIONS}"
+)
+
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
 
 #: How a traceback begins.
@@ -236,7 +241,7 @@ SITUATIONS = {
             "within 0.2 seconds.  Look in its stack for what keeps it:\nSTACK in handle_NOOP"
         for order, call in (
             ("its_fault", "fired"), ("its_fault", "remove()"),
-            ("its_gate", "wait_parked(0)"), ("its_gate", "release()"),
+            ("its_gate", "wait_parked(timeout=0)"), ("its_gate", "release()"),
         )
     },
     "paused().reset()":
@@ -409,6 +414,9 @@ SITUATIONS = {
     "attached('leaf.png', None).attachment('cid:root')":
         "AttachmentNotFound: no attachment has the name or Content-ID 'cid:root'; there is "
         "'leaf.png', '(image/png)'",
+    "attached('leaf.png').attachment('leaf.pgn')":
+        "AttachmentNotFound: no attachment has the name or Content-ID 'leaf.pgn'; there is "
+        "'leaf.png': did you mean leaf.png?",
     "attached().attachment('leaf.png')":
         "AttachmentNotFound: no attachment has the name or Content-ID 'leaf.png'; there is none",
     "MessageQueue().wait()":
@@ -419,7 +427,7 @@ SITUATIONS = {
         "there on localhost port PORT after N seconds, and none was to come for 0.2 seconds:\n"
         "from <kim@example.com> to <lee@example.com>, subject 'invoice'\n  | Hello.\n"
         "If it was to come before, take it, or call reset(), before expect_none()",
-    "running().gate('RCPT').wait_parked(0.01, count=2)":
+    "running().gate('RCPT').wait_parked(timeout=0.01, count=2)":
         "GateTimeout: 0 of 2 sessions came to the gate at RCPT on localhost port PORT within "
         "N seconds; sessions() shows what they did instead",
     "running().queue.get_nowait()":
@@ -441,8 +449,9 @@ SITUATIONS = {
         "OSError: [Errno EADDRINUSE] cannot listen on 'localhost' port PORT: REASON; "
         "somebody listens there: choose another port, or 0 for a free one",
     "WorkerServers('gw0').serve({'port': running().port})":
-        "OSError: [Errno EADDRINUSE] pytest-xdist's worker gw0: cannot listen on 'localhost' "
-        "port PORT: REASON; somebody listens there: choose another port, or 0 for a free one",
+        f"Failed: OSError: [Errno {errno.EADDRINUSE}] pytest-xdist's worker gw0: cannot listen on "
+        f"'localhost' port PORT: {os.strerror(errno.EADDRINUSE)}; somebody listens there: choose "
+        "another port, or 0 for a free one",
     "QueueController('192.0.2.1').start()":
         "OSError: [Errno EADDRNOTAVAIL] cannot listen on '192.0.2.1' port 0: REASON; "
         "the host must be a name or an address of this machine",
@@ -484,7 +493,7 @@ SITUATIONS = {
         "runs on /run/mail.sock: call start() first",
     "on_a_path().start()":
         "AlreadyRunning: the server runs already, in process PID on PATH: call stop() first",
-    "on_a_path().gate('RCPT').wait_parked(0.01)":
+    "on_a_path().gate('RCPT').wait_parked(timeout=0.01)":
         "GateTimeout: 0 of 1 sessions came to the gate at RCPT on PATH within N seconds; "
         "sessions() shows what they did instead",
     "killed(on_a_path()).queue.get_nowait()":
@@ -493,7 +502,7 @@ SITUATIONS = {
     # TLS, and what is not installed.
     "have_no_folder(); QueueController(tls='starttls').start()":
         "FileNotFoundError: [Errno ENOENT] cannot keep the files of a certificate: REASON; "
-        "set TMPDIR to a folder that can be written to, or give TLS a certfile and keyfile",
+        "set TMPDIR to a folder that can be written to, or have a certfile and keyfile",
     "QueueController(tls=TLS(certfile='no/cert.pem', keyfile='no/key.pem')).start()":
         f"FileNotFoundError: [Errno ENOENT] cannot serve TLS with no/cert.pem, no/key.pem: REASON"
         f"{IN_PEM_FORM}",
@@ -531,7 +540,7 @@ SITUATIONS = {
         "TypeError: with_cert must be True, False or the name in the certificate, not 7",
     "in_a_child(start_without, 'trustme', 'tls', 'implicit')":
         "ImportError(name='trustme'): tls without a certificate of your own needs trustme: "
-        "pip install 'lazr-smtptest[tls]', or give TLS a certfile and keyfile, "
+        "pip install 'lazr-smtptest[tls]', or a certfile and keyfile, "
         "and with client_cert a client_ca_file",
     "in_a_child(make_without_scramp)":
         "ImportError(name='scramp'): SCRAM-SHA-256 needs scramp: pip install "
@@ -541,12 +550,24 @@ SITUATIONS = {
     # Options of servers.
     "running().restart(port=25, hostnam='x')":
         "TypeError: restart() has no option 'port', 'hostnam'; it has start_method, "
-        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
+        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}: did you mean "
+        "a new controller (this one stays where it is), hostname?",
+    "running().restart('starttls')":
+        "TypeError: restart() takes nothing without a name, and there is one more, of type str: "
+        f"name it, as one of {SERVER_OPTIONS}",
     "running().restart(auth_required=True)":
         "ValueError: auth_required needs auth, such as auth={'kim': 'secret'}",
     "running().restart(stop_timeout=0)":
         "ValueError: stop_timeout must be a positive number of seconds, not 0",
-    "Controller('localhost')": "TypeError: server must be a lazr_smtptest Server, not 'localhost'",
+    "Controller('localhost')":
+        "TypeError: server must be a lazr_smtptest Server, such as Server('localhost', 2525), "
+        "not 'localhost'",
+    "Controller('localhost', 2525)":
+        "TypeError: Controller() takes server without a name, and there is one more, of type "
+        "int: name it, as one of start_method, start_timeout, stop_timeout, reset_timeout, uvloop",
+    "Controller(Server(), tls='starttls')":
+        "TypeError: Controller() has no option 'tls'; it has server, start_method, "
+        "start_timeout, stop_timeout, reset_timeout, uvloop: did you mean Server(tls=...)?",
     "Controller(type('NotSetUp', (Server,), {'__init__': lambda _: None})())":
         "TypeError: NotSetUp.__init__ must call super().__init__(), and does not",
     "Controller(type('Awaiting', (Server,), {'handle_message': asyncio.sleep})())":
@@ -563,8 +584,38 @@ SITUATIONS = {
     "Controller(Server(), stop_timeout='1')":
         "TypeError: stop_timeout must be a number of seconds, not '1'",
     "QueueController(hostnam='x', id='y')":
-        f"TypeError: a server has no option 'hostnam', 'id'; it has {SERVER_OPTIONS}",
-    "Server(7)": "TypeError: host must be a str, not 7",
+        f"TypeError: QueueController() has no option 'hostnam', 'id'; it has {ALL_OPTIONS}: "
+        "did you mean hostname?",
+    "QueueController(prot=2525)":
+        f"TypeError: QueueController() has no option 'prot'; it has {ALL_OPTIONS}: "
+        "did you mean port?",
+    "QueueController(ssl_context=None)":
+        f"TypeError: QueueController() has no option 'ssl_context'; it has {ALL_OPTIONS}: "
+        "did you mean tls=TLS(certfile=...)?",
+    "QueueController(colour='blue')":
+        f"TypeError: QueueController() has no option 'colour'; it has {ALL_OPTIONS}",
+    "QueueController('localhost', 2525, {'kim': 'secret'})":
+        "TypeError: QueueController() takes host and port without a name, and there is one more, "
+        "of type dict: name it, as one of start_method, start_timeout, stop_timeout, "
+        f"reset_timeout, uvloop, {SERVER_OPTIONS}",
+    "QueueController('localhost', host='localhost')":
+        "TypeError: QueueController() has host twice, without its name and with it",
+    "QueueServer('localhost', 0)": "TypeError: QueueServer() needs queue, and has none",
+    "Server(start_timeout=3)":
+        f"TypeError: Server() has no option 'start_timeout'; it has host, port, {SERVER_OPTIONS}: "
+        "did you mean Controller(start_timeout=...)?",
+    "QueueController(hostname='127.0.0.1')":
+        "ValueError: hostname must be a name, for the greeting, or an address in brackets, "
+        "not '127.0.0.1': did you mean host='127.0.0.1'?",
+    "QueueController().hostname":
+        "AttributeError: 'QueueController' object has no attribute 'hostname': did you mean host?",
+    "QueueController().colour":
+        "AttributeError: 'QueueController' object has no attribute 'colour'",
+    "MessageQueue().mesages":
+        "AttributeError: 'MessageQueue' object has no attribute 'mesages': "
+        "did you mean messages?",
+    "Server(7)": "TypeError: host must be a str, not 7: did you mean port=7?",
+    "Server(b'localhost')": "TypeError: host must be a str, not b'localhost'",
     r"Server('a\nb')": r"ValueError: host must be one line of printable text, not 'a\nb'",
     "Server(port='25')": "TypeError: port must be an int, not '25'",
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
@@ -584,8 +635,8 @@ SITUATIONS = {
         r"character '\ud800' in position 5: surrogates not allowed",
     "Server(unix_socket='/' + 'x' * 120)":
         f"ValueError: unix_socket must have at most {LONGEST_PATH} octets, not 121: "
-        f"'/{'x' * 120}'.  Choose a folder with a shorter name, such as "
-        "tempfile.mkdtemp(dir='/tmp')",
+        f"'/{'x' * 120}'.  Choose a folder with a shorter name, such as one that you make in "
+        "/tmp",
     "Server('127.0.0.1', unix_socket='/run/mail.sock')":
         "ValueError: unix_socket takes the place of host and port, and these are '127.0.0.1' and 0"
         ": leave them out",
@@ -619,7 +670,30 @@ SITUATIONS = {
     "Server(recipient_limit=0)":
         "ValueError: recipient_limit must be a whole number from 1 on, not 0",
     "Server(tls=7)": "TypeError: tls must be a TLS, 'starttls' or 'implicit', not 7",
-    "Server(tls='ssl')": "ValueError: mode must be 'starttls' or 'implicit', not 'ssl'",
+    "Server(tls='ssl')":
+        "ValueError: tls must be 'starttls' or 'implicit', not 'ssl': did you mean implicit?",
+    "TLS('startls')":
+        "ValueError: mode must be 'starttls' or 'implicit', not 'startls': "
+        "did you mean starttls?",
+    **{
+        call:
+            f"{name} 'starttls' or 'implicit', not CONTEXT: "
+            "did you mean TLS(certfile=..., keyfile=...)?"
+        for call, name in (
+            ("Server(tls=ssl_context())", "TypeError: tls must be a TLS,"),
+            ("TLS(ssl_context())", "ValueError: mode must be"),
+        )
+    },
+    **{
+        f"TLS(certfile={value})":
+            "TypeError: certfile must be the path of a file, as a str or a path-like object, "
+            f"not {value}"
+        for value in ("5", "b'cert.pem'")
+    },
+    "TLS('starttls', 'cert.pem')":
+        "TypeError: TLS() takes mode without a name, and there is one more, of type str: name "
+        "it, as one of required, variant, certfile, keyfile, password, ca_file, client_cert, "
+        "client_ca_file, minimum_version, maximum_version",
     "TLS(variant='revoked')":
         "ValueError: variant must be 'valid', 'expired', 'wrong-host' or 'untrusted', "
         "not 'revoked'",
@@ -691,13 +765,18 @@ SITUATIONS = {
     "Server(hide=['8BITMIME'], offer=['CHUNKING', 'BINARYMIME'])":
         "ValueError: BINARYMIME of offer needs the parameter BODY: hide no 8BITMIME",
     "Server(hostname='')":
-        "ValueError: hostname must not be empty: leave it out, and it is 'localhost'",
+        "ValueError: hostname must be a name, for the greeting, or an address in brackets, "
+        "not '': did you mean host=''?",
     "lazr_smtptest.Contoller":
-        "AttributeError: module 'lazr_smtptest' has no attribute 'Contoller'",
+        "AttributeError: module 'lazr_smtptest' has no attribute 'Contoller': "
+        "did you mean Controller?",
     # Options of faults and gates.
     "running().fault('RCTP', '450 No')":
         f"ValueError: stage must be one of {', '.join(STAGES)}, not 'RCTP': did you mean RCPT?",
     "running().gate('TURN')": f"ValueError: stage must be one of {', '.join(STAGES)}, not 'TURN'",
+    "running().fault('450 No', 'RCPT')":
+        f"ValueError: stage must be one of {', '.join(STAGES)}, not '450 No': "
+        "did you mean reply='450 No'?",
     "running().fault('LHLO', '450 No')":
         f"ValueError: stage must be one of {', '.join(STAGES)}, not 'LHLO': "
         "only a server with lmtp=True has it",
@@ -716,7 +795,13 @@ SITUATIONS = {
     "running().fault('MAIL', delay='1')": "TypeError: delay must be a number of seconds, not '1'",
     "running().fault('MAIL', drop='later')":
         "ValueError: drop must be True, False or one of 'before', 'instead', 'after', 'content', "
-        "not 'later'",
+        "not 'later': did you mean after?",
+    "running().fault('MAIL', '450 No', count=2)":
+        "TypeError: fault() has no option 'count'; it has stage, reply, raw, when, times, delay, "
+        "trickle, drop, after: did you mean times?",
+    "running().hang_up('421 4.3.2 Bye', 5)":
+        "TypeError: hang_up() takes reply without a name, and there is one more, of type int: "
+        "leave it out",
     "running().fault('MAIL', '450 No', drop='before')":
         "ValueError: drop='before' means that there is no reply: give one or the other",
     "running().fault('MAIL')":
@@ -750,8 +835,11 @@ SITUATIONS = {
     "running().fault('DATA', '354 Go')":
         "ValueError: a fault at DATA that says 354 has the client send content that nobody "
         "awaits: give a delay alone, drop, or a fault at EOM",
-    "running().gate('RCPT').wait_parked(-1)":
+    "running().gate('RCPT').wait_parked(timeout=-1)":
         "ValueError: timeout must be a finite number of seconds from 0 on, not -1",
+    "running().gate('RCPT').wait_parked(2)":
+        "TypeError: wait_parked() takes nothing without a name, and there is one more, of type "
+        "int: name it, as one of count, timeout",
     "running().gate('RCPT').wait_parked(count=0)":
         "ValueError: count must be a whole number from 1 on, not 0",
     "running().gate('RCPT').release(0)":
@@ -763,8 +851,26 @@ SITUATIONS = {
     "running().wait(where='x')":
         "TypeError: where must be a callable that takes a message, not 'x'",
     "running().wait(recipient='x')":
-        "TypeError: a message has no 'recipient' to look for; "
-        "there is rcpt, sender, to, cc, reply_to, subject, text, where",
+        "TypeError: a message has no 'recipient' to look for; there is rcpt, sender, to, cc, "
+        "reply_to, subject, text, where: did you mean rcpt?",
+    "running().expect_none(timeout=1)":
+        "TypeError: a message has no 'timeout' to look for; there is rcpt, sender, to, cc, "
+        "reply_to, subject, text, where: did you mean quiet?",
+    "running().wait('kim@example.com')":
+        "TypeError: timeout must be a number of seconds, not 'kim@example.com': "
+        "did you mean rcpt='kim@example.com'?",
+    "running().wait_many('kim@example.com')":
+        "ValueError: count must be a whole number from 1 on, not 'kim@example.com': "
+        "did you mean rcpt='kim@example.com'?",
+    "running().wait_many(subject='lunch')": "TypeError: wait_many() needs count, and has none",
+    "running().messages[0]":
+        "IndexError: no message is there, on localhost port PORT: "
+        "wait() waits for one that is yet to come",
+    "send_to(running(), 'lunch'); running().messages[1]":
+        "IndexError: there is no more than 1 message, on localhost port PORT: "
+        "wait_many() waits for more",
+    "running().sessions()[0]":
+        "IndexError: no client has connected to localhost port PORT since the last reset()",
     "running().wait(subject=re.compile(b'x'))":
         "TypeError: subject must be a pattern of str, not of bytes: re.compile(b'x')",
     "running().wait(to=7)": "TypeError: to must be a str, a compiled pattern or a callable, not 7",
@@ -774,13 +880,16 @@ SITUATIONS = {
         "Failed: @pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
         "not 'one.example', 2525",
     "run_test('smtptest', above='@pytest.mark.smtptest(hostnam=\"one.example\")')":
-        "Failed: smtptest has no option 'hostnam'; it has host, port, start_method, "
-        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
+        f"Failed: smtptest has no option 'hostnam'; it has {ALL_OPTIONS}: did you mean hostname?",
+    "run_test('smtptest', above='@pytest.mark.smtptest(tls=__import__(\"lazr_smtptest\")"
+    ".TLS(certfile=\"no/cert.pem\"))')":
+        "Failed: FileNotFoundError: [Errno 2] cannot serve TLS with no/cert.pem: "
+        f"{os.strerror(errno.ENOENT)}{IN_PEM_FORM}",
     "run_test('smtptest', above='@pytest.mark.smtptest(port=70000)')":
         "Failed: port must be from 0 to 65535, not 70000",
     "run_test('smtptest_factory', 'smtptest_factory(hostnam=\"one.example\")')":
-        "TypeError: smtptest has no option 'hostnam'; it has host, port, start_method, "
-        f"start_timeout, stop_timeout, reset_timeout, uvloop, {SERVER_OPTIONS}",
+        f"TypeError: smtptest has no option 'hostnam'; it has {ALL_OPTIONS}: "
+        "did you mean hostname?",
     "run_test('smtptest_factory', 'smtptest_factory()', "
     "above='@pytest.fixture\\ndef smtptest_options(): return [\"localhost\"]')":
         "Failed: smtptest_options must be a dict of options, not ['localhost']",
@@ -804,7 +913,7 @@ SITUATIONS = {
         "ValueError: a truth value must be one of y, yes, t, true, on, 1, n, no, f, false, off, "
         "0, not 'perhaps'",
     "configure('smtptest_check = on')":
-        "UsageError: smtptest_check must be off, report or error, not on",
+        "UsageError: smtptest_check must be off, report or error, not on: did you mean report?",
     "configure('smtptest_port = smtp')":
         "UsageError: smtptest_port must be a number, 0 for a free one: "
         "invalid literal for int() with base 10: 'smtp'",
@@ -891,6 +1000,7 @@ def variables(error: BaseException, where: dict[str, Any]) -> Iterator[tuple[str
         yield getattr(cause, "strerror", ""), "REASON"
         yield str(cause), "REASON"
     yield limits_set(), "LIMITS"
+    yield "".join(re.findall(r"<ssl.SSLContext object at \w+>", text)), "CONTEXT"
 
 
 def squeezed(text: str) -> str:

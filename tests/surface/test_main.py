@@ -21,6 +21,7 @@ import pytest
 from command_line import (
     COMMAND,
     ENVIRONMENT,
+    assert_no_python,
     finish,
     run_command,
     running,
@@ -418,7 +419,9 @@ def test_scram_without_scramp(capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "pip install 'lazr-smtptest[scram]'" in capsys.readouterr().err
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "pip install 'lazr-smtptest[scram]', or leave it out of --auth-mechanisms" in line
+    assert_no_python(line)
 
 
 @pytest.mark.parametrize("kind", ["starttls", "implicit"])
@@ -535,6 +538,9 @@ def test_tls_without_trustme():
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("lazr-smtptest: ")
     assert "pip install 'lazr-smtptest[tls]'" in done.stderr
+    assert "--tls without a certificate of your own" in done.stderr
+    assert "a --certfile and --keyfile, and with --client-cert a --client-ca-file" in done.stderr
+    assert_no_python(done.stderr)
     assert done.stderr.count("\n") == 1
 
 
@@ -565,9 +571,9 @@ def test_taken_port():
         ("--auth kim", "argument --auth: must be USER:PASSWORD, not 'kim'"),
         ("--auth :secret", "argument --auth: must be USER:PASSWORD, not ':secret'"),
         ("--auth-any --auth kim:x", "argument --auth: not allowed with argument --auth-any"),
-        ("--auth-mechanisms PLAIN", "auth_mechanisms needs auth"),
-        ("--auth-any --auth-mechanisms PLAIN,NTLM", "auth_mechanisms may have CRAM-MD5, "),
-        ("--auth-any --auth-mechanisms=", "auth_mechanisms may have CRAM-MD5, "),
+        ("--auth-mechanisms PLAIN", "--auth-mechanisms needs --auth, such as --auth kim:secret"),
+        ("--auth-any --auth-mechanisms PLAIN,NTLM", "--auth-mechanisms may have CRAM-MD5, "),
+        ("--auth-any --auth-mechanisms=", "--auth-mechanisms may have CRAM-MD5, "),
         ("--auth-any --auth-mechanisms SCRAM-SHA-256", "needs the passwords"),
         ("--fault RCTP=451", "not 'RCTP': did you mean RCPT?"),
         ("--fault RCPT", "argument --fault: a fault needs a reply, raw, a delay"),
@@ -590,8 +596,8 @@ def test_taken_port():
         ("--fault RCPT,delay=-1", "argument --fault: delay must be a finite number"),
         ("--fault RCPT,delay=nan", "argument --fault: delay must be a finite number"),
         ("--fault RCPT,trickle=", "argument --fault: trickle must be a number of seconds, not ''"),
-        ("--fault RCPT,drop=soon", "argument --fault: drop must be True, False or one of 'before"),
-        ("--fault RCPT=451,drop=before", "argument --fault: drop='before' means"),
+        ("--fault RCPT,drop=soon", "argument --fault: drop must be alone, or one of 'before'"),
+        ("--fault RCPT=451,drop=before", "argument --fault: drop=before means"),
         ("--fault RCPT,drop,after=5", "argument --fault: after is for DATA, not for RCPT"),
         ("--fault RCPT,raw", "argument --fault: raw takes octets"),
         ("--fault RCPT=25,raw=yes", "argument --fault: raw takes no value"),
@@ -599,44 +605,69 @@ def test_taken_port():
             r"--fault RCPT=25\q,raw",
             r"argument --fault: raw may have \r, \n, \t, \\ and \xHH, not ",
         ),
-        ("--fault BDAT=451", "only a server with offer=('CHUNKING',) has it"),
-        ("--offer DSN", "offer may have CHUNKING, BINARYMIME, not DSN"),
-        ("--offer BINARYMIME", "BINARYMIME of offer needs CHUNKING"),
+        ("--fault BDAT=451", "only a server with --offer CHUNKING has it"),
+        ("--offer DSN", "--offer may have CHUNKING, BINARYMIME, not DSN"),
+        ("--offer BINARYMIME", "of --offer needs CHUNKING: --offer CHUNKING,BINARYMIME"),
         ("--fault LHLO=450", "argument --fault: stage must be one of CONNECT, EHLO, "),
         ("--lmtp --fault EHLO=450", "argument --fault: stage must be one of CONNECT, LHLO, "),
-        ("--lmtp --port 25", "lmtp must not be spoken on port 25"),
-        ("--tls ssl", "argument --tls: invalid choice: 'ssl'"),
+        ("--lmtp --port 25", "--lmtp must not be spoken on port 25"),
+        ("--tls ssl", "invalid choice: 'ssl', must be 'starttls' or 'implicit': did you mean im"),
+        ("--prot 25", "unrecognized arguments: --prot 25: did you mean --port?"),
+        ("--auth_any", "unrecognized arguments: --auth_any: did you mean --auth-any?"),
+        (
+            "--fault RCPT=451,count=2",
+            "argument --fault: 'count' is no option: did you mean times?",
+        ),
+        (
+            "--fault RCPT,tims",
+            "options are when, times, delay, trickle, drop, after, raw, not 'tims'",
+        ),
+        (
+            "--fault DATA,drop=instead,after=5",
+            "after goes with drop=content or none, not with drop=",
+        ),
+        ("--auth-any --auth-mechanisms PLAN", "not PLAN: did you mean PLAIN?"),
+        ("--tls starttls --ca-file c.pem", "--ca-file needs a --certfile"),
+        ("--unix-socket /tmp/s --host x", "--unix-socket takes the place of --host and --port"),
+        ("--host=\t7", "--host must be one line of printable text"),
         ("--certfile a.pem --keyfile b.pem", "--certfile needs --tls, starttls or implicit"),
         ("--key-password x", "--key-password needs --tls"),
         ("--client-cert required", "--client-cert needs --tls"),
         ("--minimum-version TLSv1.3", "--minimum-version needs --tls"),
-        ("--tls starttls --keyfile b.pem", "keyfile needs a certfile"),
-        ("--tls starttls --key-password x", "password needs a certfile"),
-        ("--tls starttls --client-ca-file c.pem", "client_ca_file needs client_cert"),
+        ("--tls starttls --keyfile b.pem", "--keyfile needs a --certfile"),
+        ("--tls starttls --key-password x", "--key-password needs a --certfile"),
+        (
+            "--tls starttls --client-ca-file c.pem",
+            "--client-ca-file needs --client-cert, 'optional' or",
+        ),
         ("--tls starttls --client-cert maybe", "argument --client-cert: invalid choice: 'maybe'"),
         ("--tls starttls --maximum-version TLSv1.1", "argument --maximum-version: invalid choice"),
         (
             "--tls starttls --minimum-version TLSv1.3 --maximum-version TLSv1.2",
-            "minimum_version 'TLSv1.3' is above maximum_version 'TLSv1.2'",
+            "--minimum-version 'TLSv1.3' is above --maximum-version 'TLSv1.2'",
         ),
-        ("--auth-any --auth-mechanisms EXTERNAL", "EXTERNAL of auth_mechanisms needs"),
+        (
+            "--auth-any --auth-mechanisms EXTERNAL",
+            "EXTERNAL of --auth-mechanisms needs a certificate of the client: --client-c",
+        ),
         ("--certfile=", "argument --certfile: must not be empty"),
         ("--json --quiet", "argument --quiet: not allowed with argument --json"),
         ("--raw --json", "argument --json: not allowed with argument --raw"),
         ("--quiet -v", "argument --quiet: not allowed with argument --verbose"),
-        ("--auth-required", "auth_required needs auth"),
+        ("--auth-required", "--auth-required needs --auth, such as --auth kim:secret"),
         ("--maildir=", "argument --maildir: must not be empty"),
         ("--mbox=", "argument --mbox: must not be empty"),
     ],
 )
 def test_bad_arguments(arguments, why, capsys):
     with pytest.raises(SystemExit) as caught:
-        main(arguments.split())
+        main(arguments.split(" "))
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("usage: lazr-smtptest ")
     assert why in err.splitlines()[-1]
+    assert_no_python(err.splitlines()[-1])
 
 
 def test_default_is_localhost_9025():

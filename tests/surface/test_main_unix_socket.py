@@ -86,9 +86,9 @@ def test_what_came_when_the_time_is_up(path):
     ("arguments", "said"),
     [
         (["--port", "9025"], "not allowed with argument"),
-        (["--host", "127.0.0.1"], "unix_socket takes the place of host and port"),
+        (["--host", "127.0.0.1"], "--unix-socket takes the place of --host and --port"),
         (["--unix-socket", ""], "argument --unix-socket: must not be empty"),
-        (["--unix-socket", "x" * 200], "unix_socket must have at most 10"),
+        (["--unix-socket", "x" * 200], "--unix-socket must have at most 10"),
     ],
     ids=lambda value: str(value)[:20],
 )

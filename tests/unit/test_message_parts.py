@@ -519,8 +519,8 @@ def test_an_attachment_by_its_name_or_its_id():
     )
     for name in ("a.png", *identified):
         assert message.attachment(name) == png
-    for name in ("A.PNG", "pic", ""):
-        with pytest.raises(AttachmentNotFound, match=r"there is 'a\.png', 'b\.pdf'$"):
+    for name, meant in {"A.PNG": r": did you mean a\.png\?", "pic": "", "": ""}.items():
+        with pytest.raises(AttachmentNotFound, match=rf"there is 'a\.png', 'b\.pdf'{meant}$"):
             message.attachment(name)
 
 

@@ -193,7 +193,7 @@ def test_a_server_takes_a_mode_or_a_value():
     assert Server(tls="implicit").tls == TLS("implicit")
     assert Server(tls=TLS(required=True)).tls == TLS("starttls", required=True)
     assert Server().tls is None
-    with pytest.raises(ValueError, match="mode must be"):
+    with pytest.raises(ValueError, match="tls must be 'starttls' or 'implicit', not"):
         Server(tls="ssl")
     for value in (True, 5, ssl.create_default_context(), {"mode": "implicit"}):
         with pytest.raises(TypeError, match="tls must be a TLS, 'starttls' or 'implicit'"):

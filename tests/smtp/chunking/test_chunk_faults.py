@@ -195,7 +195,7 @@ def test_a_gate(server, stage, is_early):
             sent = sent[-1:]
         with server.gate(stage, when="lee@*") as gate:
             wire.sock.sendall(sent)
-            assert gate.wait_parked(10) == 1
+            assert gate.wait_parked(timeout=10) == 1
             dialogue = [line.text for line in server.sessions()[0].dialogue]
             assert dialogue[-1] == f"{len(TEXT)} octets of content"
             assert server.queue.empty()
@@ -216,7 +216,7 @@ def test_two_sessions_at_a_gate(server):
         threads = [threading.Thread(target=deliver) for _ in range(2)]
         for thread in threads:
             thread.start()
-        assert gate.wait_parked(10, count=2) == 2
+        assert gate.wait_parked(timeout=10, count=2) == 2
     for thread in threads:
         thread.join(15)
     assert results == [[250, 250]] * 2
@@ -228,7 +228,7 @@ def test_a_reset_drops_who_is_parked(server):
         begun(wire)
         with server.gate("BDAT") as gate:
             wire.sock.sendall(bdat(TEXT, last=True))
-            gate.wait_parked(10)
+            gate.wait_parked(timeout=10)
             server.reset()
             assert wire.rest() == b""
     assert server.queue.empty()
