@@ -6,14 +6,18 @@ import argparse
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazr_smtptest._names import FAULT_ELSEWHERE, MODES_ELSEWHERE, CommandLine, hint, hints, one_of
 from lazr_smtptest._version import __version__
 from lazr_smtptest._wire.rules import make_rule
+from lazr_smtptest._wire.sharing import ADDRESS
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.server import MECHANISMS, OFFERABLE, Server
 from lazr_smtptest.tls import CLIENT_CERTS, MODES, TLS, VERSIONS
+
+if TYPE_CHECKING:
+    from lazr_smtptest.shared import SharedController
 
 _Number = TypeVar("_Number", int, float)
 
@@ -147,6 +151,17 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "help": "expect the PROXY protocol's header, from HAProxy for one",
         },
     },
+    "one server for many processes": {
+        "--shared": {
+            "action": "store_true",
+            "help": "keep mail for those who take a part of the server, and print how to",
+        },
+        "--lease-host": {
+            "metavar": "HOST",
+            "help": "take them by TCP on HOST, too, and not on a UNIX socket alone",
+        },
+        "--template": {"metavar": "TEMPLATE", "help": f"how their addresses are made ({ADDRESS})"},
+    },
     "when it ends": {
         "--count": {"type": _positive(int), "metavar": "N", "help": "end after N messages"},
         "--timeout": {
@@ -276,7 +291,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, QueueController]:
+def parse(
+    arguments: list[str] | None,
+) -> tuple[argparse.Namespace, QueueController | SharedController]:
     """Return the options, and a controller of the server that they ask for.
 
     :param arguments: The arguments; those of the process if None.
@@ -321,10 +338,29 @@ def _tls(options: argparse.Namespace) -> TLS | None:
     return TLS(options.tls, **given)
 
 
-def _controller(options: argparse.Namespace) -> QueueController:
-    return QueueController(
+def _kind(options: argparse.Namespace) -> Callable[..., QueueController | SharedController]:
+    if not options.shared:
+        return QueueController
+    from lazr_smtptest.shared import SharedController
+
+    return SharedController
+
+
+#: Options that are for mail which the command takes itself.
+_OF_MAIL = ("count", "check", "raw", "maildir", "mbox")
+
+
+def _controller(options: argparse.Namespace) -> QueueController | SharedController:
+    shared = {name: getattr(options, name) for name in ("template", "lease_host")}
+    given = {name: value for name, value in shared.items() if value is not None}
+    for name in _OF_MAIL if options.shared else given:
+        if getattr(options, name) not in (None, False):
+            needs = "does not go with" if options.shared else "needs"
+            raise ValueError(f"--{name.replace('_', '-')} {needs} --shared")
+    return _kind(options)(
         options.host,
         options.port if options.unix_socket is None else 0,
+        **given,
         unix_socket=options.unix_socket,
         lmtp=options.lmtp,
         tls=_tls(options),

@@ -5,20 +5,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import logging
 import mailbox
 import os
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lazr_smtptest._cli.arguments import SPELLING, parse
 from lazr_smtptest._cli.mailboxes import maildir, mbox
 from lazr_smtptest._cli.printers import JSONPrinter, Printer, announcement
-from lazr_smtptest._cli.sink import MailSink, OutputStuck
+from lazr_smtptest._cli.sink import LeasingSink, MailSink, OutputStuck
 from lazr_smtptest._names import option, spelled
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import SMTPTestError
+
+if TYPE_CHECKING:
+    from lazr_smtptest.shared import SharedController
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,14 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _main(*parse(arguments))
 
 
-def _main(options: argparse.Namespace, controller: QueueController) -> int:
+def _main(options: argparse.Namespace, controller: QueueController | SharedController) -> int:
     # aiosmtpd's: sessions show the same, and without what a terminal might obey.
     logging.getLogger("mail.log").addHandler(logging.NullHandler())
     # Mail may have any characters; a terminal may have few.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _run(MailSink(controller, options.count, options.timeout), options)
+        return _run(_sink(controller, options), options)
     except BrokenPipeError:  # whoever read what was printed has gone
         _drop_output()
         return 0 if options.count is None else 1
@@ -53,6 +57,12 @@ def _main(options: argparse.Namespace, controller: QueueController) -> int:
             _drop_output()
         _print(f"lazr-smtptest: {error}", sys.stderr)
         return 1
+
+
+def _sink(controller: Any, options: argparse.Namespace) -> MailSink:
+    if options.shared:
+        return LeasingSink(controller, options.timeout)
+    return MailSink(controller, options.count, options.timeout)
 
 
 def _drop_output() -> None:
@@ -100,14 +110,21 @@ def _print_to(sink: MailSink, stream: TextIO, options: argparse.Namespace) -> No
         printer = JSONPrinter(stream)
     else:
         printer = Printer(stream, raw=options.raw)
-        sink.last_uses.append(printer.summary)
+        if not isinstance(sink, LeasingSink):
+            sink.last_uses.append(printer.summary)
+    if isinstance(sink, LeasingSink):
+        sink.last_uses.append(lambda: printer.unclaimed(sink.unclaimed))
     sink.uses.append(printer)
     sink.session_uses.append(printer.session)
     if options.verbose:
         sink.event_uses.append(printer.event)
 
 
-def _announce(controller: QueueController, options: argparse.Namespace) -> None:
-    if options.quiet and options.port:  # otherwise nobody would know the port
+def _announce(controller: Any, options: argparse.Namespace) -> None:
+    if options.quiet and options.port and not options.shared:  # else nobody would know the port
         return
     _print(announcement(controller), sys.stderr if options.json else sys.stdout)
+    if options.shared:
+        facts = {"kind": "shared", "address": controller.address, "key": controller.key}
+        text = "lease it at {address} with the key {key}".format_map(facts)
+        _print(json.dumps(facts) if options.json else text, sys.stdout)

@@ -10,13 +10,16 @@ import base64
 import json
 import os
 import re
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lazr_smtptest._parent.describe import client, failure, problem_line
 from lazr_smtptest._reading.markup import links, words
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.message import Message
 from lazr_smtptest.sessions import Line, Session, SessionEvent
+
+if TYPE_CHECKING:
+    from lazr_smtptest.shared import SharedController, UnclaimedMail
 
 #: Columns of a title, at most.
 _WIDTH = 72
@@ -33,7 +36,7 @@ def harmless(text: str) -> str:
     return _UNSAFE.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def announcement(controller: QueueController) -> str:
+def announcement(controller: QueueController | SharedController) -> str:
     """Return where a server listens, in one line; and one for each file of its TLS."""
     lines = [f"listening on {controller._endpoint}"]
     tls = controller.server.tls
@@ -122,6 +125,12 @@ class Printer:
         self._print(f"{', '.join(counted)}, {self._failures:,} failed", "bold")
         self._stream.flush()
 
+    def unclaimed(self, found: list[UnclaimedMail]) -> None:
+        """Print what no lease was for."""
+        for one in found:
+            self._print_line(f"nobody leased mail {one}", "yellow")
+        self._stream.flush()
+
     def _title(self, text: str) -> str:
         # Asked for each time: a window may have changed its size.
         columns = _WIDTH
@@ -193,6 +202,11 @@ class JSONPrinter:
     def session(self, number: int, session: Session) -> None:
         """Print a session that has ended, without what was said."""
         self._print(_session_facts(number, session))
+
+    def unclaimed(self, found: list[UnclaimedMail]) -> None:
+        """Print what no lease was for."""
+        for message, nearest in found:
+            self._print({**_facts(message), "kind": "unclaimed", "nearest": nearest or None})
 
     def _print(self, facts: dict[str, Any]) -> None:
         self._stream.write(f"{json.dumps(facts)}\n")

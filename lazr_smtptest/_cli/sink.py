@@ -17,14 +17,17 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._parent.describe import problem_line, session_lines
 from lazr_smtptest._util import now
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import ServerDied, StartError
+from lazr_smtptest.errors import ServerDied, SMTPTestError, StartError
 from lazr_smtptest.message import Message
 from lazr_smtptest.sessions import Session, SessionEvent
+
+if TYPE_CHECKING:
+    from lazr_smtptest.shared import SharedController, UnclaimedMail
 
 #: A terminal that goes away sends SIGHUP.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,7 +57,10 @@ class MailSink:
     """Takes messages from a server until there are enough, or the time is up."""
 
     def __init__(
-        self, controller: QueueController, count: int | None, timeout: float | None
+        self,
+        controller: QueueController | SharedController,
+        count: int | None,
+        timeout: float | None,
     ) -> None:
         #: What is done with each message, in this order; called with its number, too.
         self.uses: list[Callable[[int, Message], None]] = []
@@ -75,9 +81,7 @@ class MailSink:
         self._receiving = self._told_to_end = self._time_is_up = False
         self._sessions: list[Session] | None = []
 
-    def run(
-        self, faults: Iterable[dict[str, Any]], announce: Callable[[QueueController], None]
-    ) -> bool:
+    def run(self, faults: Iterable[dict[str, Any]], announce: Callable[[Any], None]) -> bool:
         """Run the server, and take what comes; return whether all came that was to come.
 
         ``announce`` is called when it serves.
@@ -237,3 +241,18 @@ class MailSink:
         if self._receiving:
             self._stop()
             self._limit_time()
+
+
+class LeasingSink(MailSink):
+    """Keeps a shared server running, and notes what nobody has leased."""
+
+    def __init__(self, controller: SharedController, timeout: float | None) -> None:
+        super().__init__(controller, None, timeout)
+        self._shared = controller
+        self.unclaimed: list[UnclaimedMail] = []
+
+    def _stop(self) -> None:
+        # A second time there is nobody to ask; and if the server is gone, stopping says so.
+        with contextlib.suppress(SMTPTestError):
+            self.unclaimed = self._shared.unclaimed
+        super()._stop()

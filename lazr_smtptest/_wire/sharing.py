@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from multiprocessing import AuthenticationError, connection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lazr_smtptest._names import option
 from lazr_smtptest._reading.addresses import canonical
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket
@@ -52,13 +53,15 @@ class AddressTemplate:
 
     def __init__(self, template: str) -> None:
         if not isinstance(template, str):
-            raise TypeError(f"address must be a str, such as {ADDRESS!r}, not {template!r}")
+            raise TypeError(
+                f"{option('template')} must be a str, such as {ADDRESS!r}, not {template!r}"
+            )
         parts = re.split(r"(\{name\}|\{lease\})", template)
         filled = template.replace("{name}", "n").replace("{lease}", "t1")
         is_whole = sorted(parts[1::2]) == ["{lease}", "{name}"]
         if not is_whole or "{name}{lease}" in template or not _FIXED.fullmatch(filled):
             raise ValueError(
-                "address must be a template with {name} and {lease} in it, each once and apart, "
+                f"{option('template')} must have {{name}} and {{lease}} in it, each once and apart, "
                 f"such as {ADDRESS!r} or '{{name}}+{{lease}}@example.com', not {template!r}"
             )
         self.text = template
