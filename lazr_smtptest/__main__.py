@@ -173,6 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--check", action="store_true", help="fail if a message or a session has an error")
     add("--maildir", type=_path, metavar="DIR", help="keep the messages in a Maildir")
     add("--mbox", type=_path, metavar="FILE", help="keep the messages in an mbox file")
+    add("--report", type=_path, metavar="DIR",
+        help="write an HTML page for each message, and an index, to DIR")  # fmt: skip
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print each message as a line of JSON")
     shown.add_argument("--quiet", action="store_true", help="print errors only")
@@ -286,6 +288,13 @@ def _run(sink: MailSink, options: argparse.Namespace) -> int:
             sink.uses.append(kept.enter_context(maildir(options.maildir)))
         if options.mbox:
             sink.uses.append(kept.enter_context(mbox(options.mbox)))
+        if options.report:
+            from lazr_smtptest._pages.arrivals import ArrivalPages
+
+            pages = ArrivalPages(options.report)
+            sink.uses.append(pages.add_message)
+            sink.session_uses.append(pages.add_session)
+            kept.callback(pages.close)
         if not options.quiet and sys.stdout is not None:
             _print_to(sink, sys.stdout, as_json=options.json)
         if options.check:
@@ -310,7 +319,10 @@ def _print_to(sink: MailSink, stream: TextIO, *, as_json: bool) -> None:
 def _announce(controller: QueueController, options: argparse.Namespace) -> None:
     if options.quiet and options.port:  # otherwise nobody would know the port
         return
-    _print(announcement(controller), sys.stderr if options.json else sys.stdout)
+    text = announcement(controller)
+    if options.report:
+        text += f"\npages are in {os.path.join(options.report, 'index.html')}"
+    _print(text, sys.stderr if options.json else sys.stdout)
 
 
 if __name__ == "__main__":

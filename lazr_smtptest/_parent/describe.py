@@ -62,13 +62,13 @@ def session_lines(session: Session) -> list[str]:
     helo = f", which calls itself {quoted(session.helo)}" if session.helo else ""
     subject = session.client_cert_subject
     shown = "" if subject is None else f", with the certificate {plain(subject)}"
-    lines = [f"- {_client(session.peer)}{helo}{shown}: {session.ended}"]
+    lines = [f"- {client(session.peer)}{helo}{shown}: {session.ended}"]
     if len(session.dialogue) > _DIALOGUE:
         lines.append("  ...")
     return lines + [f"  {_spoken(line)}" for line in session.dialogue[-_DIALOGUE:]]
 
 
-def _client(peer: tuple[Any, ...]) -> str:
+def client(peer: tuple[Any, ...]) -> str:
     if peer[1:]:
         return f"{peer[0]} port {peer[1]}"
     # On a UNIX socket it has no address, as a rule, nor has one that had left at once.
