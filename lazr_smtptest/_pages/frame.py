@@ -3,8 +3,9 @@
 Three things see to that, each by itself enough for nearly all: the frame has an empty
 ``sandbox`` (HTML Standard, 4.8.5: no scripts, forms, refreshes, windows, downloads); the
 page around it has a Content-Security-Policy, which the frame inherits (HTML Standard, 7.1.7)
-and which rules where the frame may go, too; and the frame's document has its own.  No policy
-is about connecting early, which ``<link>`` can ask for; so none of these is left.
+and which rules where the frame may go, too; and the frame's document has its own.  None of them
+is about connecting early: ``<link>`` can ask for that, and browsers do it for a frame before
+they learn that it may not go there.  So neither element is left.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _PICTURES = frozenset(
     f"image/{name}" for name in "avif bmp gif jpeg png svg+xml vnd.microsoft.icon webp".split()
 )
 
-_LINK = re.compile(r"<link(?=[\s/>])", re.IGNORECASE | re.ASCII)
+_CONNECTING = re.compile(r"<(?=(?:link|i?frame)[\s/>])", re.IGNORECASE | re.ASCII)
 
 #: A picture by its Content-ID (RFC 2392), in an attribute or a style.  Blanks are bounded,
 #: or many of them would take quadratic time.
@@ -52,7 +53,7 @@ def frame(html: str, label: str, attachments: Iterable[Attachment], room: Room) 
     if not room.kept.take(min(len(html), _HTML)):
         return TOO_LARGE
     pictures = _Pictures(attachments, room)
-    shown = _CID.sub(pictures.replace, _LINK.sub("<no-link", html[:_HTML]))
+    shown = _CID.sub(pictures.replace, _CONNECTING.sub("<no-", html[:_HTML]))
     notes = [left_out(len(html) - _HTML, "characters")] if len(html) > _HTML else []
     notes += [left_out(pictures.left_out, "uses of large pictures")] if pictures.left_out else []
     return Markup(

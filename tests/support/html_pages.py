@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+from messages import ENVELOPE
+
+from lazr_smtptest._pages.page import MailOfServer, page_of_test
+from lazr_smtptest.message import parse
+
 #: Elements that pages are made of, and their attributes.
 ELEMENTS = {
     *("a", "article", "bdi", "body", "caption", "code", "dd", "details", "div", "dl", "dt"),
@@ -63,3 +68,15 @@ class Page(HTMLParser):
     def saved(self) -> dict[str, str]:
         """What can be saved: data: URLs by name."""
         return {one["download"]: one["href"] for one in self.all("a") if "download" in one}
+
+
+def page_with(*raws: bytes, **options) -> str:
+    messages = [
+        parse(ENVELOPE._replace(sequence=number), raw) for number, raw in enumerate(raws, 1)
+    ]
+    server = MailOfServer("localhost port 25", (), [], 0, messages[:100], len(messages), ())
+    return page_of_test("test_it", [], "E   assert 0", [server], **options)
+
+
+def show(*raws: bytes, **options) -> Page:
+    return Page(page_with(*raws, **options))
