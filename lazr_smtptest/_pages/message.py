@@ -31,8 +31,9 @@ _HEADER = 100_000
 _SOURCE = 100_000
 _PREVIEW = 200_000
 
-#: How much longer it takes to read a header than to read content.
+#: How much longer it takes to read a header, and to look at HTML tag by tag, than the rest.
 _HEADER_COSTS = 10
+_HTML_COSTS = 5
 
 #: Recipients, attachments, links and problems of one message.
 _RECIPIENTS = 50
@@ -82,7 +83,7 @@ def _inside(message: Message, room: Room, with_problems: bool) -> Iterator[str]:
         return
     attachments = message.attachments
     html, text = message.html, message.text
-    is_checked = room.checked.take(len(message.raw))
+    is_checked = room.checked.take(len(message.raw) + _HTML_COSTS * len(html))
     if with_problems and is_checked:
         yield problems(message.problems)
     if not is_checked:

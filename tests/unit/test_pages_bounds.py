@@ -12,6 +12,8 @@ from messages import ENVELOPE
 from lazr_smtptest._pages.page import Entry, index, page_of_message, page_of_test
 from lazr_smtptest.message import parse
 
+pytestmark = pytest.mark.timeout(90)
+
 HTML = b"MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"
 
 
@@ -32,7 +34,6 @@ class TestBounds:
     }
 
     @pytest.mark.parametrize("kind", LARGE)
-    @pytest.mark.timeout(90)
     def test_a_large_message(self, kind):
         large = self.LARGE[kind]()
         begin = time.monotonic()
