@@ -12,7 +12,7 @@ from messages import ENVELOPE
 from lazr_smtptest._pages.page import Entry, index, page_of_message, page_of_test
 from lazr_smtptest.message import parse
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 
 HTML = b"MIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"
 
@@ -38,7 +38,7 @@ class TestBounds:
         large = self.LARGE[kind]()
         begin = time.monotonic()
         page = page_with(large)
-        assert time.monotonic() - begin < 30
+        assert time.monotonic() - begin < 60
         assert len(page) < 20_000_000
         assert "left out]" in page
 
