@@ -231,7 +231,7 @@ def index(title: str, remarks: Iterable[str], entries: Sequence[Entry]) -> str:
     return page(title, body, is_index=True)
 
 
-@lru_cache(maxsize=ENTRIES)  # an index that grows has most of them again
+@lru_cache(maxsize=2 * ENTRIES)  # an index that grows has most of them again
 def _entry(entry: Entry) -> str:
     text = f"<p>{shown(entry.text, 300)}</p>" if entry.text else ""
     return (
