@@ -24,6 +24,7 @@ from lazr_smtptest.server import Server
 from lazr_smtptest.sessions import SESSION_CODES, Session
 
 if TYPE_CHECKING:
+    from lazr_smtptest._pages.page import MailOfServer
     from lazr_smtptest.shared import Lease
 
     #: What a test has: a server, or a part of one.
@@ -359,18 +360,28 @@ def _errors(controller: AnyServer, allow: Collection[str]) -> Iterator[str]:
 
 
 def explain(
-    report: pytest.TestReport, controllers: Iterable[AnyServer], with_problems: bool = True
+    report: pytest.TestReport,
+    controllers: Iterable[AnyServer],
+    with_problems: bool = True,
+    write_page: Callable[[list[MailOfServer]], str] | None = None,
 ) -> None:
     """Add what there is to know of the mail to the report on a failed test.
 
     Blocks up to 7 seconds for each controller whose server process is stuck.
+
+    :param write_page: Writes the mail to a page, and returns a line on where that is.
     """
     sections = []
+    servers = []
     for controller in controllers:
         problem, sessions = controller._diagnose(_PROBE_TIMEOUT)
         sections.append(_section(controller, problem, sessions, with_problems))
+        if write_page is not None:
+            servers.append(_mail_of(controller, problem, sessions))
         if problem is not None:
             _put_first(report, problem)
+    if write_page is not None:
+        sections.append(write_page(servers))
     add_section(report, "\n\n".join(sections))
 
 
@@ -420,6 +431,27 @@ def _section(
         lines.append("No message has arrived.")
     lines += [*_last(sessions, with_problems), *controller._remarks()]
     return "\n".join(lines)
+
+
+def _mail_of(
+    controller: AnyServer, problem: SMTPTestError | None, sessions: list[Session] | None
+) -> MailOfServer:
+    from lazr_smtptest._pages.page import MESSAGES, MailOfServer
+
+    inbox = controller.queue
+    left, failure = _left(controller)
+    return MailOfServer(
+        str(controller._endpoint),
+        (
+            *(f"{type(error).__name__}: {error}" for error in (problem, failure) if error),
+            *controller._remarks(),
+        ),
+        [item.peek() for item in list(inbox._taken)[-MESSAGES:]],
+        inbox._taken_count,
+        [item.peek() for item in left[:MESSAGES]],
+        len(left),
+        sessions,
+    )
 
 
 def _left(controller: AnyServer) -> tuple[list[PickledItem], SMTPTestError | None]:

@@ -35,6 +35,9 @@ _REMOTE = ("ssh", "vagrant_ssh", "socket", "via")
 #: The names that pytest-xdist chooses by itself.
 _AUTOMATIC = re.compile(r"gw(\d+)")
 
+#: What writes pages of failed tests, as a plugin.
+_REPORT_OPTION = "smtptest-report"
+
 #: The type of an ini option that is a number; pytest has it from 8.4 on.
 _INT: Any = "int" if pytest.version_tuple >= (8, 4) else "string"
 
@@ -54,6 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "what to do about problems of mail and sessions: report them where a test failed, fail "
         "a test for errors (error), or nothing (off)",
         default="report",
+    )
+    parser.getgroup("smtptest").addoption(
+        "--smtptest-report",
+        metavar="DIR",
+        help="for each test that fails, write its mail and sessions to an HTML page in DIR",
     )
     parser.addini("smtptest_allow", "codes of problems that fail no test", "args", [])
     parser.addini(
@@ -104,6 +112,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from lazr_smtptest._shared_run import place
 
         place(_shared(config))
+    if config.getoption("smtptest_report") is not None:
+        from lazr_smtptest._report_option import ReportOption
+
+        config.pluginmanager.register(ReportOption(config, _worker(config)), _REPORT_OPTION)
     config.addinivalue_line(
         "markers",
         "smtptest(**options): run the test's SMTP server with these options, "
@@ -401,8 +413,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if used and report.failed:
         from lazr_smtptest._fixtures import add_section, explain
 
+        with_problems = item.config.getini("smtptest_check") != "off"
+        pages = item.config.pluginmanager.get_plugin(_REPORT_OPTION)
         try:
-            explain(report, used, item.config.getini("smtptest_check") != "off")
+            write_page = pages and pages.page_writer(report, with_problems)
+            explain(report, used, with_problems, write_page)
         except (Exception, pytest.fail.Exception) as error:  # such as a time limit
             add_section(report, f"These cannot be shown: {error!r}")
     if report.when == "teardown":

@@ -181,6 +181,11 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--quiet": {"action": "store_true", "help": "print errors only"},
         "--maildir": {"type": _path, "metavar": "DIR", "help": "keep the messages in a Maildir"},
         "--mbox": {"type": _path, "metavar": "FILE", "help": "keep the messages in an mbox file"},
+        "--report": {
+            "type": _path,
+            "metavar": "DIR",
+            "help": "write an HTML page for each message, and an index, to DIR",
+        },
     },
     "what it speaks": {
         "--lmtp": {"action": "store_true", "help": "speak LMTP (RFC 2033), and not SMTP"},
@@ -347,7 +352,7 @@ def _kind(options: argparse.Namespace) -> Callable[..., QueueController | Shared
 
 
 #: Options that are for mail which the command takes itself.
-_OF_MAIL = ("count", "check", "raw", "maildir", "mbox")
+_OF_MAIL = ("count", "check", "raw", "maildir", "mbox", "report")
 
 
 def _controller(options: argparse.Namespace) -> QueueController | SharedController:

@@ -82,6 +82,13 @@ def _run(sink: MailSink, options: argparse.Namespace) -> int:
             if path := getattr(options, name):
                 with _blaming(name):
                     sink.uses.append(kept.enter_context(box(path)))
+        if options.report:
+            from lazr_smtptest._pages.arrivals import ArrivalPages
+
+            pages = ArrivalPages(options.report)
+            sink.uses.append(pages.add_message)
+            sink.session_uses.append(pages.add_session)
+            kept.callback(pages.close)
         if not options.quiet and sys.stdout is not None:
             _print_to(sink, sys.stdout, options)
         if options.check:
@@ -123,7 +130,10 @@ def _print_to(sink: MailSink, stream: TextIO, options: argparse.Namespace) -> No
 def _announce(controller: Any, options: argparse.Namespace) -> None:
     if options.quiet and options.port and not options.shared:  # else nobody would know the port
         return
-    _print(announcement(controller), sys.stderr if options.json else sys.stdout)
+    text = announcement(controller)
+    if options.report:
+        text += f"\npages are in {os.path.join(options.report, 'index.html')}"
+    _print(text, sys.stderr if options.json else sys.stdout)
     if options.shared:
         facts = {"kind": "shared", "address": controller.address, "key": controller.key}
         text = "lease it at {address} with the key {key}".format_map(facts)

@@ -61,8 +61,8 @@ class AddressTemplate:
         is_whole = sorted(parts[1::2]) == ["{lease}", "{name}"]
         if not is_whole or "{name}{lease}" in template or not _FIXED.fullmatch(filled):
             raise ValueError(
-                f"{option('template')} must have {{name}} and {{lease}} in it, each once and apart, "
-                f"such as {ADDRESS!r} or '{{name}}+{{lease}}@example.com', not {template!r}"
+                f"{option('template')} must have {{name}} and {{lease}} in it, each once and "
+                f"apart, such as {ADDRESS!r} or '{{name}}+{{lease}}@example.com', not {template!r}"
             )
         self.text = template
         patterns = {"{name}": "(?P<name>.+)", "{lease}": f"(?P<lease>{LABEL})"}
@@ -202,8 +202,8 @@ def limit_time(sock: socket.socket, seconds: float) -> None:
     """Have each call that waits for a socket's other side fail after so long."""
     sock.setblocking(True)
     spell = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
-    for option in socket.SO_RCVTIMEO, socket.SO_SNDTIMEO:
-        sock.setsockopt(socket.SOL_SOCKET, option, spell)
+    for each in socket.SO_RCVTIMEO, socket.SO_SNDTIMEO:
+        sock.setsockopt(socket.SOL_SOCKET, each, spell)
 
 
 def prove(

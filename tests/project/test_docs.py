@@ -49,6 +49,7 @@ WITHOUT_EXAMPLES = {
     "design.rst",
     "machines.rst",
     "news.rst",
+    "pages.rst",
 }
 
 #: The files that a page may show in full: other tests run them.

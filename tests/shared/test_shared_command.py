@@ -58,7 +58,7 @@ def test_what_nobody_leased_is_printed() -> None:
         ("--shared --mbox x", "--mbox does not go with --shared"),
         ("--template {name}@x", "--template needs --shared"),
         ("--lease-host localhost", "--lease-host needs --shared"),
-        ("--shared --template kim@x", "--template must be"),
+        ("--shared --template kim@x", "--template must have"),
     ],
 )
 def test_bad_arguments(arguments: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,11 +312,20 @@ class Stage:
             error.msg = re.sub(r"port \d+", "port PORT", str(error))
         raise error
 
-    def configure(self, line: str) -> None:
-        """Have pytest read its settings."""
+    def configure(self, line: str, *options: str) -> Any:
+        """Have pytest read its settings and options."""
         pytester = self._request.getfixturevalue("pytester")
         pytester.makeini(f"[pytest]\n{line}\n")
-        pytester.parseconfigure("-p", "no:asyncio")
+        return pytester.parseconfigure("-p", "no:asyncio", *options)
+
+    def begin_report(self, file: str) -> None:
+        """Have pytest begin to write pages where somebody has a file already."""
+        config = self.configure("", "--smtptest-report=pages")
+        os.mkdir("pages")
+        with open(os.path.join("pages", file), "x"):
+            pass
+        plugin = config.pluginmanager.get_plugin("smtptest-report")
+        plugin.pytest_sessionstart(SimpleNamespace(config=config))
 
 
 def be_rid_of(controller: Any, pid: int) -> None:

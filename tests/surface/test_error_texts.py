@@ -912,6 +912,11 @@ SITUATIONS = {
     "above='pytest_plugins = [\"lazr_smtptest.compat\"]')":
         "ValueError: a truth value must be one of y, yes, t, true, on, 1, n, no, f, false, off, "
         "0, not 'perhaps'",
+    "configure('', '--smtptest-report=')":
+        "UsageError: --smtptest-report must name a folder",
+    "begin_report('index.html')":
+        "UsageError: --smtptest-report: the folder for pages has an index.html that "
+        "lazr-smtptest has not written: name another",
     "configure('smtptest_check = on')":
         "UsageError: smtptest_check must be off, report or error, not on: did you mean report?",
     "configure('smtptest_port = smtp')":
