@@ -47,8 +47,10 @@ WITHOUT_EXAMPLES = {
     "api.rst",
     "contributing.rst",
     "design.rst",
+    "glossary.rst",
     "machines.rst",
     "news.rst",
+    "options.rst",
     "pages.rst",
 }
 

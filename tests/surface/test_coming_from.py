@@ -7,17 +7,21 @@ server and a message that it has received, the right ones with ours.
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import re
 import smtplib
 from collections.abc import Iterator
 from typing import Any
 
+import aiosmtpd.controller
+import aiosmtpd.smtp
 import pytest
 import pytest_localserver.smtp
 import smtpdfix
 import smtpdfix.configuration
 from paths import DOCS
+from unix_sockets import send_to_path, short_folder
 
 import lazr_smtptest
 from lazr_smtptest import TLS, QueueController, Server
@@ -127,6 +131,57 @@ class TestLocalserver:
         assert details <= set(literals(self.PAGE, 0))
 
 
+class Collector:
+    """What a suite has aiosmtpd do."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.sessions: list[Any] = []
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        self.messages.append(envelope)
+        self.sessions.append(session)
+        return "250 OK"
+
+
+@pytest.fixture(scope="module")
+def aiosmtpd_names():
+    """By a path, since a free port would have to be searched for."""
+    handler = Collector()
+    with short_folder() as folder:
+        path = f"{folder}/sock"
+        server = aiosmtpd.controller.UnixSocketController(handler, unix_socket=path)
+        server.start()
+        try:
+            send_to_path(path, "Hello")
+        finally:
+            server.stop()
+    loop = asyncio.new_event_loop()  # which it does not close if it never starts
+    controller = aiosmtpd.controller.Controller(handler, hostname="127.0.0.1", loop=loop)
+    yield {
+        "Controller": aiosmtpd.controller.Controller,
+        "UnixSocketController": aiosmtpd.controller.UnixSocketController,
+        "controller": controller,
+        "envelope": handler.messages[0],
+        "session": handler.sessions[0],
+    }
+    loop.close()
+
+
+class TestAiosmtpd:
+    PAGE = "from-aiosmtpd"
+
+    @pytest.mark.parametrize("literal", literals(PAGE, 0))
+    def test_old_name(self, literal, aiosmtpd_names):
+        option = re.fullmatch(r"(\w+)=", literal)
+        if option:
+            kinds = aiosmtpd.controller.Controller, aiosmtpd.smtp.SMTP
+            kinds += (aiosmtpd.controller.BaseThreadedController,)
+            assert any(option[1] in inspect.signature(kind).parameters for kind in kinds)
+        else:
+            exists(literal, aiosmtpd_names)
+
+
 @pytest.fixture(scope="module")
 def ours():
     with QueueController() as controller:
@@ -148,6 +203,7 @@ OPTIONS = {
 
 #: What some options need beside them.
 NEEDED: dict[str, dict[str, Any]] = {
+    "auth_mechanisms": {"auth": {"user": "password"}},
     "auth_required": {"auth": {"user": "password"}},
     "auth_require_tls": {"auth": {"user": "password"}, "tls": "starttls"},
 }
@@ -157,7 +213,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     ("page", "literal"),
     [
         pytest.param(page, literal, id=f"{page}-{literal}")
-        for page in ("from-smtpdfix", "from-pytest-localserver", SUBCLASSES)
+        for page in ("from-aiosmtpd", "from-smtpdfix", "from-pytest-localserver", SUBCLASSES)
         for literal in literals(page, 1)
     ],
 )

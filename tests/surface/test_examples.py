@@ -26,12 +26,12 @@ PAGE = PAGES["pytest.rst"]
 FILES = [
     path.relative_to(EXAMPLES)
     for path in sorted(EXAMPLES.rglob("*"))
-    if path.suffix in (".py", ".ini", ".sh")
+    if path.suffix in (".py", ".ini", ".sh", ".yml")
 ]
 SINGLE = [path.name for path in FILES if path.suffix == ".py" and path.parent == Path()]
 
 #: Examples of several files, each a directory of its own, which pytest runs.
-PROJECTS = ["from_pytest_localserver", "from_smtpdfix"]
+PROJECTS = ["from_aiosmtpd", "from_pytest_localserver", "from_smtpdfix", "typed_shared"]
 
 #: Starting workers takes a busy machine a while.
 pytestmark = pytest.mark.timeout(60)
@@ -119,6 +119,20 @@ def test_all_in_two_workers(examples):
 @pytest.mark.parametrize("name", PROJECTS)
 def test_project(project, name):
     assert check_passed(run_pytest(project(name), "-p", "no:asyncio"))
+
+
+def test_annotations(examples):
+    """The examples that annotate fixtures satisfy mypy, where it is strict."""
+    files = ["test_typed.py", "typed_shared/test_typed_lease.py"]
+    mypy = ["-m", "mypy", "--strict", "--config-file=", "--cache-dir=/dev/null"]
+    done = run_python(examples, *mypy, *files)
+    assert done.stdout == "Success: no issues found in 2 source files\n", done.stdout + done.stderr
+
+    wrong = examples / files[0]
+    wrong.write_text(wrong.read_text().replace("smtptest.wait(", "smtptest.wiat("))
+    done = run_python(examples, *mypy, *files)
+    assert '"QueueController" has no attribute "wiat"' in done.stdout
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize("options", [[], ["--parallel", "2"]], ids=["one", "parallel"])
