@@ -214,10 +214,6 @@ def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_readme_shows_first_program():
-    assert literal_block(README, ".. code:: python") == FIRST.read_text("utf-8")
-
-
 def test_first_program_is_short():
     assert len(FIRST.read_text("utf-8").splitlines()) <= 12
 

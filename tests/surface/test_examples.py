@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from paths import DOCS, EXAMPLES, literal_block
+from paths import DOCS, EXAMPLES, ROOT, literal_block
 from scripts import STRICT
 
 import lazr_smtptest
 
-PAGES = {page.name: page.read_text("utf-8") for page in DOCS.glob("*.rst")}
+PAGES = {page.name: page.read_text("utf-8") for page in [*DOCS.glob("*.rst"), ROOT / "README.rst"]}
 PAGE = PAGES["pytest.rst"]
 
 #: What a user would copy, relative to the directory.
@@ -201,14 +201,14 @@ def test_hypothesis_wants_no_fixture_of_a_single_test(examples):
 def test_pages_show_each_file():
     """And none that does not exist.
 
-    Django itself writes a manage.py, and the cheat sheet is in the README.
+    Django itself writes a manage.py.
     """
     shown = {
         Path(name)
         for text in PAGES.values()
         for name in re.findall(r"^\.\. literalinclude:: \.\./tests/examples/(.+)$", text, re.M)
     }
-    assert shown == set(FILES) - {Path("django_shop/manage.py"), Path("test_cheat_sheet.py")}
+    assert shown == set(FILES) - {Path("django_shop/manage.py")}
 
 
 def check_shown(page: str, report: str, done: subprocess.CompletedProcess[str]) -> None:
@@ -261,6 +261,29 @@ class TestFirstTest:
         done = run_pytest(directory, "-p", "no:asyncio")
         assert done.returncode == 1, done.stdout + done.stderr
         check_shown("first-test.rst", "failed", done)
+
+
+#: The program of the README, with its mistake.
+SHOP = """
+import smtplib
+
+
+def send_receipt(host, port, customer):
+    with smtplib.SMTP(host, port) as client:
+        client.sendmail("shop@example.com", [customer], "Subject: Your {}\\n\\n3 apples\\n")
+"""
+
+
+@pytest.mark.parametrize("word", ["receipt", "reciept"])
+def test_readme_shows_what_happens(tmp_path, word):
+    name = "test_receipt.py"
+    (tmp_path / name).write_text(literal_block(PAGES["README.rst"], f".. file: {name}"))
+    (tmp_path / "shop.py").write_text(SHOP.replace("{}", word))
+    done = run_pytest(tmp_path, "-p", "no:asyncio")
+    if word == "receipt":
+        assert check_passed(done) == 1
+    else:
+        check_shown("README.rst", name, done)
 
 
 def test_page_begins_with_what_works(tmp_path):
