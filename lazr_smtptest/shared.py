@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lazr_smtptest._parent.lease_link import LeaseLink
+    from lazr_smtptest._parent.link import ServerLink
     from lazr_smtptest._wire.sharing import Strays, Welcome
     from lazr_smtptest.sessions import Session
 
@@ -183,13 +185,11 @@ class SharedController(Controller):
 
     @contextlib.contextmanager
     def _share(self) -> Iterator[Sharing]:
-        from lazr_smtptest._launch import listen, listen_unix
+        from lazr_smtptest._launch import host_for_clients, listen
 
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(FileExistsError):  # made by an earlier start
-                os.mkdir(self._folder, 0o700)
             path = self.addresses[0]
-            sockets = [stack.enter_context(listen_unix(path))]
+            sockets = [stack.enter_context(self._listen(path))]
             file = SocketFile.at(path)
             assert file is not None
             file = file._replace(has_own_folder=True)
@@ -198,7 +198,7 @@ class SharedController(Controller):
                 if self._lease_host is not None:
                     found = [stack.enter_context(one) for one in listen(self._lease_host, 0)]
                     sockets += found
-                    host = self._lease_host
+                    host = host_for_clients(self._lease_host, found)
                     shown = f"[{host}]" if ":" in host else host
                     self._tcp_address = f"{shown}:{found[0].getsockname()[1]}"
                 yield Sharing(
@@ -212,6 +212,16 @@ class SharedController(Controller):
                     trust=certificates.trust_in(self.server, str(self._endpoint)),
                 )
                 undo.pop_all()
+
+    def _listen(self, path: str) -> socket.socket:
+        from lazr_smtptest._launch import listen_unix
+
+        while True:
+            with contextlib.suppress(FileExistsError):  # made by an earlier start
+                os.mkdir(self._folder, 0o700)
+            # Unless whatever removes it after that one's end was late, and did so now.
+            with contextlib.suppress(FileNotFoundError):
+                return listen_unix(path)
 
 
 class _Strays(NamedTuple):
@@ -367,8 +377,8 @@ class Lease(InboxCalls, ServerCalls):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, link: Any, what: str, *details: Any) -> Any:
-        answer = super()._ask(link, what, *details)
+    def _ask(self, link: ServerLink, what: str, *details: Any) -> Any:
+        answer = link.request(what, *details, timeout=self._reset_timeout)
         if what in ("fault", "gate") and isinstance(answer, str):
             raise LeaseError(
                 f"this {what} could strike other leases' sessions: {answer}.  Use a stage from "
@@ -402,25 +412,43 @@ def connect(
     :param name: Whose it is, for errors of others; by default the process.
     :param timeout: How long to wait at most, in seconds.
     :return: The lease.
-    :raises LeaseError: Nobody answers there, or the key is wrong.
+    :raises LeaseError: Nobody answers there, or the key is wrong; or a limit of the system is
+        reached, which is named then.
+    :raises ServerDied: The server process has ended meanwhile.
+    :raises ServerStuck: It did not answer.
     :raises TypeError: A value is of the wrong type.
     :raises ValueError: An address is no path and no ``host:port``, or the timeout is not
         positive.
     """
     with without_fakes():
         from lazr_smtptest._parent.lease_link import connect_to
-    places = [address] if isinstance(address, str) else list(address)
-    for place in places:
-        if not isinstance(place, str):
-            raise TypeError(f"address must be a path or host:port, not {place!r}")
-        if "/" not in place and not re.fullmatch(r".+:\d{1,5}", place):
-            raise ValueError(
-                "address must be what a SharedController has for it, a path or host:port, "
-                f"not {place!r}"
-            )
+    places = _check_places(address)
     if not isinstance(key, str):
         raise TypeError("key must be a str, as a SharedController has it")
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, such as the test's, not {name!r}")
     link, welcome = connect_to(places, key.encode(), positive_seconds("timeout", timeout))
-    return Lease(link, welcome, name)
+    try:
+        return Lease(link, welcome, name)
+    except BaseException:
+        link.close()
+        raise
+
+
+def _check_places(address: object) -> list[str]:
+    """Check where a shared server may be, and return that as a list."""
+    places = [address]
+    if isinstance(address, Iterable) and not isinstance(address, str | bytes):
+        places = [*address]
+    must = "address must be what a SharedController has for it, a path or host:port"
+    found = []
+    for place in places:
+        if not isinstance(place, str):
+            raise TypeError(f"{must}, not {place!r}")
+        port = re.fullmatch(r".+:(\d{1,5})", place)
+        if "/" not in place and not (port and 0 < int(port[1]) < 65536):
+            raise ValueError(f"{must}, not {place!r}")
+        found.append(place)
+    if not found:
+        raise ValueError(f"{must}, not {address!r}")
+    return found

@@ -7,8 +7,9 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableSequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection
 
 from lazr_smtptest._child.leases import OF_ADDRESSES, OF_SESSIONS, Lease, LeaseTable
 from lazr_smtptest._child.link import ChildLink
@@ -27,17 +28,22 @@ _log = logging.getLogger("lazr_smtptest")
 _PROOF_TIMEOUT = 5.0
 
 #: Who may be showing that at once; others wait.
-_PROVING = 32
+_PROVING = 256
+
+#: Seconds that leases have at the end to read what waits for them.
+_LAST_FLUSH = 1.0
 
 
 class LeaseLink:
     """What joins the server process with one that has leases, one after the other."""
 
-    def __init__(self, server: LeaseServer, fd: int) -> None:
+    def __init__(self, server: LeaseServer, pipe: Connection) -> None:
         self._server = server
+        self._pipe = pipe
         self._table = table = server.table
         self._lease: Lease | None = None
         counters = [0 for _ in COUNTED]
+        fd = pipe.fileno()
         self.link = ChildLink(
             fd, fd, server.loop, lambda fd, backlog: LeaseOutbox(fd, counters, backlog)
         )
@@ -85,9 +91,10 @@ class LeaseLink:
             self._table.end(self._lease)
 
     def close(self) -> None:
-        """End the lease of a process that is gone; its port, so to speak, is free."""
+        """End the lease of a process that is gone: its claims are free."""
         self._end()
         self.link.close()
+        self._pipe.close()
 
     def _fault(self, number: int, rule: Rule) -> int | str:
         refused = self._why_not_mine(rule.stage, rule.when)
@@ -114,7 +121,6 @@ class LeaseLink:
         lease = self.lease
         abandoned = self._server.sessions_of(lease)
         lease.forget()
-        lease.is_refusing = False
         self.outbox.send("forget")
         for session in abandoned:
             session.abort_if_abandoned()
@@ -170,13 +176,19 @@ class LeaseServer:
         sharing = self._sharing
         return Welcome(os.getpid(), endpoint, known_of(server), sharing.template, sharing.trust)
 
-    def close(self) -> None:
-        """Say to all that this is the end, which was asked for."""
+    async def close(self) -> None:
+        """Say to all that this is the end, which was asked for.
+
+        Who does not read has a second to do so.
+        """
         for sock in self._listening:
             self.loop.remove_reader(sock)
             sock.close()
-        for one in list(self._links):
+        for one in self._links:
             one.outbox.send("stopped")
+        flushing = [self.loop.create_task(one.link.flush()) for one in self._links]
+        if flushing:
+            await asyncio.wait(flushing, timeout=_LAST_FLUSH)
 
     def _accept(self, listening: socket.socket) -> None:
         try:
@@ -188,32 +200,33 @@ class LeaseServer:
             self.loop.remove_reader(listening)
             self.loop.call_later(1.0, self.loop.add_reader, listening, self._accept, listening)
             return
-        self._provers.submit(self._prove, sock)
+        proof = self._provers.submit(self._prove, sock)
+        proof.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self._open, proof))
 
-    def _prove(self, sock: socket.socket) -> None:
+    def _prove(self, sock: socket.socket) -> Connection | None:
         """Let in who has the key; on a thread, as this waits for the other side."""
+        where = self._welcome.endpoint
         try:
-            pipe = prove(sock, self._sharing.key, _PROOF_TIMEOUT, is_server=True)
+            return prove(sock, self._sharing.key, _PROOF_TIMEOUT, is_server=True)
         except AuthenticationError:
-            where = self._welcome.endpoint
             _log.warning("whoever wanted a lease of the server on %s had a wrong key", where)
         except OSError as error:
-            _log.warning("whoever wanted a lease said nothing that is one: %s", error)
-        else:
-            fd = os.dup(pipe.fileno())
-            pipe.close()
-            self.loop.call_soon_threadsafe(self._open, fd)
+            _log.warning(
+                "whoever wanted a lease of the server on %s did not show a key: %s", where, error
+            )
+        return None
 
-    def _open(self, fd: int) -> None:
-        one = LeaseLink(self, fd)
-        self._links.add(one)
-        one.link.listen(lambda: self._close(one, fd))
-        one.outbox.send("reply", UNASKED, self._welcome)
+    def _open(self, proof: Future[Connection | None]) -> None:
+        pipe = proof.result()
+        if pipe is not None:
+            one = LeaseLink(self, pipe)
+            self._links.add(one)
+            one.link.listen(lambda: self._close(one))
+            one.outbox.send("reply", UNASKED, self._welcome)
 
-    def _close(self, one: LeaseLink, fd: int) -> None:
+    def _close(self, one: LeaseLink) -> None:
         self._links.discard(one)
         one.close()
-        os.close(fd)
 
     def export_strays(self, since: float = 0.0) -> Strays:
         """Return what is nobody's since then: mail, and the last sessions."""

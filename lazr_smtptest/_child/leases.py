@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 import itertools
 import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
+from lazr_smtptest._smtp.protocol import split_path
 from lazr_smtptest._smtp.transcript import Transcript
 from lazr_smtptest._wire.sharing import LABEL, AddressTemplate, Sharing, is_glob, normal, overlap
 
@@ -37,7 +39,7 @@ OF_ADDRESSES = frozenset(("MAIL", "RCPT", "DATA", "BDAT", "EOM", "VRFY", "EXPN")
 OF_SESSIONS = frozenset(("RSET", "NOOP", "QUIT"))
 
 _LABEL = re.compile(LABEL)
-_RECIPIENT = re.compile(rb"^[ \t]*RCPT[ \t]+TO:[ \t]*<?([^>\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_RCPT = re.compile(rb"^RCPT[ \t]+([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 class Lease:
@@ -53,7 +55,6 @@ class Lease:
         self.outbox = outbox
         self.claims: list[str] = []
         self.faults = FaultScript(self._is_mine, table.faults.settle)
-        self.is_refusing = False
         self.began = table.clock()
         self._table = table
         #: The numbers of messages that it got.
@@ -62,6 +63,8 @@ class Lease:
 
     def forget(self) -> None:
         """Forget what has been so far; faults and gates, too."""
+        #: Whether the last message was refused, since too many waited.
+        self.is_refusing = False
         self.since = self._table.clock()
         self._table.forget(self, self._sequences)
         self._sequences.clear()
@@ -91,8 +94,15 @@ def _named(transcript: Transcript) -> Iterator[tuple[float, str]]:
     """Yield the recipients that a session has named, and when."""
     for at, said, _ in list(transcript.exchanges):
         if isinstance(said, bytes):
-            for path in _RECIPIENT.findall(said):
-                yield at, path.strip().decode("utf-8", "surrogateescape")
+            for argument in _RCPT.findall(said):
+                found = split_path("RCPT", argument.decode("utf-8", "surrogateescape"))
+                if found:
+                    yield at, found[0]
+
+
+@functools.lru_cache(10_000)  # fnmatch's own may have room for a few hundred
+def _matcher(glob: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(glob)).match
 
 
 class LeaseTable:
@@ -157,6 +167,8 @@ class LeaseTable:
     def claim(self, lease: Lease, claims: list[str]) -> str | None:
         """Add claims; return why none of them was added, if so."""
         with self.lock:
+            if self._by_label.get(lease.label) is not lease:
+                return None  # it is over, and whoever asks gets no mail any more
             for claim in claims:
                 held = self._holder(normal(claim), lease)
                 if held is not None:
@@ -169,7 +181,10 @@ class LeaseTable:
             return None
 
     def _holder(self, claim: str, lease: Lease) -> tuple[str, Lease] | None:
-        """Return which claim of another lease a claim would share mail with."""
+        """Return which claim or address of another lease a claim would share mail with."""
+        made = self._by_label.get(self.template.label_in(claim) or "")
+        if made is not None and made is not lease:
+            return claim, made
         same = self._claims_like(claim).get(claim)
         if same is not None and same is not lease:
             return claim, same
@@ -189,7 +204,7 @@ class LeaseTable:
                 return self._by_label.get(label)
             found = self._literals.get(address)
             if found is None:
-                matching = [glob for glob in self._globs if fnmatchcase(address, glob)]
+                matching = [glob for glob in self._globs if _matcher(glob)(address)]
                 found = self._globs[min(matching, key=_REST.__eq__)] if matching else None
             return found
 

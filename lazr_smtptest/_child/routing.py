@@ -47,20 +47,29 @@ class LeaseOutbox(Outbox):
         return self._waiting <= limit or self._waiting == size
 
     def deliver(self, sealed: Sealed) -> None:
-        self._or_close(lambda: self._put(sealed))
+        self._unless_gone(lambda: self._put(sealed))
 
     def send(self, kind: str, *content: Any) -> None:
-        self._or_close(lambda: super(LeaseOutbox, self).send(kind, *content))
+        self._unless_gone(lambda: super(LeaseOutbox, self).send(kind, *content))
 
     def flush(self) -> bool:
-        return self._or_close(self._writer.flush)
+        return self._unless_gone(self._writer.flush) is not False
 
-    def _or_close(self, write: Callable[[], Any]) -> bool:
-        try:
-            return self._writer.is_closed or bool(write())
-        except ConnectionError:  # the reader is gone, which its link is about to see
+    def _unless_gone(self, write: Callable[[], Any]) -> Any:
+        with self._count:
+            if self._writer.is_closed:
+                return None
+            try:
+                return write()
+            except OSError:  # the reader is gone, which its link is about to see
+                self._writer.close()
+                return None
+
+    def close(self) -> None:
+        """Send no more: the descriptor is about to be somebody else's."""
+        with self._count:
+            super().close()
             self._writer.close()
-            return True
 
 
 class RoutingOutbox(Outbox):
@@ -98,10 +107,10 @@ class RoutingOutbox(Outbox):
 
     def _check_room(self, leases: list[Lease], size: int) -> None:
         full = [x for x in leases if not x.outbox.has_room(size, self._unread_limit)]
-        for lease in full:
-            if not lease.is_refusing:
-                lease.is_refusing = True
+        for lease in leases:
+            if lease in full and not lease.is_refusing:
                 lease.outbox.send("unread", self._unread_limit)
+            lease.is_refusing = lease in full
         if full:
             raise PutRefused(
                 f"452 4.2.2 Error: more than {self._unread_limit} octets of mail wait to be read "
