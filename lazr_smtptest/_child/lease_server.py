@@ -211,9 +211,9 @@ class LeaseServer:
         except AuthenticationError:
             _log.warning("whoever wanted a lease of the server on %s had a wrong key", where)
         except OSError as error:
-            _log.warning(
-                "whoever wanted a lease of the server on %s did not show a key: %s", where, error
-            )
+            reason = error.strerror or error
+            text = "whoever wanted a lease of the server on %s did not show a key: %s"
+            _log.warning(text, where, reason)
         return None
 
     def _open(self, proof: Future[Connection | None]) -> None:
@@ -240,4 +240,4 @@ class LeaseServer:
         return [one for one in found if lease in self.table.named_in(one.transcript)]
 
     def export_sessions(self, lease: Lease) -> list[Session]:
-        return [one.export(lease.since) for one in self.transcripts.of(lease)]
+        return [one.export(lease.since, lease.sequences) for one in self.transcripts.of(lease)]

@@ -47,6 +47,7 @@ class Lease:
 
     :ivar label: Its name in addresses; no other lease of the run ever has it.
     :ivar owner: Whose it is, in words.
+    :ivar sequences: The numbers of messages that it got.
     """
 
     def __init__(self, label: str, owner: str, outbox: LeaseOutbox, table: LeaseTable) -> None:
@@ -57,8 +58,7 @@ class Lease:
         self.faults = FaultScript(self._is_mine, table.faults.settle)
         self.began = table.clock()
         self._table = table
-        #: The numbers of messages that it got.
-        self._sequences: set[int] = set()
+        self.sequences: set[int] = set()
         self.forget()
 
     def forget(self) -> None:
@@ -66,8 +66,8 @@ class Lease:
         #: Whether the last message was refused, since too many waited.
         self.is_refusing = False
         self.since = self._table.clock()
-        self._table.forget(self, self._sequences)
-        self._sequences.clear()
+        self._table.forget(self, self.sequences)
+        self.sequences.clear()
         self.ended: deque[Transcript] = deque(maxlen=_SESSIONS)
         self.ended_count = 0
         self.faults.clear()
@@ -75,7 +75,7 @@ class Lease:
     def note(self, sequence: int) -> None:
         """Note the number of a message that it gets."""
         with self._table.lock:
-            self._sequences.add(sequence)
+            self.sequences.add(sequence)
             self._table.takers.setdefault(sequence, []).append(self)
 
     def has(self, address: str) -> bool:

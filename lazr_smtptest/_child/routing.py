@@ -144,6 +144,11 @@ class SharedTranscripts(Transcripts):
         self._table = table
         self._strangers: deque[tuple[float, Transcript]] = deque(maxlen=_STRANGERS)
 
+    def open(self, peer: tuple[Any, ...], now: float) -> Transcript:
+        transcript = super().open(peer, now)
+        transcript.messages = deque()  # of all, since a lease knows its sessions by them
+        return transcript
+
     def close(self, transcript: Transcript) -> None:
         leases = self._table.named_in(transcript)
         for lease in leases:
