@@ -124,6 +124,12 @@ class LeaseLink(ServerLink):
     def introduce(self, welcome: Welcome) -> None:
         self.process.introduce(welcome)
 
+    def is_alive(self) -> bool:
+        with self.lock:
+            while self._read():  # the end of file is behind all else
+                pass
+        return super().is_alive()
+
     def catch_up(self) -> None:
         """Ask for a record behind all that there is by now.
 
