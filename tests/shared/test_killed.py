@@ -9,15 +9,16 @@ import signal
 import smtplib
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers import EVENT_LOOPS, START_METHODS, connected, gone, loop_name, send_for, until
+from helpers import EVENT_LOOPS, START_METHODS, connected, gone, loop_name, send_for, state, until
 from lease_programs import lease_program
 
-from lazr_smtptest import Lease, LeaseError, ServerDied, SharedController, connect
+from lazr_smtptest import Lease, LeaseError, ServerDied, ServerStuck, SharedController, connect
 
 
 def claims(lease: Lease, *addresses: str) -> bool:
@@ -177,3 +178,51 @@ def test_a_restart_ends_all_leases(start_method: str) -> None:
             assert lease.wait(0)["subject"] == "two"
         with connect(shared.address, shared.key) as lease:
             assert lease.pid == shared.pid
+
+
+# A server that is stuck.
+
+
+def test_nothing_waits_for_ever_where_the_server_is_stopped() -> None:
+    """Each call ends after the seconds that it has; and all goes on when the server does."""
+    with (
+        SharedController() as shared,
+        contextlib.ExitStack() as stack,
+        ThreadPoolExecutor() as pool,
+    ):
+        calls: list[Callable[[Lease], object]] = [
+            lambda lease: lease.claim("kim@example.com"),
+            lambda lease: lease.queue.qsize(),
+            lambda lease: lease.messages,
+            lambda lease: lease.wait(0.1),
+            lambda lease: asyncio.run(lease.wait_async(0.1)),
+            lambda lease: lease.expect_none(0.1),
+            lambda lease: lease.sessions(),
+            lambda lease: lease.reset(),
+            lambda lease: lease.fault("RCPT", "550 No"),
+        ]
+        leases = [stack.enter_context(connect(shared.address, shared.key)) for _ in calls]
+        with stopped(shared.pid):
+            done = [pool.submit(call, one) for call, one in zip(calls, leases, strict=True)]
+            for one in done:
+                with pytest.raises(ServerStuck, match="did not answer|had more to send"):
+                    one.result(30)
+            with pytest.raises(LeaseError, match="it did not answer in time"):
+                connect(shared.address, shared.key, timeout=0.5)
+            began = time.monotonic()
+            leases[0].close()
+            assert time.monotonic() - began < 4
+        for n, lease in enumerate(leases[1:]):
+            lease.claim(f"{n}@example.com")
+            send_for(lease, n, [f"{n}@example.com"])
+            assert lease.wait(0)["subject"] == str(n)
+
+
+@contextlib.contextmanager
+def stopped(pid: int | None) -> Iterator[None]:
+    os.kill(pid or 0, signal.SIGSTOP)
+    until(lambda: state(pid or 0) == "T")
+    try:
+        yield
+    finally:
+        os.kill(pid or 0, signal.SIGCONT)
