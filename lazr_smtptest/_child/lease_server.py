@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from lazr_smtptest._child.leases import OF_ADDRESSES, OF_SESSIONS, Lease, LeaseTable
 from lazr_smtptest._child.link import ChildLink
 from lazr_smtptest._child.routing import LeaseOutbox, RoutingOutbox, SharedTranscripts
+from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._wire.channel import COUNTED, UNASKED
 from lazr_smtptest._wire.endpoint import Endpoint
@@ -196,7 +197,8 @@ class LeaseServer:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # no descriptor is left, and trying again at once is of no use
-            _log.error("the shared server cannot take another lease: %s", error)
+            where, why = self._welcome.endpoint, limit_behind(error) or error
+            _log.error("the shared server on %s cannot take another lease: %s", where, why)
             self.loop.remove_reader(listening)
             self.loop.call_later(1.0, self.loop.add_reader, listening, self._accept, listening)
             return

@@ -189,7 +189,8 @@ def connect_to(addresses: Iterable[str], key: bytes, timeout: float) -> tuple[Le
     raise LeaseError(
         "cannot connect to a shared server: "
         + "; ".join(reasons)
-        + ".  Take address and key from the SharedController, while that runs"
+        + ".  Take address and key from the SharedController, while that runs; its log may say "
+        "more"
     )
 
 

@@ -11,6 +11,8 @@ import pickle
 import resource
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import connection
 from pathlib import Path
@@ -233,6 +235,48 @@ def test_as_many_leases_as_there_are_descriptors(shared: SharedController, place
         for lease in leases:
             lease.close()
     assert len(os.listdir("/proc/self/fd")) <= own + 2
+
+
+FEW = """
+import logging, resource, sys
+from lazr_smtptest import SharedController
+
+logging.basicConfig()
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+with SharedController() as shared:
+    print(shared.address, shared.key, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_server_without_descriptors_takes_leases_again_when_it_has_some() -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", FEW],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    leases: list[Lease] = []
+    try:
+        assert owner.stdout
+        place, key = owner.stdout.readline().split()
+        with pytest.raises(LeaseError, match="it did not answer in time.*its log may say more"):
+            while True:
+                leases.append(connect(place, key, timeout=5))
+        for one in leases[:10]:
+            one.close()
+        with connect(place, key, timeout=30) as lease:
+            send_for(lease, "one", [lease.address("kim"), leases[-1].address("lee")])
+            for one in lease, leases[-1]:
+                assert one.wait(0)["subject"] == "one"
+        _, log = owner.communicate(timeout=30)
+        assert "cannot take another lease: a limit is reached: RLIMIT_NOFILE (ulimit -n) is" in log
+    finally:
+        for one in leases:
+            one.close()
+        owner.kill()
+        owner.communicate()
 
 
 def descriptors(pid: int | None) -> int:

@@ -101,7 +101,9 @@ SHARED = "the shared server process PID on localhost port PORT"
 NO_LEASE = "LeaseError: cannot connect to a shared server"
 
 #: What follows after the reason why no lease can be had.
-TAKE_KEY = ".  Take address and key from the SharedController, while that runs"
+TAKE_KEY = (
+    ".  Take address and key from the SharedController, while that runs; its log may say more"
+)
 
 THE_ADDRESS = "address must be what a SharedController has for it, a path or host:port"
 
