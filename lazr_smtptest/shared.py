@@ -80,8 +80,9 @@ class SharedController(Controller):
     :param faults: ``"own"`` to have the faults and gates of a lease strike its own mail only,
         and what cannot be told apart refused; or ``"all"`` to allow each lease what strikes
         everybody.
-    :param unread_limit: The octets of mail that may wait for one lease to read them; beyond
-        it, further mail is refused with 452.
+    :param unread_limit: The octets of mail that may wait for one lease to read them, or one
+        message, however large; beyond it, further mail is refused with 452, and the lease's
+        next call raises LeaseError.
     :param lease_host: A host of this machine on which leases are taken by TCP, too; without,
         they are taken on a UNIX socket alone, which only this user may open.
     :param start_method: See `Controller`.
@@ -162,6 +163,8 @@ class SharedController(Controller):
 
     def stop(self) -> None:
         """Stop the server process: see `Controller.stop`.  All leases end.
+
+        Those that have mail which they did not read have a second to do so.
 
         :raises ServerDied: The server process had ended by itself.
         """
@@ -308,12 +311,13 @@ class Lease(InboxCalls, ServerCalls):
     def claim(self, *addresses: str) -> None:
         """Get the mail for other addresses, too, until this lease ends.
 
-        An address that `address` made for another lease stays that one's.  Blocks up to 5
-        seconds.
+        An address that `address` made for another lease stays that one's, also where a glob
+        matches it.  Blocks up to 5 seconds.
 
         :param addresses: Addresses, or globs such as ``"*@shop.example"``; ``"*"`` is whatever
             nobody else gets.  Their case is of no importance.
-        :raises LeaseError: Another lease holds one of them; then none is claimed.
+        :raises LeaseError: Another lease holds one of them, or it is made for another; then none
+            is claimed.
         :raises TypeError: There is none, or one is no str.
         :raises ValueError: One is no address.
         :raises Exception: See `Controller.reset`.
@@ -348,7 +352,8 @@ class Lease(InboxCalls, ServerCalls):
     def close(self) -> None:
         """Give the lease back: its addresses are nobody's from now on.
 
-        What has arrived can still be taken.  Does not block.
+        What has arrived can still be taken.  Blocks only where another thread waits for mail of
+        this lease, until that has noticed; up to 5 seconds.
         """
         self._link.end()
 

@@ -35,8 +35,8 @@ _PROVING = 256
 _LAST_FLUSH = 1.0
 
 
-class LeaseLink:
-    """What joins the server process with one that has leases, one after the other."""
+class LeaseClient:
+    """A process that has leases, one after the other, and what it asks for."""
 
     def __init__(self, server: LeaseServer, pipe: Connection) -> None:
         self._server = server
@@ -146,7 +146,7 @@ class LeaseServer:
         self.table = LeaseTable(sharing, loop.time)
         self.transcripts = SharedTranscripts(self.table)
         self._sharing = sharing
-        self._links: set[LeaseLink] = set()
+        self._links: set[LeaseClient] = set()
         self._provers = ThreadPoolExecutor(_PROVING, thread_name_prefix="lease")
         self._listening: list[socket.socket] = []
 
@@ -221,12 +221,12 @@ class LeaseServer:
     def _open(self, proof: Future[Connection | None]) -> None:
         pipe = proof.result()
         if pipe is not None:
-            one = LeaseLink(self, pipe)
+            one = LeaseClient(self, pipe)
             self._links.add(one)
             one.link.listen(lambda: self._close(one))
             one.outbox.send("reply", UNASKED, self._welcome)
 
-    def _close(self, one: LeaseLink) -> None:
+    def _close(self, one: LeaseClient) -> None:
         self._links.discard(one)
         one.close()
 

@@ -20,6 +20,8 @@ from lease_programs import lease_program
 
 from lazr_smtptest import Lease, LeaseError, ServerDied, ServerStuck, SharedController, connect
 
+pytestmark = pytest.mark.timeout(90)
+
 
 def claims(lease: Lease, *addresses: str) -> bool:
     with contextlib.suppress(LeaseError):

@@ -22,6 +22,8 @@ from helpers import send_for, until
 
 from lazr_smtptest import Lease, LeaseError, SharedController, connect
 
+pytestmark = pytest.mark.timeout(90)
+
 
 @pytest.fixture(params=[0, 1], ids=["unix", "tcp"])
 def place(request: pytest.FixtureRequest, shared: SharedController) -> str:
@@ -240,7 +242,6 @@ def test_as_many_leases_as_there_are_descriptors(shared: SharedController, place
 FEW = """
 import logging, resource, sys
 from lazr_smtptest import SharedController
-
 logging.basicConfig()
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 with SharedController() as shared:

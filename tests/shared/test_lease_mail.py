@@ -23,6 +23,8 @@ from lazr_smtptest import (
     connect,
 )
 
+pytestmark = pytest.mark.timeout(90)
+
 THREADS = 8
 LEASES = 4
 EACH = 25

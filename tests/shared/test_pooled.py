@@ -36,8 +36,8 @@ def test_each_lease_has_its_own_mail(
         assert one.connections == 1
         (session,) = one.sessions()
         assert session.ended == "open"
-        named = [line.text for line in session.dialogue if "rcpt TO" in line.text]
-        assert named == [f"rcpt TO:<{one.address('a')}>"]
+        named = [line.text for line in session.dialogue if "RCPT TO" in line.text.upper()]
+        assert [one.address("a") in text for text in named] == [True]
         one.close()
     assert (kim.sessions(), kim.connections) == ([], 0)
 

@@ -15,6 +15,8 @@ from lease_programs import lease_program
 
 from lazr_smtptest import Lease, LeaseError, ServerDied, SharedController, connect
 
+pytestmark = pytest.mark.timeout(90)
+
 #: Octets that may wait, beside those that a socket has room for.
 LIMIT = 1_000_000
 
