@@ -46,7 +46,7 @@ class LeaseClient:
         counters = [0 for _ in COUNTED]
         fd = pipe.fileno()
         self.link = ChildLink(
-            fd, fd, server.loop, lambda fd, backlog: LeaseOutbox(fd, counters, backlog)
+            fd, fd, server.loop, lambda fd, backlog: LeaseOutbox(fd, counters, backlog, table)
         )
         outbox = self.link.outbox
         assert isinstance(outbox, LeaseOutbox)
@@ -82,9 +82,10 @@ class LeaseClient:
 
     def _begin(self, owner: str) -> str:
         """Begin a lease in place of the one before; return its label."""
-        self._end()
-        self._lease = self._table.begin(owner, self.outbox)
-        self.outbox.send("forget")
+        with self._table.lock:  # a handler may have a message for the one before
+            self._end()
+            self._lease = self._table.begin(owner, self.outbox)
+            self.outbox.send("forget")
         return self._lease.label
 
     def _end(self) -> None:

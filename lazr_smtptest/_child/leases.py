@@ -67,7 +67,6 @@ class Lease:
         self.is_refusing = False
         self.since = self._table.clock()
         self._table.forget(self, self.sequences)
-        self.sequences.clear()
         self.ended: deque[Transcript] = deque(maxlen=_SESSIONS)
         self.ended_count = 0
         self.faults.clear()
@@ -160,6 +159,7 @@ class LeaseTable:
                 takers.remove(lease)
                 if not takers:
                     del self.takers[sequence]
+            sequences.clear()
 
     def _claims_like(self, claim: str) -> dict[str, Lease]:
         return self._globs if is_glob(claim) else self._literals

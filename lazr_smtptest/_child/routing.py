@@ -29,12 +29,20 @@ _STRANGERS = 3
 
 
 class LeaseOutbox(Outbox):
-    """Mail on its way to one lease after the other, of one test process, which may be gone."""
+    """Mail on its way to one lease after the other, of one test process, which may be gone.
+
+    All ways of a server have the lock of its table: whose a message is stays so until it is
+    sent, and a log record that comes up meanwhile may go another way.
+    """
 
     def __init__(
-        self, fd: int, counters: MutableSequence[int], on_backlog: Callable[[], object]
+        self,
+        fd: int,
+        counters: MutableSequence[int],
+        on_backlog: Callable[[], object],
+        table: LeaseTable,
     ) -> None:
-        super().__init__(fd, counters, on_backlog)
+        super().__init__(fd, counters, on_backlog, table.lock)
         self._waiting = 0
 
     def has_room(self, size: int, limit: int) -> bool:
@@ -83,7 +91,7 @@ class RoutingOutbox(Outbox):
         table: LeaseTable,
         unread_limit: int,
     ) -> None:
-        super().__init__(fd, counters, on_backlog)
+        super().__init__(fd, counters, on_backlog, table.lock)
         self._table = table
         self._unread_limit = unread_limit
         #: The last mail that is nobody's.

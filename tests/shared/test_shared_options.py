@@ -159,6 +159,39 @@ def test_a_reset_is_behind_a_handler_that_works(tmp_path: Path) -> None:
         assert (subjects(kim.messages), subjects(lee.messages)) == ([], [str(path)])
 
 
+class Forwarding(QueueServer):
+    """Passes on what comes; on the handlers' thread, since it is a handler."""
+
+    def handle_message(self, message: Message) -> None:
+        super().handle_message(message)
+
+
+class ForwardingController(SharedController):
+    def _make_server(self, host: str, port: int) -> None:
+        self.server = Forwarding(host, port, self.queue, **self.server_options)
+
+
+def test_a_handler_s_late_mail_is_not_the_next_test_s() -> None:
+    """A client sends to each test's address until the next one's is known."""
+    address = [""]
+
+    def send() -> None:
+        with connected(kim) as client:
+            while address[0]:
+                client.sendmail("", [address[0]], f"Subject: {address[0]}\r\n\r\n")
+
+    with leased(ForwardingController()) as (kim, _), ThreadPoolExecutor() as pool:
+        address[0] = kim.address("late")
+        sending = pool.submit(send)
+        for n in range(300):
+            kim._begin(f"test_{n}")
+            before, address[0] = address[0], kim.address("late")
+            assert before not in subjects(kim)
+            assert set(subjects(kim)) <= {address[0]}
+        address[0] = ""
+        sending.result()
+
+
 # What strikes all.
 
 
