@@ -18,6 +18,10 @@ from lazr_smtptest._wire.ipc_queue import RecordReader
 _NUMBERED = ("fault", "gate", "reset")
 
 
+#: Octets that one read takes at most: requests are small, and leases may be many.
+_READ_SIZE = 4_096
+
+
 class ChildLink:
     """Requests from one reader of the mail, and records to it, on the event loop.
 
@@ -36,7 +40,7 @@ class ChildLink:
         self._loop = loop
         self._requests = requests
         self._records = records
-        self._reader = RecordReader(requests)
+        self._reader = RecordReader(requests, _READ_SIZE)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._has_room = asyncio.Event()
         self._is_gone = False
