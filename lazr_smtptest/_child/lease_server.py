@@ -43,6 +43,8 @@ class LeaseClient:
         self._pipe = pipe
         self._table = table = server.table
         self._lease: Lease | None = None
+        #: The number of the last request to claim, and what it added.
+        self._last_claim: tuple[int, list[str]] = UNASKED, []
         counters = [0 for _ in COUNTED]
         fd = pipe.fileno()
         self.link = ChildLink(
@@ -55,7 +57,7 @@ class LeaseClient:
         self.link.answers = {
             "begin": self._begin,
             "catch_up": lambda: outbox.send("caught_up"),
-            "claim": lambda claims: table.claim(self.lease, claims),
+            "claim": self._claim,
             "connections": self._count_connections,
             "end": self._end,
             "fault": self._fault,
@@ -78,7 +80,17 @@ class LeaseClient:
     def _undo(self, number: int) -> bool:
         if self._lease is not None:
             self._lease.faults.withdraw(number)
+            if self._last_claim[0] == number:
+                self._table.withdraw(self._lease, self._last_claim[1])
+                self._last_claim = UNASKED, []
         return True
+
+    def _claim(self, number: int, claims: list[str]) -> str | None:
+        lease = self.lease
+        before = len(lease.claims)
+        refused = self._table.claim(lease, claims)
+        self._last_claim = number, lease.claims[before:]
+        return refused
 
     def _begin(self, owner: str) -> str:
         """Begin a lease in place of the one before; return its label."""
@@ -89,6 +101,7 @@ class LeaseClient:
         return self._lease.label
 
     def _end(self) -> None:
+        self._last_claim = UNASKED, []
         if self._lease is not None:
             self._table.end(self._lease)
 

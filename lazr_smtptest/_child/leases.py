@@ -143,9 +143,8 @@ class LeaseTable:
         with self.lock:
             if self._by_label.pop(lease.label, None) is None:
                 return
-            for claim in lease.claims:
-                self._claims_like(claim).pop(normal(claim), None)
             self._former_claims.extend((normal(claim), lease.owner) for claim in lease.claims)
+            self.withdraw(lease, [*lease.claims])
             self._former_labels[lease.label] = lease.owner
             for old in list(self._former_labels)[:-_REMEMBERED]:
                 del self._former_labels[old]
@@ -176,9 +175,17 @@ class LeaseTable:
                     like = "" if what == normal(claim) else f", by {what!r}"
                     return f"{claim!r} is claimed already{like}, by {holder.owner}"
             for claim in claims:
-                self._claims_like(claim)[normal(claim)] = lease
-                lease.claims.append(claim)
+                if normal(claim) not in self._claims_like(claim):
+                    self._claims_like(claim)[normal(claim)] = lease
+                    lease.claims.append(claim)
             return None
+
+    def withdraw(self, lease: Lease, claims: list[str]) -> None:
+        """Take claims of a lease back."""
+        with self.lock:
+            for claim in claims:
+                del self._claims_like(claim)[normal(claim)]
+                lease.claims.remove(claim)
 
     def _holder(self, claim: str, lease: Lease) -> tuple[str, Lease] | None:
         """Return which claim or address of another lease a claim would share mail with."""

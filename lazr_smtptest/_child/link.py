@@ -15,7 +15,7 @@ from lazr_smtptest._wire.channel import UNASKED
 from lazr_smtptest._wire.ipc_queue import RecordReader
 
 #: Requests that are known by their numbers afterwards, which their answers take first.
-_NUMBERED = ("fault", "gate", "reset")
+_NUMBERED = ("claim", "fault", "gate", "reset")
 
 
 #: Octets that one read takes at most: requests are small, and leases may be many.

@@ -110,3 +110,21 @@ def test_many_claims(kim: Lease, lease: Callable[[str], Lease]) -> None:
     send_for(kim, "one", ["999-a@example.com", "0-b@example.com"])
     send_for(kim, "two", ["1000-a@example.com"])
     assert subjects(kim) == ["one"]
+
+
+def test_a_claim_that_was_given_up_on_is_undone(kim: Lease, lee: Lease) -> None:
+    """As a request is that had no answer in time: the lease learns of none, so it has none."""
+    kim.claim("kim@example.com", "*@shop.example")
+    before = len(kim.unclaimed)
+    kim.claim("kim@example.com", "late@example.com", "*@late.example")
+    kim._link.send("cancel", last_request(kim))
+    assert len(kim.unclaimed) == before  # so it has been read by now
+    lee.claim("late@example.com", "*@late.example")
+    for claim in "kim@example.com", "a@shop.example":
+        with pytest.raises(LeaseError, match="claimed already"):
+            lee.claim(claim)
+
+
+def last_request(lease: Lease) -> int:
+    """Return the number of a lease's last request."""
+    return next(lease._link._numbers) - 1
