@@ -63,7 +63,7 @@ CALLS: dict[str, Callable[[Lease], object]] = {
     "wait_for_each": lambda lease: lease.wait_for_each(["kim@example.com"], 60),
     "expect_none": lambda lease: lease.expect_none(60),
     "get": lambda lease: lease.queue.get(timeout=60),
-    "parked": lambda lease: lease.gate("RCPT").wait_parked(60),
+    "parked": lambda lease: lease.gate("RCPT").wait_parked(timeout=60),
 }
 
 

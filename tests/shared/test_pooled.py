@@ -107,9 +107,9 @@ def test_a_gate_parks_the_mail_of_one(client: smtplib.SMTP, kim: Lease, lee: Lea
         gate = kim.gate("DATA")
         deliver(client, "lee's", lee.address("a"))
         parked = pool.submit(deliver, client, "kim's", kim.address("a"))
-        gate.wait_parked(30)
+        gate.wait_parked(timeout=30)
         lee.reset()  # which named it, too; and does not have it parked
-        assert gate.wait_parked(0) == 1
+        assert gate.wait_parked(timeout=0) == 1
         gate.release()
         parked.result()
         assert kim.wait(0)["subject"] == "kim's"
@@ -120,7 +120,7 @@ def test_a_reset_drops_what_is_parked(client: smtplib.SMTP, kim: Lease, lee: Lea
     with ThreadPoolExecutor() as pool:
         gate = kim.gate("EOM")
         parked = pool.submit(deliver, client, "kim's", kim.address("a"))
-        gate.wait_parked(30)
+        gate.wait_parked(timeout=30)
         kim.reset()
         with pytest.raises(smtplib.SMTPServerDisconnected):
             parked.result()
@@ -132,7 +132,7 @@ def test_an_end_drops_what_is_parked(client: smtplib.SMTP, kim: Lease, lee: Leas
     with ThreadPoolExecutor() as pool:
         gate = kim.gate("EOM")
         parked = pool.submit(deliver, client, "kim's", kim.address("a"), lee.address("a"))
-        gate.wait_parked(30)
+        gate.wait_parked(timeout=30)
         kim._finish()
         with pytest.raises(smtplib.SMTPServerDisconnected):
             parked.result()
