@@ -30,7 +30,7 @@ from lazr_smtptest import Lease, LeaseError, SharedController, connect
     ],
 )
 def test_a_template_without_an_address_for_each_lease(template: str) -> None:
-    with pytest.raises(ValueError, match=r"template must be an address with \{name\} and"):
+    with pytest.raises(ValueError, match=r"template must have \{name\} and"):
         SharedController(template=template)
 
 

@@ -108,7 +108,7 @@ TAKE_KEY = (
 THE_ADDRESS = "address must be what a SharedController has for it, a path or host:port"
 
 THE_TEMPLATE = (
-    "template must be an address with {name} and {lease} in it, each once and apart, such as "
+    "template must have {name} and {lease} in it, each once and apart, such as "
     "'{name}@{lease}.example.test' or '{name}+{lease}@example.com'"
 )
 
