@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from lazr_smtptest._parent.lease_link import LeaseLink
+    from lazr_smtptest._parent.link import ServerLink
     from lazr_smtptest._wire.sharing import Strays, Welcome
     from lazr_smtptest.sessions import Session
 
@@ -78,8 +80,9 @@ class SharedController(Controller):
     :param faults: ``"own"`` to have the faults and gates of a lease strike its own mail only,
         and what cannot be told apart refused; or ``"all"`` to allow each lease what strikes
         everybody.
-    :param unread_limit: The octets of mail that may wait for one lease to read them; beyond
-        it, further mail is refused with 452.
+    :param unread_limit: The octets of mail that may wait for one lease to read them, or one
+        message, however large; beyond it, further mail is refused with 452, and the lease's
+        next call raises LeaseError.
     :param lease_host: A host of this machine on which leases are taken by TCP, too; without,
         they are taken on a UNIX socket alone, which only this user may open.
     :param start_method: See `Controller`.
@@ -161,6 +164,8 @@ class SharedController(Controller):
     def stop(self) -> None:
         """Stop the server process: see `Controller.stop`.  All leases end.
 
+        Those that have mail which they did not read have a second to do so.
+
         :raises ServerDied: The server process had ended by itself.
         """
         super().stop()
@@ -183,13 +188,11 @@ class SharedController(Controller):
 
     @contextlib.contextmanager
     def _share(self) -> Iterator[Sharing]:
-        from lazr_smtptest._launch import listen, listen_unix
+        from lazr_smtptest._launch import host_for_clients, listen
 
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(FileExistsError):  # made by an earlier start
-                os.mkdir(self._folder, 0o700)
             path = self.addresses[0]
-            sockets = [stack.enter_context(listen_unix(path))]
+            sockets = [stack.enter_context(self._listen(path))]
             file = SocketFile.at(path)
             assert file is not None
             file = file._replace(has_own_folder=True)
@@ -198,7 +201,7 @@ class SharedController(Controller):
                 if self._lease_host is not None:
                     found = [stack.enter_context(one) for one in listen(self._lease_host, 0)]
                     sockets += found
-                    host = self._lease_host
+                    host = host_for_clients(self._lease_host, found)
                     shown = f"[{host}]" if ":" in host else host
                     self._tcp_address = f"{shown}:{found[0].getsockname()[1]}"
                 yield Sharing(
@@ -212,6 +215,16 @@ class SharedController(Controller):
                     trust=certificates.trust_in(self.server, str(self._endpoint)),
                 )
                 undo.pop_all()
+
+    def _listen(self, path: str) -> socket.socket:
+        from lazr_smtptest._launch import listen_unix
+
+        while True:
+            with contextlib.suppress(FileExistsError):  # made by an earlier start
+                os.mkdir(self._folder, 0o700)
+            # Unless whatever removes it after that one's end was late, and did so now.
+            with contextlib.suppress(FileNotFoundError):
+                return listen_unix(path)
 
 
 class _Strays(NamedTuple):
@@ -298,12 +311,13 @@ class Lease(InboxCalls, ServerCalls):
     def claim(self, *addresses: str) -> None:
         """Get the mail for other addresses, too, until this lease ends.
 
-        An address that `address` made for another lease stays that one's.  Blocks up to 5
-        seconds.
+        An address that `address` made for another lease stays that one's, also where a glob
+        matches it.  Blocks up to 5 seconds.
 
         :param addresses: Addresses, or globs such as ``"*@shop.example"``; ``"*"`` is whatever
             nobody else gets.  Their case is of no importance.
-        :raises LeaseError: Another lease holds one of them; then none is claimed.
+        :raises LeaseError: Another lease holds one of them, or it is made for another; then none
+            is claimed.
         :raises TypeError: There is none, or one is no str.
         :raises ValueError: One is no address.
         :raises Exception: See `Controller.reset`.
@@ -338,7 +352,8 @@ class Lease(InboxCalls, ServerCalls):
     def close(self) -> None:
         """Give the lease back: its addresses are nobody's from now on.
 
-        What has arrived can still be taken.  Does not block.
+        What has arrived can still be taken.  Blocks only where another thread waits for mail of
+        this lease, until that has noticed; up to 5 seconds.
         """
         self._link.end()
 
@@ -367,8 +382,8 @@ class Lease(InboxCalls, ServerCalls):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, link: Any, what: str, *details: Any) -> Any:
-        answer = super()._ask(link, what, *details)
+    def _ask(self, link: ServerLink, what: str, *details: Any) -> Any:
+        answer = link.request(what, *details, timeout=self._reset_timeout)
         if what in ("fault", "gate") and isinstance(answer, str):
             raise LeaseError(
                 f"this {what} could strike other leases' sessions: {answer}.  Use a stage from "
@@ -402,25 +417,43 @@ def connect(
     :param name: Whose it is, for errors of others; by default the process.
     :param timeout: How long to wait at most, in seconds.
     :return: The lease.
-    :raises LeaseError: Nobody answers there, or the key is wrong.
+    :raises LeaseError: Nobody answers there, or the key is wrong; or a limit of the system is
+        reached, which is named then.
+    :raises ServerDied: The server process has ended meanwhile.
+    :raises ServerStuck: It did not answer.
     :raises TypeError: A value is of the wrong type.
     :raises ValueError: An address is no path and no ``host:port``, or the timeout is not
         positive.
     """
     with without_fakes():
         from lazr_smtptest._parent.lease_link import connect_to
-    places = [address] if isinstance(address, str) else list(address)
-    for place in places:
-        if not isinstance(place, str):
-            raise TypeError(f"address must be a path or host:port, not {place!r}")
-        if "/" not in place and not re.fullmatch(r".+:\d{1,5}", place):
-            raise ValueError(
-                "address must be what a SharedController has for it, a path or host:port, "
-                f"not {place!r}"
-            )
+    places = _check_places(address)
     if not isinstance(key, str):
         raise TypeError("key must be a str, as a SharedController has it")
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, such as the test's, not {name!r}")
     link, welcome = connect_to(places, key.encode(), positive_seconds("timeout", timeout))
-    return Lease(link, welcome, name)
+    try:
+        return Lease(link, welcome, name)
+    except BaseException:
+        link.close()
+        raise
+
+
+def _check_places(address: object) -> list[str]:
+    """Check where a shared server may be, and return that as a list."""
+    places = [address]
+    if isinstance(address, Iterable) and not isinstance(address, str | bytes):
+        places = [*address]
+    must = "address must be what a SharedController has for it, a path or host:port"
+    found = []
+    for place in places:
+        if not isinstance(place, str):
+            raise TypeError(f"{must}, not {place!r}")
+        port = re.fullmatch(r".+:(\d{1,5})", place)
+        if "/" not in place and not (port and 0 < int(port[1]) < 65536):
+            raise ValueError(f"{must}, not {place!r}")
+        found.append(place)
+    if not found:
+        raise ValueError(f"{must}, not {address!r}")
+    return found

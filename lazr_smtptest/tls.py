@@ -277,6 +277,7 @@ def trust_in(tls: TLS, credentials: Credentials) -> Trust:
         return Trust(Path(credentials.ca_file).read_bytes(), None)
 
 
+@functools.cache  # one folder, however many leases there are
 def trusting(trust: Trust) -> Credentials:
     """Return the files for clients of a server whose own are elsewhere."""
     authority = _Authority(trust)

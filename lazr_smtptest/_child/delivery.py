@@ -71,15 +71,22 @@ class _Held(threading.local):
 
 
 class Outbox:
-    """The way to the test process.  Any thread may use it."""
+    """The way to the test process.  Any thread may use it.
+
+    :param lock: A reentrant lock to hold while something is sent, if there is one already.
+    """
 
     def __init__(
-        self, fd: int, counters: MutableSequence[int], on_backlog: Callable[[], object]
+        self,
+        fd: int,
+        counters: MutableSequence[int],
+        on_backlog: Callable[[], object],
+        lock: threading.RLock | None = None,
     ) -> None:
         self._writer = RecordWriter(fd, on_backlog)
         self._counters = counters
         # Reentrant: collecting garbage in here may log, and logging sends.
-        self._count = threading.RLock()
+        self._count = lock or threading.RLock()
         self._is_closed = False
         self._held = _Held()
         self.flush = self._writer.flush

@@ -7,12 +7,14 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableSequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection
 
 from lazr_smtptest._child.leases import OF_ADDRESSES, OF_SESSIONS, Lease, LeaseTable
 from lazr_smtptest._child.link import ChildLink
 from lazr_smtptest._child.routing import LeaseOutbox, RoutingOutbox, SharedTranscripts
+from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._wire.channel import COUNTED, UNASKED
 from lazr_smtptest._wire.endpoint import Endpoint
@@ -27,19 +29,26 @@ _log = logging.getLogger("lazr_smtptest")
 _PROOF_TIMEOUT = 5.0
 
 #: Who may be showing that at once; others wait.
-_PROVING = 32
+_PROVING = 256
+
+#: Seconds that leases have at the end to read what waits for them.
+_LAST_FLUSH = 1.0
 
 
-class LeaseLink:
-    """What joins the server process with one that has leases, one after the other."""
+class LeaseClient:
+    """A process that has leases, one after the other, and what it asks for."""
 
-    def __init__(self, server: LeaseServer, fd: int) -> None:
+    def __init__(self, server: LeaseServer, pipe: Connection) -> None:
         self._server = server
+        self._pipe = pipe
         self._table = table = server.table
         self._lease: Lease | None = None
+        #: The number of the last request to claim, and what it added.
+        self._last_claim: tuple[int, list[str]] = UNASKED, []
         counters = [0 for _ in COUNTED]
+        fd = pipe.fileno()
         self.link = ChildLink(
-            fd, fd, server.loop, lambda fd, backlog: LeaseOutbox(fd, counters, backlog)
+            fd, fd, server.loop, lambda fd, backlog: LeaseOutbox(fd, counters, backlog, table)
         )
         outbox = self.link.outbox
         assert isinstance(outbox, LeaseOutbox)
@@ -48,7 +57,7 @@ class LeaseLink:
         self.link.answers = {
             "begin": self._begin,
             "catch_up": lambda: outbox.send("caught_up"),
-            "claim": lambda claims: table.claim(self.lease, claims),
+            "claim": self._claim,
             "connections": self._count_connections,
             "end": self._end,
             "fault": self._fault,
@@ -71,23 +80,36 @@ class LeaseLink:
     def _undo(self, number: int) -> bool:
         if self._lease is not None:
             self._lease.faults.withdraw(number)
+            if self._last_claim[0] == number:
+                self._table.withdraw(self._lease, self._last_claim[1])
+                self._last_claim = UNASKED, []
         return True
+
+    def _claim(self, number: int, claims: list[str]) -> str | None:
+        lease = self.lease
+        before = len(lease.claims)
+        refused = self._table.claim(lease, claims)
+        self._last_claim = number, lease.claims[before:]
+        return refused
 
     def _begin(self, owner: str) -> str:
         """Begin a lease in place of the one before; return its label."""
-        self._end()
-        self._lease = self._table.begin(owner, self.outbox)
-        self.outbox.send("forget")
+        with self._table.lock:  # a handler may have a message for the one before
+            self._end()
+            self._lease = self._table.begin(owner, self.outbox)
+            self.outbox.send("forget")
         return self._lease.label
 
     def _end(self) -> None:
+        self._last_claim = UNASKED, []
         if self._lease is not None:
             self._table.end(self._lease)
 
     def close(self) -> None:
-        """End the lease of a process that is gone; its port, so to speak, is free."""
+        """End the lease of a process that is gone: its claims are free."""
         self._end()
         self.link.close()
+        self._pipe.close()
 
     def _fault(self, number: int, rule: Rule) -> int | str:
         refused = self._why_not_mine(rule.stage, rule.when)
@@ -114,7 +136,6 @@ class LeaseLink:
         lease = self.lease
         abandoned = self._server.sessions_of(lease)
         lease.forget()
-        lease.is_refusing = False
         self.outbox.send("forget")
         for session in abandoned:
             session.abort_if_abandoned()
@@ -139,7 +160,7 @@ class LeaseServer:
         self.table = LeaseTable(sharing, loop.time)
         self.transcripts = SharedTranscripts(self.table)
         self._sharing = sharing
-        self._links: set[LeaseLink] = set()
+        self._links: set[LeaseClient] = set()
         self._provers = ThreadPoolExecutor(_PROVING, thread_name_prefix="lease")
         self._listening: list[socket.socket] = []
 
@@ -170,13 +191,19 @@ class LeaseServer:
         sharing = self._sharing
         return Welcome(os.getpid(), endpoint, known_of(server), sharing.template, sharing.trust)
 
-    def close(self) -> None:
-        """Say to all that this is the end, which was asked for."""
+    async def close(self) -> None:
+        """Say to all that this is the end, which was asked for.
+
+        Who does not read has a second to do so.
+        """
         for sock in self._listening:
             self.loop.remove_reader(sock)
             sock.close()
-        for one in list(self._links):
+        for one in self._links:
             one.outbox.send("stopped")
+        flushing = [self.loop.create_task(one.link.flush()) for one in self._links]
+        if flushing:
+            await asyncio.wait(flushing, timeout=_LAST_FLUSH)
 
     def _accept(self, listening: socket.socket) -> None:
         try:
@@ -184,36 +211,38 @@ class LeaseServer:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # no descriptor is left, and trying again at once is of no use
-            _log.error("the shared server cannot take another lease: %s", error)
+            where, why = self._welcome.endpoint, limit_behind(error) or error
+            _log.error("the shared server on %s cannot take another lease: %s", where, why)
             self.loop.remove_reader(listening)
             self.loop.call_later(1.0, self.loop.add_reader, listening, self._accept, listening)
             return
-        self._provers.submit(self._prove, sock)
+        proof = self._provers.submit(self._prove, sock)
+        proof.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self._open, proof))
 
-    def _prove(self, sock: socket.socket) -> None:
+    def _prove(self, sock: socket.socket) -> Connection | None:
         """Let in who has the key; on a thread, as this waits for the other side."""
+        where = self._welcome.endpoint
         try:
-            pipe = prove(sock, self._sharing.key, _PROOF_TIMEOUT, is_server=True)
+            return prove(sock, self._sharing.key, _PROOF_TIMEOUT, is_server=True)
         except AuthenticationError:
-            where = self._welcome.endpoint
             _log.warning("whoever wanted a lease of the server on %s had a wrong key", where)
         except OSError as error:
-            _log.warning("whoever wanted a lease said nothing that is one: %s", error)
-        else:
-            fd = os.dup(pipe.fileno())
-            pipe.close()
-            self.loop.call_soon_threadsafe(self._open, fd)
+            reason = error.strerror or error
+            text = "whoever wanted a lease of the server on %s did not show a key: %s"
+            _log.warning(text, where, reason)
+        return None
 
-    def _open(self, fd: int) -> None:
-        one = LeaseLink(self, fd)
-        self._links.add(one)
-        one.link.listen(lambda: self._close(one, fd))
-        one.outbox.send("reply", UNASKED, self._welcome)
+    def _open(self, proof: Future[Connection | None]) -> None:
+        pipe = proof.result()
+        if pipe is not None:
+            one = LeaseClient(self, pipe)
+            self._links.add(one)
+            one.link.listen(lambda: self._close(one))
+            one.outbox.send("reply", UNASKED, self._welcome)
 
-    def _close(self, one: LeaseLink, fd: int) -> None:
+    def _close(self, one: LeaseClient) -> None:
         self._links.discard(one)
         one.close()
-        os.close(fd)
 
     def export_strays(self, since: float = 0.0) -> Strays:
         """Return what is nobody's since then: mail, and the last sessions."""
@@ -227,4 +256,4 @@ class LeaseServer:
         return [one for one in found if lease in self.table.named_in(one.transcript)]
 
     def export_sessions(self, lease: Lease) -> list[Session]:
-        return [one.export(lease.since) for one in self.transcripts.of(lease)]
+        return [one.export(lease.since, lease.sequences) for one in self.transcripts.of(lease)]

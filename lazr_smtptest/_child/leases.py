@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
+import functools
 import itertools
 import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
+from lazr_smtptest._smtp.protocol import split_path
 from lazr_smtptest._smtp.transcript import Transcript
 from lazr_smtptest._wire.sharing import LABEL, AddressTemplate, Sharing, is_glob, normal, overlap
 
@@ -37,7 +39,7 @@ OF_ADDRESSES = frozenset(("MAIL", "RCPT", "DATA", "BDAT", "EOM", "VRFY", "EXPN")
 OF_SESSIONS = frozenset(("RSET", "NOOP", "QUIT"))
 
 _LABEL = re.compile(LABEL)
-_RECIPIENT = re.compile(rb"^[ \t]*RCPT[ \t]+TO:[ \t]*<?([^>\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_RCPT = re.compile(rb"^RCPT[ \t]+([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 class Lease:
@@ -45,6 +47,7 @@ class Lease:
 
     :ivar label: Its name in addresses; no other lease of the run ever has it.
     :ivar owner: Whose it is, in words.
+    :ivar sequences: The numbers of messages that it got.
     """
 
     def __init__(self, label: str, owner: str, outbox: LeaseOutbox, table: LeaseTable) -> None:
@@ -53,18 +56,17 @@ class Lease:
         self.outbox = outbox
         self.claims: list[str] = []
         self.faults = FaultScript(self._is_mine, table.faults.settle)
-        self.is_refusing = False
         self.began = table.clock()
         self._table = table
-        #: The numbers of messages that it got.
-        self._sequences: set[int] = set()
+        self.sequences: set[int] = set()
         self.forget()
 
     def forget(self) -> None:
         """Forget what has been so far; faults and gates, too."""
+        #: Whether the last message was refused, since too many waited.
+        self.is_refusing = False
         self.since = self._table.clock()
-        self._table.forget(self, self._sequences)
-        self._sequences.clear()
+        self._table.forget(self, self.sequences)
         self.ended: deque[Transcript] = deque(maxlen=_SESSIONS)
         self.ended_count = 0
         self.faults.clear()
@@ -72,7 +74,7 @@ class Lease:
     def note(self, sequence: int) -> None:
         """Note the number of a message that it gets."""
         with self._table.lock:
-            self._sequences.add(sequence)
+            self.sequences.add(sequence)
             self._table.takers.setdefault(sequence, []).append(self)
 
     def has(self, address: str) -> bool:
@@ -91,8 +93,15 @@ def _named(transcript: Transcript) -> Iterator[tuple[float, str]]:
     """Yield the recipients that a session has named, and when."""
     for at, said, _ in list(transcript.exchanges):
         if isinstance(said, bytes):
-            for path in _RECIPIENT.findall(said):
-                yield at, path.strip().decode("utf-8", "surrogateescape")
+            for argument in _RCPT.findall(said):
+                found = split_path("RCPT", argument.decode("utf-8", "surrogateescape"))
+                if found:
+                    yield at, found[0]
+
+
+@functools.lru_cache(10_000)  # fnmatch's own may have room for a few hundred
+def _matcher(glob: str) -> Callable[[str], object]:
+    return re.compile(fnmatch.translate(glob)).match
 
 
 class LeaseTable:
@@ -134,9 +143,8 @@ class LeaseTable:
         with self.lock:
             if self._by_label.pop(lease.label, None) is None:
                 return
-            for claim in lease.claims:
-                self._claims_like(claim).pop(normal(claim), None)
             self._former_claims.extend((normal(claim), lease.owner) for claim in lease.claims)
+            self.withdraw(lease, [*lease.claims])
             self._former_labels[lease.label] = lease.owner
             for old in list(self._former_labels)[:-_REMEMBERED]:
                 del self._former_labels[old]
@@ -150,6 +158,7 @@ class LeaseTable:
                 takers.remove(lease)
                 if not takers:
                     del self.takers[sequence]
+            sequences.clear()
 
     def _claims_like(self, claim: str) -> dict[str, Lease]:
         return self._globs if is_glob(claim) else self._literals
@@ -157,6 +166,8 @@ class LeaseTable:
     def claim(self, lease: Lease, claims: list[str]) -> str | None:
         """Add claims; return why none of them was added, if so."""
         with self.lock:
+            if self._by_label.get(lease.label) is not lease:
+                return None  # it is over, and whoever asks gets no mail any more
             for claim in claims:
                 held = self._holder(normal(claim), lease)
                 if held is not None:
@@ -164,12 +175,23 @@ class LeaseTable:
                     like = "" if what == normal(claim) else f", by {what!r}"
                     return f"{claim!r} is claimed already{like}, by {holder.owner}"
             for claim in claims:
-                self._claims_like(claim)[normal(claim)] = lease
-                lease.claims.append(claim)
+                if normal(claim) not in self._claims_like(claim):
+                    self._claims_like(claim)[normal(claim)] = lease
+                    lease.claims.append(claim)
             return None
 
+    def withdraw(self, lease: Lease, claims: list[str]) -> None:
+        """Take claims of a lease back."""
+        with self.lock:
+            for claim in claims:
+                del self._claims_like(claim)[normal(claim)]
+                lease.claims.remove(claim)
+
     def _holder(self, claim: str, lease: Lease) -> tuple[str, Lease] | None:
-        """Return which claim of another lease a claim would share mail with."""
+        """Return which claim or address of another lease a claim would share mail with."""
+        made = self._by_label.get(self.template.label_in(claim) or "")
+        if made is not None and made is not lease:
+            return claim, made
         same = self._claims_like(claim).get(claim)
         if same is not None and same is not lease:
             return claim, same
@@ -189,7 +211,7 @@ class LeaseTable:
                 return self._by_label.get(label)
             found = self._literals.get(address)
             if found is None:
-                matching = [glob for glob in self._globs if fnmatchcase(address, glob)]
+                matching = [glob for glob in self._globs if _matcher(glob)(address)]
                 found = self._globs[min(matching, key=_REST.__eq__)] if matching else None
             return found
 

@@ -15,7 +15,11 @@ from lazr_smtptest._wire.channel import UNASKED
 from lazr_smtptest._wire.ipc_queue import RecordReader
 
 #: Requests that are known by their numbers afterwards, which their answers take first.
-_NUMBERED = ("fault", "gate", "reset")
+_NUMBERED = ("claim", "fault", "gate", "reset")
+
+
+#: Octets that one read takes at most: requests are small, and leases may be many.
+_READ_SIZE = 4_096
 
 
 class ChildLink:
@@ -36,7 +40,7 @@ class ChildLink:
         self._loop = loop
         self._requests = requests
         self._records = records
-        self._reader = RecordReader(requests)
+        self._reader = RecordReader(requests, _READ_SIZE)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._has_room = asyncio.Event()
         self._is_gone = False

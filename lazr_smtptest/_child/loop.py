@@ -172,7 +172,7 @@ class ServerLoop:
             session.abort()
         self.outbox.send("sessions", pickled(transcripts.export()), transcripts.connections)
         if self._leases is not None:
-            self._leases.close()
+            await self._leases.close()
         self.outbox.close()
         await self._link.flush()
         return code

@@ -29,12 +29,20 @@ _STRANGERS = 3
 
 
 class LeaseOutbox(Outbox):
-    """Mail on its way to one lease after the other, of one test process, which may be gone."""
+    """Mail on its way to one lease after the other, of one test process, which may be gone.
+
+    All ways of a server have the lock of its table: whose a message is stays so until it is
+    sent, and a log record that comes up meanwhile may go another way.
+    """
 
     def __init__(
-        self, fd: int, counters: MutableSequence[int], on_backlog: Callable[[], object]
+        self,
+        fd: int,
+        counters: MutableSequence[int],
+        on_backlog: Callable[[], object],
+        table: LeaseTable,
     ) -> None:
-        super().__init__(fd, counters, on_backlog)
+        super().__init__(fd, counters, on_backlog, table.lock)
         self._waiting = 0
 
     def has_room(self, size: int, limit: int) -> bool:
@@ -47,20 +55,29 @@ class LeaseOutbox(Outbox):
         return self._waiting <= limit or self._waiting == size
 
     def deliver(self, sealed: Sealed) -> None:
-        self._or_close(lambda: self._put(sealed))
+        self._unless_gone(lambda: self._put(sealed))
 
     def send(self, kind: str, *content: Any) -> None:
-        self._or_close(lambda: super(LeaseOutbox, self).send(kind, *content))
+        self._unless_gone(lambda: super(LeaseOutbox, self).send(kind, *content))
 
     def flush(self) -> bool:
-        return self._or_close(self._writer.flush)
+        return self._unless_gone(self._writer.flush) is not False
 
-    def _or_close(self, write: Callable[[], Any]) -> bool:
-        try:
-            return self._writer.is_closed or bool(write())
-        except ConnectionError:  # the reader is gone, which its link is about to see
+    def _unless_gone(self, write: Callable[[], Any]) -> Any:
+        with self._count:
+            if self._writer.is_closed:
+                return None
+            try:
+                return write()
+            except OSError:  # the reader is gone, which its link is about to see
+                self._writer.close()
+                return None
+
+    def close(self) -> None:
+        """Send no more: the descriptor is about to be somebody else's."""
+        with self._count:
+            super().close()
             self._writer.close()
-            return True
 
 
 class RoutingOutbox(Outbox):
@@ -74,7 +91,7 @@ class RoutingOutbox(Outbox):
         table: LeaseTable,
         unread_limit: int,
     ) -> None:
-        super().__init__(fd, counters, on_backlog)
+        super().__init__(fd, counters, on_backlog, table.lock)
         self._table = table
         self._unread_limit = unread_limit
         #: The last mail that is nobody's.
@@ -98,10 +115,10 @@ class RoutingOutbox(Outbox):
 
     def _check_room(self, leases: list[Lease], size: int) -> None:
         full = [x for x in leases if not x.outbox.has_room(size, self._unread_limit)]
-        for lease in full:
-            if not lease.is_refusing:
-                lease.is_refusing = True
+        for lease in leases:
+            if lease in full and not lease.is_refusing:
                 lease.outbox.send("unread", self._unread_limit)
+            lease.is_refusing = lease in full
         if full:
             raise PutRefused(
                 f"452 4.2.2 Error: more than {self._unread_limit} octets of mail wait to be read "
@@ -134,6 +151,11 @@ class SharedTranscripts(Transcripts):
         super().__init__()
         self._table = table
         self._strangers: deque[tuple[float, Transcript]] = deque(maxlen=_STRANGERS)
+
+    def open(self, peer: tuple[Any, ...], now: float) -> Transcript:
+        transcript = super().open(peer, now)
+        transcript.messages = deque()  # of all, since a lease knows its sessions by them
+        return transcript
 
     def close(self, transcript: Transcript) -> None:
         leases = self._table.named_in(transcript)

@@ -14,8 +14,9 @@ from os import dup, getpid
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._parent.forks import FORKING
-from lazr_smtptest._parent.link import ServerLink
+from lazr_smtptest._parent.link import LONGEST_WAIT, ServerLink
 from lazr_smtptest._util import now
 from lazr_smtptest._wire.channel import CAUGHT_UP, COUNTED, UNASKED
 from lazr_smtptest._wire.endpoint import Endpoint
@@ -123,6 +124,12 @@ class LeaseLink(ServerLink):
     def introduce(self, welcome: Welcome) -> None:
         self.process.introduce(welcome)
 
+    def is_alive(self) -> bool:
+        with self.lock:
+            while self._read():  # the end of file is behind all else
+                pass
+        return super().is_alive()
+
     def catch_up(self) -> None:
         """Ask for a record behind all that there is by now.
 
@@ -150,6 +157,8 @@ class LeaseLink(ServerLink):
     def end(self, _timeout: float = 0.0) -> None:
         """Give the lease back; the server goes on."""
         self.process.asked_to_stop = True
+        with self.lock:
+            self._read_the_rest()
         self.close()
 
     def raise_silence(self, what: str, elapsed: float, option: str = "") -> NoReturn:
@@ -166,7 +175,7 @@ def connect_to(addresses: Iterable[str], key: bytes, timeout: float) -> tuple[Le
 
     :raises LeaseError: It is at none of them, or has another key.
     """
-    deadline = now() + timeout
+    deadline = now() + min(timeout, LONGEST_WAIT)
     reasons = []
     for address in addresses:
         try:
@@ -174,11 +183,14 @@ def connect_to(addresses: Iterable[str], key: bytes, timeout: float) -> tuple[Le
         except AuthenticationError as error:
             reasons.append(f"{address}: the key is wrong, or something else is there ({error})")
         except OSError as error:
-            reasons.append(f"{address}: {error.strerror or error}")
+            limit = limit_behind(error)
+            reason = error.strerror or str(error)
+            reasons.append(f"{address}: {reason}" + (f"; {limit}" if limit else ""))
     raise LeaseError(
         "cannot connect to a shared server: "
         + "; ".join(reasons)
-        + ".  Take address and key from the SharedController, while that runs"
+        + ".  Take address and key from the SharedController, while that runs; its log may say "
+        "more"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,8 +74,12 @@ class Transcript:
         if _CLIENT_HELLO.match(octets) or (octets and _is_binary(octets)):
             self.note(now, octets, None)
 
-    def export(self, since: float = 0.0) -> Session:
-        """Return what was said from a moment on, by the event loop's clock."""
+    def export(self, since: float = 0.0, of: Container[int] | None = None) -> Session:
+        """Return what was said from a moment on, by the event loop's clock.
+
+        Of the messages that is the last, or those ``of`` these numbers.
+        """
+        messages = [n for n in self.messages if of is None or n in of]
         said = [exchange for exchange in self.exchanges if exchange[0] >= since]
         return Session(
             peer=self.peer,
@@ -85,7 +89,7 @@ class Transcript:
             cipher=self.cipher,
             auth_user=self.auth_user,
             failed_logins=self.failed_logins,
-            messages=tuple(self.messages),
+            messages=tuple(messages[-_MESSAGES:]),
             dialogue=tuple(line for exchange in said for line in self._lines(exchange)),
             ended=self.ended,
             noticed=tuple(code for code, at in self.noticed.items() if at >= since),

@@ -78,12 +78,15 @@ class _Arriving:
 
 
 class RecordReader:
-    """The reading end.  It makes the descriptor non-blocking, and never closes it."""
+    """The reading end.  It makes the descriptor non-blocking, and never closes it.
 
-    def __init__(self, fd: int) -> None:
+    :param size: How many octets one read takes at most.
+    """
+
+    def __init__(self, fd: int, size: int = _READ_SIZE) -> None:
         set_blocking(fd, False)
         self._fd = fd
-        self._scratch = memoryview(bytearray(_READ_SIZE))
+        self._scratch = memoryview(bytearray(size))
         self._pending = bytearray()
         self._arriving: _Arriving | None = None
 

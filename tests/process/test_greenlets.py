@@ -69,3 +69,7 @@ def test_waiting_lets_greenlets_run(results):
 
 def test_a_queue_of_ones_own_has_each_message_at_once(results):
     assert results["foreign_queue"] == "all there at once"
+
+
+def test_leases_are_taken_and_waited_on(results):
+    assert results["leases"] == ["one", "one"]

@@ -34,7 +34,14 @@ def use(library):
 
 if WHEN == "before":
     spawn, finish = use(LIBRARY)
-from lazr_smtptest import Controller, MessageQueue, QueueController, QueueServer
+from lazr_smtptest import (
+    Controller,
+    MessageQueue,
+    QueueController,
+    QueueServer,
+    SharedController,
+    connect,
+)
 
 if WHEN == "after":
     spawn, finish = use(LIBRARY)
@@ -106,6 +113,19 @@ def foreign_queue():
     return "all there at once"
 
 
+def leases():
+    """By both ways, each with a greenlet that waits."""
+    found = []
+    with SharedController(start_method=METHOD, lease_host="127.0.0.1") as shared:
+        for address in shared.addresses:
+            with connect(address, shared.key) as lease:
+                waiting = spawn(lease.wait, 10)
+                with smtplib.SMTP(lease.host, lease.port) as client:
+                    client.sendmail("", [lease.address("kim")], "Subject: one\r\n\r\n")
+                found.append(finish(waiting)["subject"])
+    return found
+
+
 def write_pids(path):
     """Write who runs this, 25 times."""
     for _ in range(25):
@@ -118,7 +138,7 @@ def main():
     pids = os.environ["PIDS"]
     greenlet = spawn(write_pids, pids)
     results = {}
-    for step in (many_messages, event_loop, waiting_lets_greenlets_run, foreign_queue):
+    for step in (many_messages, event_loop, waiting_lets_greenlets_run, foreign_queue, leases):
         try:
             results[step.__name__] = step()
         except Exception as error:

@@ -43,7 +43,17 @@ from helpers import awaited, connected, send, state, until
 from unix_sockets import short_folder
 
 import lazr_smtptest
-from lazr_smtptest import Controller, QueueController, QueueServer, Server, SMTPTestError, tls
+from lazr_smtptest import (
+    Controller,
+    LeaseError,
+    QueueController,
+    QueueServer,
+    Server,
+    SharedController,
+    SMTPTestError,
+    connect,
+    tls,
+)
 from lazr_smtptest._fixtures import WorkerServers as WorkerServers
 from lazr_smtptest.message import parse
 
@@ -182,6 +192,32 @@ class Stage:
         folder = self._ending.enter_context(short_folder())
         return self.run(QueueController(unix_socket=f"{folder}/smtp"))
 
+    def shared(self, **options: Any) -> Any:
+        """Give a lease of a server; its ``owner`` is the controller of that."""
+        owner = self.run(SharedController(**options))
+        return self.another(owner, "test_it, gw0")
+
+    def another(self, owner: Any, name: str = "") -> Any:
+        lease: Any = connect(owner.address, owner.key, name=name)
+        lease.owner = owner
+        self._ending.callback(lease.close)
+        return lease
+
+    def knock(self, said: bytes | None = b"", key: str = "key") -> None:
+        """Ask for a lease where something else is, or somebody with another key."""
+        with short_folder() as folder, socket.socket(socket.AF_UNIX) as sock:
+            path = f"{folder}/leases"
+            sock.bind(path)
+            sock.listen()
+            with ThreadPoolExecutor() as pool:
+                answering = pool.submit(answer, sock, said)
+                try:
+                    connect(path, key, timeout=SOON)
+                except LeaseError as error:
+                    raise LeaseError(str(error).replace(path, "PLACE")) from None
+                finally:
+                    answering.result()
+
     def own(self, kind: type[QueueServer] = QueueServer, **options: Any) -> Any:
         return self.run(Own(kind, **options))
 
@@ -292,10 +328,12 @@ class Stage:
         self._monkeypatch.setattr(tempfile, "tempdir", "/proc/none")
         self._monkeypatch.setattr(tls, "_authority", tls._Authority)
 
-    def run_test(self, fixtures: str, line: str = "pass", above: str = "") -> NoReturn:
+    def run_test(
+        self, fixtures: str, line: str = "pass", above: str = "", ini: str = ""
+    ) -> NoReturn:
         """Raise what a test of the plugin does; pytest must report that, and no more."""
         pytester = self._request.getfixturevalue("pytester")
-        pytester.makeini("[pytest]\nsmtptest_strict = true\nsmtptest_check = error\n")
+        pytester.makeini(f"[pytest]\nsmtptest_strict = true\nsmtptest_check = error\n{ini}\n")
         test = f"{above}\ndef test_it({fixtures}): {line}\n"
         pytester.makepyfile(f"import pytest\nfrom helpers import send_to\n{test}")
         self._monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -378,17 +416,35 @@ def send_large(server: Any, count: int) -> Any:
     return server
 
 
+def answer(listening: socket.socket, said: bytes | None) -> None:
+    """Say something to the one who connects, and no more until that goes; or hang up."""
+    with listening.accept()[0] as sock:
+        if said is not None:
+            sock.sendall(said)
+            while sock.recv(4096):
+                pass
+
+
+def unread(lease: Any) -> Any:
+    """Send a lease what it has no room for."""
+    large = "y" * 70 + "\r\n"
+    with connected(lease) as client, pytest.raises(smtplib.SMTPDataError, match="452"):
+        for _ in range(100):
+            client.sendmail("", [lease.address("kim")], f"Subject: large\r\n\r\n{large * 1000}")
+    return lease
+
+
 async def on_the_loop(call: Callable[..., object], *args: object) -> None:
     call(*args)
 
 
-def stop_meanwhile(server: Any) -> None:
+def stop_meanwhile(server: Any, owner: Any = None) -> None:
     """Stop a server while another thread waits for it."""
 
     with ThreadPoolExecutor() as pool:
         call = pool.submit(server.gate("RCPT").wait_parked, timeout=10)
         until(lambda: awaited(server))
-        server.stop()
+        (owner or server).stop()
         call.result()
 
 

@@ -36,6 +36,7 @@ from helpers import STAGES, gone
 import lazr_smtptest
 from lazr_smtptest import SMTPTestError, StartError
 from lazr_smtptest._limits import limits_set
+from lazr_smtptest._wire.sharing import LABEL
 from lazr_smtptest.checks import CODES
 from lazr_smtptest.sessions import SESSION_CODES
 
@@ -93,6 +94,35 @@ SERVER_OPTIONS = (
 ALL_OPTIONS = (
     "host, port, start_method, start_timeout, stop_timeout, reset_timeout, uvloop, "
     f"{SERVER_OPTIONS}"
+)
+
+SHARED = "the shared server process PID on localhost port PORT"
+
+NO_LEASE = "LeaseError: cannot connect to a shared server"
+
+#: What follows after the reason why no lease can be had.
+TAKE_KEY = (
+    ".  Take address and key from the SharedController, while that runs; its log may say more"
+)
+
+THE_ADDRESS = "address must be what a SharedController has for it, a path or host:port"
+
+THE_TEMPLATE = (
+    "template must have {name} and {lease} in it, each once and apart, such as "
+    "'{name}@{lease}.example.test' or '{name}+{lease}@example.com'"
+)
+
+NO_CLAIM = "claim() takes addresses, such as 'kim@example.com' or '*@example.com'"
+
+OWN_ADDRESS = "take an address of your own, by address(), or run these tests one after the other"
+
+NOT_YOUR_OWN = ".  Use a stage from RCPT on; or share the server with faults='all'"
+
+THERE_BEFORE = (
+    "with smtptest_shared there is one server for all tests, and it is started before them: it "
+    "cannot have {} for this one.  Return options from the hook "
+    "pytest_smtptest_shared_options(config) in conftest.py, or have smtptest_factory() start a "
+    "server for this test"
 )
 
 HEADLINE = "- from <kim@example.com> to <lee@example.com>, subject"
@@ -875,7 +905,88 @@ SITUATIONS = {
         "TypeError: subject must be a pattern of str, not of bytes: re.compile(b'x')",
     "running().wait(to=7)": "TypeError: to must be a str, a compiled pattern or a callable, not 7",
     "running().wait_many(0)": "ValueError: count must be a whole number from 1 on, not 0",
+    # Servers that are shared.
+    "SharedController(template=7)":
+        "TypeError: template must be a str, such as '{name}@{lease}.example.test', not 7",
+    "SharedController(template='{name}@example.com')":
+        f"ValueError: {THE_TEMPLATE}, not '{{name}}@example.com'",
+    "SharedController(faults='mine')": "ValueError: faults must be 'own' or 'all', not 'mine'",
+    "SharedController(unread_limit=0)":
+        "ValueError: unread_limit must be a whole number from 1 on, not 0",
+    "SharedController(lease_host=25)":
+        "TypeError: lease_host must be a str, such as '127.0.0.1', not 25",
+    "SharedController(reset_on_rset=True)":
+        "ValueError: reset_on_rset is not for a shared server: it would reset all leases",
+    "connect('leases', 'key')": f"ValueError: {THE_ADDRESS}, not 'leases'",
+    "connect([], 'key')": f"ValueError: {THE_ADDRESS}, not []",
+    "connect(7, 'key')": f"TypeError: {THE_ADDRESS}, not 7",
+    "connect('/leases', b'key')": "TypeError: key must be a str, as a SharedController has it",
+    "connect('/leases', 'key', name=7)":
+        "TypeError: name must be a str, such as the test's, not 7",
+    "connect('/leases', 'key', timeout=0)":
+        "ValueError: timeout must be a positive number of seconds, not 0",
+    "connect(['/none/leases', 'localhost:1'], 'key')":
+        f"{NO_LEASE}: /none/leases: No such file or directory; "
+        f"localhost:1: Connection refused{TAKE_KEY}",
+    "knock()":
+        f"{NO_LEASE}: PLACE: it did not answer in time{TAKE_KEY}",
+    "knock(None)":
+        f"{NO_LEASE}: PLACE: it closed the connection{TAKE_KEY}",
+    "knock(b'\\0\\0\\0\\x05220 x')":
+        f"{NO_LEASE}: PLACE: the key is wrong, or something else is there "
+        f"(it speaks another protocol){TAKE_KEY}",
+    "shared().address('k im')":
+        "ValueError: name must be what may come before the at sign of an address without quotes, "
+        "such as 'kim', not 'k im'",
+    "shared().address(7)": "TypeError: name must be a str, such as 'kim', not 7",
+    "shared().claim()":
+        "TypeError: claim() needs an address, such as 'kim@example.com' or '*@example.com'",
+    "shared().claim(7)": f"TypeError: {NO_CLAIM}, not 7",
+    "shared().claim('kim')": f"ValueError: {NO_CLAIM}, or '*' for all that is left, not 'kim'",
+    "a = shared(); a.claim('*@example.com'); another(a.owner).claim('Kim@example.com')":
+        "LeaseError: 'Kim@example.com' is claimed already, by '*@example.com', by test_it, gw0: "
+        f"{OWN_ADDRESS}",
+    "a = shared(); another(a.owner).claim(a.address('kim'))":
+        f"LeaseError: 'kim@LABEL.example.test' is claimed already, by test_it, gw0: {OWN_ADDRESS}",
+    "shared().fault('EHLO', '421 Later')":
+        "LeaseError: this fault could strike other leases' sessions: at EHLO nobody knows yet "
+        f"whose mail a session is going to bring{NOT_YOUR_OWN}",
+    "shared().gate('MAIL')":
+        "LeaseError: this gate could strike other leases' sessions: at MAIL it takes a when= that "
+        f"is an address of this lease's own{NOT_YOUR_OWN}",
+    "shared().fault('MAIL', '550 No', when='kim@example.com')":
+        "LeaseError: this fault could strike other leases' sessions: when='kim@example.com' is no "
+        f"address of this lease's own: claim() the sender first{NOT_YOUR_OWN}",
+    "shared().restart()":
+        f"LeaseError: {SHARED} is not this lease's to start or stop: whoever shares it does "
+        "that.  close() gives the lease back; a QueueController has a server of its own",
+    "unread(shared(unread_limit=1000)).wait()":
+        f"LeaseError: {SHARED} refused mail with 452, since more than 1000 octets waited for this "
+        "lease to be read: read it sooner, call reset(), or share the server with a larger "
+        "unread_limit",
+    "killed(shared()).wait()":
+        f"ServerDied: {SHARED} has ended, and this lease with it; mail that was on its way is "
+        "lost.  Whoever started it knows how it ended: by pytest, see the end of the run",
+    "a = shared(); stop_meanwhile(a, a.owner)":
+        f"NotRunning: {SHARED} was stopped by whoever shares it, while this call waited",
+    "a = shared(); a.close(); a.reset()":
+        f"NotRunning: this lease of {SHARED} is closed: connect() anew",
+    "a = shared(); a.close(); a.wait()":
+        "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
+        "No server is running, so none can come: connect() anew, when whoever shares it has "
+        "started it again",
+    "in_a_child(shared().reset)":
+        f"NotRunning: this lease of {SHARED} belongs to process PARENT; this is process CHILD, a "
+        "child of that.  connect() here for another",
     # The pytest plugin.
+    "run_test('smtptest', above='@pytest.mark.smtptest(tls=True)', "
+    "ini='smtptest_shared = localhost:0')":
+        f"Failed: {THERE_BEFORE.format('tls')}",
+    "run_test('smtptest', above='@pytest.mark.smtptest', ini='smtptest_shared = localhost:0')":
+        f"Failed: {THERE_BEFORE.format('a mark')}",
+    "configure('smtptest_shared = 2525')":
+        "UsageError: smtptest_shared must be HOST:PORT, such as localhost:2525, with port 0 for a "
+        "free one, not 2525",
     "run_test('smtptest', above='@pytest.mark.smtptest(\"one.example\", 2525)')":
         "Failed: @pytest.mark.smtptest takes keyword arguments only, such as port=2525, "
         "not 'one.example', 2525",
@@ -1004,6 +1115,7 @@ def variables(error: BaseException, where: dict[str, Any]) -> Iterator[tuple[str
         yield f"{type(cause).__name__}: {cause}", "REASON"
         yield getattr(cause, "strerror", ""), "REASON"
         yield str(cause), "REASON"
+    yield "".join(re.findall(LABEL, text)), "LABEL"
     yield limits_set(), "LIMITS"
     yield "".join(re.findall(r"<ssl.SSLContext object at \w+>", text)), "CONTEXT"
 
