@@ -69,8 +69,8 @@ class HookFailed(Exception):
 
 
 @functools.cache
-def _names_of(kind: type) -> list[str]:
-    return dir(kind)
+def _names_of_commands(kind: type) -> list[str]:
+    return [name for name in dir(kind) if name.startswith(("smtp_", "auth_"))]
 
 
 class SMTPConnection(aiosmtpd.smtp.SMTP):
@@ -150,10 +150,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._auth_methods = context.mechanisms.offered(self._auth_hooks)
 
     def __dir__(self) -> list[str]:
-        # aiosmtpd looks for its commands here with every connection, and the
-        # names of so many classes take longer to gather than all else it does.
+        # aiosmtpd looks for its commands and mechanisms here with every connection, and at
+        # each attribute that there is, which takes longer than all else it does.
         kind: type = type(self)
-        return _names_of(kind)
+        return _names_of_commands(kind)
 
     # Connecting.
 
