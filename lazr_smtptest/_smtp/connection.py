@@ -127,7 +127,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._offers_chunking = "CHUNKING" in context.extensions
         self._pace = Pace()
         super().__init__(
-            server,
+            context.hooks,
             data_size_limit=server.data_size_limit if "SIZE" in context.extensions else None,
             enable_SMTPUTF8="SMTPUTF8" in context.extensions,
             hostname=server.hostname,
@@ -137,6 +137,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             authenticator=context.mechanisms.check_login,
             loop=loop,
         )
+        self.event_handler = server
         # Not by way of the constructor, which warns: that AUTH is not safe without TLS, and
         # that not all clients have a certificate.  In a test it is, and they are to have one.
         self._auth_required = server._needs_auth
