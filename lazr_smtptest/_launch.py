@@ -18,6 +18,7 @@ import socket
 import stat
 import traceback
 import warnings
+from _signal import pthread_sigmask  # signal's deals in enums
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -105,12 +106,12 @@ def _undisturbed() -> Iterator[None]:
     """
     with STARTING.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        before = pthread_sigmask(signal.SIG_BLOCK, ())
         try:  # first, since to block may raise, for a signal that is there already
-            signal.pthread_sigmask(signal.SIG_BLOCK, RAISING)
+            pthread_sigmask(signal.SIG_BLOCK, RAISING)
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

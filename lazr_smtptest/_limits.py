@@ -5,7 +5,6 @@ What the system says of them, "Resource temporarily unavailable", helps nobody.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
@@ -60,9 +59,13 @@ def check_descriptors() -> None:
 
     multiprocessing would find out half way, and leave open what it has opened by then.
     """
-    with contextlib.ExitStack() as stack:
-        for _ in range(_DESCRIPTORS):
-            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while len(opened) < _DESCRIPTORS:
+            opened.append(os.dup(opened[0]))
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def check_memory() -> None:

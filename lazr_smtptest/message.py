@@ -185,6 +185,17 @@ class Received(NamedTuple):
     envelope: Envelope
     raw: Any  # bytes; in the server process, whatever buffer they are in
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if type(self.envelope) is not Envelope:  # a handler may have put anything there
+            return Received, tuple(self)
+        # In one piece, which takes half as long.
+        _, values = self.envelope.__reduce__()
+        return _received, (self.raw, *values)
+
+
+def _received(raw: Any, *values: Any) -> Received:
+    return Received(_unpickled(*values), raw)
+
 
 class Attachment(NamedTuple):
     """A part of a message that is not its text.

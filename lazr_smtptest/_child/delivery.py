@@ -260,20 +260,17 @@ class QueueStandIn(queue.Queue[Any]):
 class HandlerThread:
     """The one thread that plugged-in code runs on, started when there is something to run."""
 
-    def __init__(self) -> None:
-        self._executor = self._make_executor()
-
-    @staticmethod
-    def _make_executor() -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, thread_name_prefix="handler")
+    _executor: ThreadPoolExecutor | None = None
 
     def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
         """Run it behind what was submitted before; raise if there is no thread for it."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="handler")
         try:
             return self._executor.submit(work, *args)
         except (MemoryError, RuntimeError) as error:
             # It would still run this, should it have a thread one day; the client was refused.
-            self._executor = self._make_executor()
+            self._executor = None
             reasons = filter(None, [str(error), limit_behind(error)])
             raise type(error)("; ".join(reasons)) from error
 

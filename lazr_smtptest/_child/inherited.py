@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import sys
 import types
@@ -25,7 +26,6 @@ from lazr_smtptest._child.anonymous import AnonymousInodes, kind_of, open_idle
 from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._wire.channel import ChildEnds
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
-from lazr_smtptest.server import Server
 
 #: How many objects to look at.  A server that carries more than that hardly
 #: carries them for the sake of their descriptors.
@@ -49,10 +49,13 @@ class FirstStep:
         patches: MonkeyPatches,
     ) -> None:
         """Look at what there is, in the test process."""
-        self._given = (ends, sockets, server)
+        self._server = server
+        self._own = {*(pipe.fileno() for pipe in ends.pipes()), *(s.fileno() for s in sockets)}
+        self._standard = _standard_descriptors()
         self.patches = patches
         self._anonymous = AnonymousInodes(open_descriptors())
         self.coverage = find_coverage()
+        self.loggers = find_loggers()
         self._was_taken = False
         self._error: BaseException | None = None
         self.close = self._anonymous.close
@@ -60,12 +63,35 @@ class FirstStep:
     def __call__(self) -> None:
         """Take that step.  An exception would be lost here, so it is raised by `check`."""
         try:
-            ends, sockets, server = self._given
-            _drop_inherited_descriptors(ends, sockets, server.load(), self._anonymous)
+            self._drop_inherited_descriptors()
             self._was_taken = True
         except BaseException as error:
             self._error = error
         self.close()
+
+    def _drop_inherited_descriptors(self) -> None:
+        """Let go of all descriptors that the fork copied and that are not for this process.
+
+        They are pointed at the null device and not closed: the objects that hold
+        their numbers live on here, and would one day close what had been given
+        those numbers since.
+        """
+        keep = self._standard | self._own | reachable_descriptors(self._server.load())
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in open_descriptors():
+            if fd in keep or fd == null:
+                continue
+            with contextlib.suppress(OSError):  # the descriptor that the listing itself used
+                if kind := kind_of(fd):
+                    if self._anonymous.is_inherited(fd):
+                        _replace(fd, open_idle(kind, fcntl.fcntl(fd, fcntl.F_GETFL)))
+                else:
+                    os.dup2(null, fd, inheritable=False)
+        # Fresh streams: the copied ones may have text in them that the test
+        # process is going to write too, and their locks may be held for ever.
+        _inherited.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
+        sys.stdout = sys.__stdout__ = _open_stream(1 if 1 in self._standard else null)  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = _open_stream(2 if 2 in self._standard else null)  # type: ignore[misc]
 
     def check(self) -> None:
         if self._error is not None:
@@ -80,33 +106,11 @@ def find_coverage() -> Any:
     return None if current is None else current()
 
 
-def _drop_inherited_descriptors(
-    ends: ChildEnds, sockets: Iterable[PassedSocket], server: Server, anonymous: AnonymousInodes
-) -> None:
-    """Let go of all descriptors that the fork copied and that are not for this process.
-
-    They are pointed at the null device and not closed: the objects that hold
-    their numbers live on here, and would one day close what had been given
-    those numbers since.
-    """
-    standard = _standard_descriptors()
-    keep = {*standard, *(pipe.fileno() for pipe in ends.pipes()), *(s.fileno() for s in sockets)}
-    keep |= reachable_descriptors(server)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in open_descriptors():
-        if fd in keep or fd == null:
-            continue
-        with contextlib.suppress(OSError):  # the descriptor that the listing itself used
-            if kind := kind_of(fd):
-                if anonymous.is_inherited(fd):
-                    _replace(fd, open_idle(kind, fcntl.fcntl(fd, fcntl.F_GETFL)))
-            else:
-                os.dup2(null, fd, inheritable=False)
-    # Fresh streams: the copied ones may have text in them that the test
-    # process is going to write too, and their locks may be held for ever.
-    _inherited.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
-    sys.stdout = sys.__stdout__ = _open_stream(1 if 1 in standard else null)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _open_stream(2 if 2 in standard else null)  # type: ignore[misc]
+def find_loggers() -> list[logging.Logger]:
+    """Return the loggers that have handlers, and those that pass nothing on: the root, for one."""
+    root = logging.getLogger()
+    found = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    return [root, *(logger for logger in found if logger.handlers or not logger.propagate)]
 
 
 def _replace(fd: int, new: int) -> None:

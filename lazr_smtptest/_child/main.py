@@ -26,12 +26,13 @@ import signal
 import sys
 import threading
 import traceback
+from _signal import getsignal, pthread_sigmask, valid_signals  # signal's deal in enums
 from collections.abc import Callable, Sequence
 from multiprocessing import util
 from typing import TYPE_CHECKING, NoReturn
 
 from lazr_smtptest._child.delivery import Outbox
-from lazr_smtptest._child.inherited import FirstStep, find_coverage
+from lazr_smtptest._child.inherited import FirstStep, find_coverage, find_loggers
 from lazr_smtptest._child.loop import EX_SOFTWARE, ServerLoop
 from lazr_smtptest._child.remover import remover
 from lazr_smtptest._fakes import end_time_travel
@@ -69,6 +70,8 @@ def main(
     """
     code = EX_SOFTWARE
     try:
+        if not FREE_THREADED:  # there it stops all threads, and may wait for one that is gone
+            gc.freeze()
         end_time_travel()
         if first_step is not None:
             first_step.check()
@@ -82,10 +85,9 @@ def main(
         # many do while the machine is busy, and each is slower.
         event_loop.set_debug(False)
         loop = ServerLoop(ends, listening, acknowledged, event_loop, lease_server)
-        _forward_logs(loop.outbox, log_level)
+        loggers = first_step.loggers if first_step else find_loggers()
+        _forward_logs(loop.outbox, log_level, loggers)
         with remover(socket_files, ends.lifeline) if socket_files else contextlib.nullcontext():
-            if not FREE_THREADED:  # there it stops all threads, and may wait for one that is gone
-                gc.freeze()
             code = loop.run(server)
             _finish_queues()
             _save_coverage(first_step)
@@ -107,8 +109,8 @@ def main(
 def _reset_signals(ends: ChildEnds) -> None:
     """Undo what the test process wanted of signals, and die with that process."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
+    for number in valid_signals():
+        if callable(getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     # What is ignored stays ignored over a fork, and what is not is not.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -121,7 +123,7 @@ def _reset_signals(ends: ChildEnds) -> None:
     faulthandler.enable(ends.stacks.fileno())
     faulthandler.register(STACK_SIGNAL, ends.stacks.fileno(), all_threads=True, chain=False)
     _die_with_test_process(ends.lifeline.fileno())
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _die_with_test_process(lifeline: int) -> None:
@@ -166,16 +168,16 @@ class _ForwardingHandler(logging.handlers.QueueHandler):
 _inherited: list[logging.Handler] = []
 
 
-def _forward_logs(outbox: Outbox, level: int) -> None:
+def _forward_logs(outbox: Outbox, level: int, loggers: list[logging.Logger]) -> None:
     """Replace every log handler: the test process has the real ones."""
     handler = _ForwardingHandler(outbox)  # type: ignore[arg-type]
     root = logging.getLogger()
-    root.setLevel(level)
-    for logger in [root, *root.manager.loggerDict.values()]:
-        if isinstance(logger, logging.Logger):
-            _inherited.extend(logger.handlers)
-            outermost = logger is root or not logger.propagate
-            logger.handlers = [handler] if outermost else []
+    if root.level != level:  # to set it touches all loggers
+        root.setLevel(level)
+    for logger in loggers:
+        _inherited.extend(logger.handlers)
+        outermost = logger is root or not logger.propagate
+        logger.handlers = [handler] if outermost else []
 
 
 # At its end.

@@ -15,12 +15,12 @@ import itertools
 import logging
 import signal
 from _pickle import loads  # pickle's may be a test's
+from _signal import pthread_sigmask  # signal's deals in enums
 from collections import deque
 from collections.abc import Callable, Generator
 from multiprocessing import connection
 from os import readv, set_blocking, writev
 from selectors import EVENT_READ, EVENT_WRITE
-from signal import pthread_sigmask
 from threading import Condition, RLock, get_ident, main_thread
 from typing import Any, NamedTuple, NoReturn, TypeVar
 

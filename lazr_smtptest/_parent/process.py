@@ -136,8 +136,8 @@ class ServerProcess:
 
     def _read_stacks(self, timeout: float = 0.0) -> str:
         pieces = bytearray()
-        scratch = bytearray(65_536)
         while _is_readable(self._stacks, timeout):
+            scratch = bytearray(4096)
             try:
                 count = readv(self._stacks.fileno(), [scratch])
             except BlockingIOError:  # another thread was quicker

@@ -91,8 +91,8 @@ class _Part(EmailMessage):
 
     def get_content_type(self) -> str:
         value = self.get("content-type", "")
-        found = media_type(value) or self.get_default_type()
-        if value.partition(";")[0].strip().lower() not in (found, ""):
+        found = (value and media_type(value)) or self.get_default_type()
+        if value and value.partition(";")[0].strip().lower() not in (found, ""):
             # There is a comment or the like: what the policy says later is to be true now.
             found = _type_by_policy(value)
         if self.depth < _DEEPEST or not found.startswith(("message/", "multipart/")):

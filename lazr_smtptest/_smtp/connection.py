@@ -69,8 +69,8 @@ class HookFailed(Exception):
 
 
 @functools.cache
-def _names_of(kind: type) -> list[str]:
-    return dir(kind)
+def _names_of_commands(kind: type) -> list[str]:
+    return [name for name in dir(kind) if name.startswith(("smtp_", "auth_"))]
 
 
 class SMTPConnection(aiosmtpd.smtp.SMTP):
@@ -127,7 +127,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._offers_chunking = "CHUNKING" in context.extensions
         self._pace = Pace()
         super().__init__(
-            server,
+            context.hooks,
             data_size_limit=server.data_size_limit if "SIZE" in context.extensions else None,
             enable_SMTPUTF8="SMTPUTF8" in context.extensions,
             hostname=server.hostname,
@@ -137,6 +137,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             authenticator=context.mechanisms.check_login,
             loop=loop,
         )
+        self.event_handler = server
         # Not by way of the constructor, which warns: that AUTH is not safe without TLS, and
         # that not all clients have a certificate.  In a test it is, and they are to have one.
         self._auth_required = server._needs_auth
@@ -150,10 +151,10 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         self._auth_methods = context.mechanisms.offered(self._auth_hooks)
 
     def __dir__(self) -> list[str]:
-        # aiosmtpd looks for its commands here with every connection, and the
-        # names of so many classes take longer to gather than all else it does.
+        # aiosmtpd looks for its commands and mechanisms here with every connection, and at
+        # each attribute that there is, which takes longer than all else it does.
         kind: type = type(self)
-        return _names_of(kind)
+        return _names_of_commands(kind)
 
     # Connecting.
 

@@ -50,6 +50,9 @@ def octet_codes(
 
 _END = b"\r\n.\r\n"
 
+#: How it begins, as does a line whose dot transparency has doubled.
+_DOT = b"\r\n."
+
 
 class DataReader:
     """The octets from DATA's 354 to the end of data, as they come.
@@ -74,6 +77,7 @@ class DataReader:
         # The CRLF that ended the DATA command also begins the shortest end
         # of data there is.
         self._octets = bytearray(b"\r\n")
+        self._has_dots = False  # at the beginning of lines
         self._dropped = 0
         self.ended = False
         self.size = 0
@@ -86,7 +90,7 @@ class DataReader:
         octets = self._octets
         start = max(0, len(octets) - len(_END) + 1)
         octets += piece
-        end = octets.find(_END, start)
+        end = self._find_end(start)
         if end < 0:
             if self._size_limit is not None and len(octets) > self._size_limit + 2 * len(_END):
                 self._dropped += len(octets) + 1 - len(_END)
@@ -98,6 +102,16 @@ class DataReader:
         del octets[end + 2 :]
         return rest
 
+    def _find_end(self, start: int) -> int:
+        """Return where the end of data begins, or -1; one search for it and for other dots."""
+        octets = self._octets
+        if not self._has_dots:
+            start = octets.find(_DOT, start)
+            if start < 0 or octets.startswith(_END, start):
+                return start
+            self._has_dots = len(octets) - start >= len(_END)
+        return octets.find(_END, start)
+
     def take(self) -> bytearray:
         """Return the content, with its transparency undone (RFC 5321, 4.5.2); once.
 
@@ -108,8 +122,8 @@ class DataReader:
         if self._dropped or (self._size_limit is not None and size > self._size_limit):
             raise Refused("552 Error: Too much mail data")
         _check_octets(octets, 2, self._line_limit, may_be_8bit=self._may_be_8bit)
-        if octets.find(b"\r\n.") >= 0:
-            octets = octets.replace(b"\r\n.", b"\r\n")
+        if self._has_dots:
+            octets = octets.replace(_DOT, b"\r\n")
         del octets[:2]  # which moves nothing
         return octets
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from lazr_smtptest._smtp.auth import AuthMechanisms
@@ -34,7 +36,7 @@ class Delivery(NamedTuple):
 class SessionContext:
     """What all sessions of a server have in common."""
 
-    server: Server  # aiosmtpd's handler object, too
+    server: Server
     deliver: Delivery
     report: Callable[[str, BaseException], str]  # that a hook raised; returns the reply
     on_rset: Callable[[], Awaitable[None]] | None
@@ -68,6 +70,12 @@ class SessionContext:
             "DATA": self.line(GO_AHEAD, "DATA"),
             ACCEPTED_REPLY: self.line(ACCEPTED_REPLY, "EOM"),
         }
+
+    @functools.cached_property
+    def hooks(self) -> SimpleNamespace:
+        """What aiosmtpd looks for among all attributes of a server, with every connection."""
+        names = [name for name in dir(self.server) if name.startswith(("auth_", "handle_"))]
+        return SimpleNamespace(**{name: getattr(self.server, name) for name in names})
 
     def is_full(self, newest: Transcript) -> bool:
         """Whether as many others are connected already as may be."""

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO, FileIO
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from os import readv, set_blocking
 from threading import RLock
 from typing import Any, NamedTuple
@@ -86,7 +87,8 @@ class RecordReader:
     def __init__(self, fd: int, size: int = _READ_SIZE) -> None:
         set_blocking(fd, False)
         self._fd = fd
-        self._scratch = memoryview(bytearray(size))
+        # Not a bytearray, which is written to as it is made: few records need all of it.
+        self._scratch = memoryview(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS))
         self._pending = bytearray()
         self._arriving: _Arriving | None = None
 

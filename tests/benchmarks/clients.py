@@ -41,10 +41,12 @@ class Source:
     of the program count, or the slowest hold everything up.
     """
 
-    def __init__(self, size: int, sessions: int, seconds: float) -> None:
+    def __init__(self, size: int, sessions: int, seconds: float, *, reads: bool = False) -> None:
         self._size = size
         self._sessions = sessions
         self._seconds = seconds
+        #: Whether messages are taken as they come, where they can be.
+        self._reads = reads
         self._counts: dict[int, int] = {}
 
     def rate(self, server: Running) -> float:
@@ -74,7 +76,16 @@ class Source:
         command += ["-m", str(count), "-l", str(self._size)]
         command += ["-f", "kim@example.com", "-t", "lee@example.com", f"{HOST}:{server.port}"]
         started = time.perf_counter()
-        subprocess.run(command, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            try:
+                if self._reads and server.queue is not None:
+                    for _ in range(count):
+                        server.queue.get(timeout=PATIENCE)
+                code = process.wait(PATIENCE)
+            finally:
+                process.kill()
+        if code:
+            raise subprocess.CalledProcessError(code, command)
         elapsed = time.perf_counter() - started
         server.forget()
         return elapsed

@@ -17,7 +17,7 @@ from typing import Any
 
 import peers
 from clients import OtherProcess, Source, connected, make_message, send
-from peers import OURS, OURS_WITHOUT_UVLOOP, PLAIN, SINK, Peer, Running
+from peers import BARE, OURS, OURS_WITHOUT_UVLOOP, PLAIN, SINK, Peer, Running
 from rounds import Growth, Measure, Samples, in_turn
 
 KB = 1024
@@ -27,6 +27,7 @@ MB = 1024 * 1024
 _PATIENCE = 60.0
 
 PARSER = "email.message_from_bytes"
+MESSAGE = "the message"
 PYTEST = "pytest alone"
 
 
@@ -44,6 +45,9 @@ class Plan:
     large_messages: int = 10
     connections: int = 60
     starts: int = 10
+    #: MB more that a process uses that starts servers.
+    in_use: tuple[int, ...] = (0, 300, 1000)
+    large_megabytes: int = 200
     parsed: int = 1000
     suite_tests: int = 500
 
@@ -58,6 +62,8 @@ QUICK = Plan(
     large_messages=3,
     connections=15,
     starts=3,
+    in_use=(0, 50),
+    large_megabytes=20,
     parsed=200,
     suite_tests=40,
 )
@@ -101,8 +107,10 @@ _AGAINST_PROCESSES = [(us, [it]) for us in (OURS, OURS_WITHOUT_UVLOOP) for it in
 # By smtp-source: what the server can do, when the client is no limit.
 
 
-def _by_source(plan: Plan, key: str, title: str, size: int, sessions: int) -> Measure:
-    source = Source(size, sessions, plan.seconds)
+def _by_source(
+    plan: Plan, key: str, title: str, size: int, sessions: int, *, reads: bool = False
+) -> Measure:
+    source = Source(size, sessions, plan.seconds, reads=reads)
     samples = _each(plan.rounds, _ours_and_processes(), source.rate)
     return Measure(key, title, "messages/s", samples, _AGAINST_PROCESSES)
 
@@ -113,8 +121,31 @@ def source_small(plan: Plan) -> Measure:
 
 
 def source_large(plan: Plan) -> Measure:
-    """Few large messages: what an octet costs the server."""
-    return _by_source(plan, "source-5MB", "5 MB, 1 session, smtp-source", 5 * MB, 1)
+    """Few large messages, which nobody reads yet: what an octet costs the server."""
+    return _by_source(plan, "source-5MB", "5 MB, 1 session, left unread", 5 * MB, 1)
+
+
+def source_read(plan: Plan) -> Measure:
+    """The same, where the test process takes each message as it comes."""
+    title = "5 MB, 1 session, read as it comes"
+    return _by_source(plan, "source-5MB-read", title, 5 * MB, 1, reads=True)
+
+
+def many_sessions(plan: Plan) -> Measure:
+    """Many sessions against few: what a session costs the others."""
+    many, few = 256, 4
+    sources = {number: Source(KB, number, plan.seconds) for number in (many, few)}
+    contestants = peers.ours() | peers.ours_without_uvloop() | peers.sink()
+    with _running(contestants) as servers:
+        turns = {
+            f"{name}, {number}": _bound(source.rate, server)
+            for name, server in servers.items()
+            for number, source in sources.items()
+        }
+        samples = in_turn(plan.rounds, turns)
+    pairs = [(f"{name}, {many}", [f"{name}, {few}"]) for name in servers]
+    title = f"1 kB, {many} sessions against {few}"
+    return Measure("sessions", title, "messages/s", samples, pairs, in_picture=False)
 
 
 # By smtplib: what a test of a Python program sees of it.
@@ -242,6 +273,19 @@ def start_and_stop(plan: Plan) -> Measure:
     return Measure("start", "start() and stop()", "ms", samples, pairs, less_is_better=True)
 
 
+def start_beside_bare(plan: Plan) -> list[Measure]:
+    """Start and stop a server, beside a process that does nothing; in processes of any size."""
+    program = str(Path(__file__).with_name("starts.py"))
+    pairs = [(us, [BARE]) for us in (OURS, OURS_WITHOUT_UVLOOP)]
+    found = []
+    for megabytes in plan.in_use:
+        samples = json.loads(_output(program, str(megabytes), str(plan.rounds), str(plan.starts)))
+        title = f"start() and stop(), {megabytes:,} MB in use"
+        key = f"start-{megabytes}"
+        found.append(Measure(key, title, "ms", samples, pairs, True, in_picture=False))
+    return found
+
+
 # In the test process.
 
 
@@ -353,6 +397,19 @@ def _memory_measure(found: Mapping[str, list[dict[str, float]]], kind: str, titl
     return Measure(f"memory-{kind}", title, "MiB", samples, pairs, less_is_better=True)
 
 
+def large_message(plan: Plan) -> Measure:
+    """Look at what a large message takes in each process, from before it comes to ``raw``."""
+    program = str(Path(__file__).with_name("large.py"))
+    names = {"test": "the test process", "server": "the server process", "message": MESSAGE}
+    samples: dict[str, list[float]] = {name: [] for name in names.values()}
+    for _ in range(plan.rounds):
+        for key, octets in json.loads(_output(program, str(plan.large_megabytes * MB))).items():
+            samples[names[key]].append(octets / MB)
+    title = f"Peak memory for a message of {plan.large_megabytes} MB"
+    pairs = [(names[key], [MESSAGE]) for key in ("test", "server")]
+    return Measure("large-message", title, "MiB", samples, pairs, True, in_picture=False)
+
+
 def _output(*arguments: str) -> str:
     command = [sys.executable, *arguments]
     return subprocess.run(
@@ -386,11 +443,16 @@ def _point(plan: Plan, size: int, sessions: int) -> Samples:
 
 
 #: These need smtp-source.
-BY_SOURCE: list[Callable[[Plan], Measure]] = [source_small, source_large]
+BY_SOURCE: list[Callable[[Plan], Measure]] = [
+    source_small,
+    source_large,
+    source_read,
+    many_sessions,
+]
 GROWTH: list[Callable[[Plan], Growth]] = [growing_sessions, growing_size]
 
 #: These fork, which takes the longer the more memory a process has used.
-FIRST: list[Callable[[Plan], Measure | list[Measure]]] = [start_and_stop, reset]
+FIRST: list[Callable[[Plan], Measure | list[Measure]]] = [start_and_stop, start_beside_bare, reset]
 
 OTHERS: list[Callable[[Plan], Measure | list[Measure]]] = [
     smtplib_small,
@@ -401,4 +463,5 @@ OTHERS: list[Callable[[Plan], Measure | list[Measure]]] = [
     take_raw,
     importing,
     memory,
+    large_message,
 ]

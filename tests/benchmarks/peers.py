@@ -30,6 +30,7 @@ OURS = "lazr_smtptest"
 OURS_WITHOUT_UVLOOP = "lazr_smtptest without uvloop"
 PLAIN = "aiosmtpd in a process"
 SINK = "smtp-sink"
+BARE = "a bare process"
 
 #: Seconds that a server may take to greet or to end.
 PATIENCE = 10.0
