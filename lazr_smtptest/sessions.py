@@ -20,7 +20,7 @@ __all__ = ["SESSION_CODES", "Command", "Line", "Session"]
 #: Beside these, a session has those of its messages that their octets alone show.
 SESSION_CODES: dict[str, tuple[str, str, str]] = {
     "path-without-brackets": ("error", "a path without its angle brackets", "RFC 5321 4.1.2"),
-    "path-odd": ("advice", "a path that servers take, and that is none", "RFC 5321 4.1.2"),
+    "path-odd": ("advice", "a path that is wrong, but that servers accept", "RFC 5321 4.1.2"),
     "encoded-word-in-path": ("error", "an encoded word as an address", "RFC 2047 5"),
     "control-character-in-path": ("error", "a control character in a path", "RFC 5321 4.1.2"),
     "early-talk": ("error", "a command or content before the reply", "RFC 5321 4.3.1, RFC 2920"),
