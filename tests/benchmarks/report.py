@@ -39,7 +39,7 @@ def _cpu() -> str:
 
 
 def text(found: Sequence[Measure], growths: Sequence[Growth], about: dict[str, Any]) -> str:
-    """Write everything down for a terminal."""
+    """Return everything as text: for a terminal, and for the manual, which includes it."""
     parts = [_machine_text(about), *_comparison_parts(found), *map(_growth_text, growths)]
     return "\n\n".join(parts) + "\n"
 
@@ -47,7 +47,7 @@ def text(found: Sequence[Measure], growths: Sequence[Growth], about: dict[str, A
 def _machine_text(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
-        f"{about['platform']}, {about['cpus']} x {about['cpu']}, {about['python']}",
+        f"{about['platform']}, {about['cpus']} x {about['cpu']}, {about['python']}.",
         f"With {versions}.",
     ]
     if about["missing"]:
@@ -56,7 +56,7 @@ def _machine_text(about: dict[str, Any]) -> str:
 
 
 def _comparison_parts(found: Sequence[Measure]) -> list[str]:
-    header = ["what", "ours", "", "baseline", "", "unit", "ratio", "min..max"]
+    header = ["what", "ours", "figure", "baseline", "figure", "unit", "ratio", "min..max"]
     rows = [_row(measure, pair) for measure in found for pair in measure.comparisons()]
     notes = [f"{measure.title}: {note}." for measure in found for note in measure.notes]
     legend = "Ratio: ours divided by the baseline.  (-) marks where less is better."
@@ -74,10 +74,10 @@ def _row(measure: Measure, pair: Comparison) -> list[str]:
 
 def _peers_text(found: Sequence[Measure]) -> str:
     """List everybody's median, not only the best peer's."""
-    lines = ["The median of each:"]
+    lines = ["The median of each:", ""]
     for measure in found:
         figures = (f"{n} {_figure(median(v))}" for n, v in measure.samples.items() if v)
-        lines.append(f"  {measure.title}, {measure.unit}: {', '.join(figures)}")
+        lines.append(f"- {measure.title}, {measure.unit}: {', '.join(figures)}")
     return "\n".join(lines)
 
 
@@ -90,7 +90,7 @@ def _growth_text(growth: Growth) -> str:
             rate = median(samples[name])
             row += [_figure(rate), _figure(rate * growth.sizes[value] / 1e6)]
         rows.append(row)
-    return f"{growth.title}\n" + _columns(rows, ">" * len(rows[0]))
+    return f"{growth.title}\n\n" + _columns(rows, ">" * len(rows[0]))
 
 
 def _figure(value: float) -> str:
@@ -101,7 +101,7 @@ def _figure(value: float) -> str:
 
 
 def _columns(rows: Iterable[Sequence[str]], aligned: str) -> str:
-    """Lay out rows; the first is underlined."""
+    """Lay out a table, as reStructuredText has it; the first row is its head."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     sides = [">" if side == ">" else "<" for side in aligned]
@@ -109,7 +109,8 @@ def _columns(rows: Iterable[Sequence[str]], aligned: str) -> str:
         "  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)).rstrip()
         for row in rows
     ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    border = "  ".join("=" * width for width in widths)
+    return "\n".join([border, lines[0], border, *lines[1:], border])
 
 
 def write_json(
