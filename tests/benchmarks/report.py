@@ -56,20 +56,20 @@ def _machine_text(about: dict[str, Any]) -> str:
 
 
 def _comparison_parts(found: Sequence[Measure]) -> list[str]:
-    header = ["what", "ours", "figure", "baseline", "figure", "unit", "ratio", "min..max"]
+    header = ["what", "ours", "figure", "baseline", "figure", "ratio", "min..max"]
     rows = [_row(measure, pair) for measure in found for pair in measure.comparisons()]
     notes = [f"{measure.title}: {note}." for measure in found for note in measure.notes]
     legend = "Ratio: ours divided by the baseline.  (-) marks where less is better."
-    parts = [_columns([header, *rows], "ll>l>l>l"), "\n".join([legend, *notes])]
+    parts = [_columns([header, *rows], "ll>l>>l"), "\n".join([legend, *notes])]
     return [*parts, _peers_text(found)]
 
 
 def _row(measure: Measure, pair: Comparison) -> list[str]:
     spread = f"{_figure(min(pair.ratios))}..{_figure(max(pair.ratios))}"
-    what = f"{measure.title} (-)" if measure.less_is_better else measure.title
+    what = f"{measure.title}, {measure.unit}" + " (-)" * measure.less_is_better
     ours, baseline = _figure(pair.value), _figure(pair.baseline_value)
     ratio = _figure(pair.ratio)
-    return [what, pair.ours, ours, pair.baseline, baseline, measure.unit, ratio, spread]
+    return [what, pair.ours, ours, pair.baseline, baseline, ratio, spread]
 
 
 def _peers_text(found: Sequence[Measure]) -> str:
