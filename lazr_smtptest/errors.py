@@ -130,7 +130,7 @@ class ServerStuck(SMTPTestError, TimeoutError):
     """Raised when a living server process does not answer in time.
 
     :ivar stack: The stacks of the server process's threads at that moment,
-        innermost call first, or an empty string if it could not be had.
+        innermost call first, or an empty string if there is none.
     """
 
     stack: str = ""
@@ -154,7 +154,7 @@ class LeaseError(SMTPTestError):
     """Raised if a shared server refuses a lease, or something that a lease asks for.
 
     It cannot be reached, or the key is wrong; an address is claimed already; a fault would
-    strike other tests' mail; or mail was refused since a test did not read it.
+    affect other tests' mail; or mail was refused because a test did not read it.
     """
 
 
