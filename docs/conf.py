@@ -19,6 +19,8 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_show_copyright = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 highlight_language = "none"  # reports and commands; doctests are known as such
 
 # Docstrings name what they refer to in single backticks.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     client_context={},
 )
 class ServerCalls:
-    """What can be asked of a server: of one's own, and of a part of one that is shared."""
+    """What you can ask of a server: your own, or your part of a shared one."""
 
     server: Server
     _reset_timeout: float
@@ -40,9 +40,9 @@ class ServerCalls:
 
     @property
     def host(self) -> str:
-        """The host that the server was asked to listen on; to connect to, too.
+        """The host that the server listens on, and that clients connect to.
 
-        Where that means all interfaces, it is an address of this machine.
+        If that means all interfaces, it is an address of this machine.
 
         :raises ValueError: It listens on a UNIX socket.
         """
@@ -52,10 +52,10 @@ class ServerCalls:
     def port(self) -> int:
         """The port that the server listens on, or last did.
 
-        Before the first `start` it is the one asked for.
+        Before the first `start` it is the one that you asked for.
 
-        :raises NotRunning: A free one was asked for, and `start` has yet to find it.
-            (Clients take 0 for their usual port, and mail goes out for real.)
+        :raises NotRunning: You asked for a free one, and `start` has yet to find it.
+            (Clients take 0 for their usual port, and would send real mail.)
         :raises ValueError: It listens on a UNIX socket.
         """
         host, port, _ = self._endpoint.tcp("port")
@@ -85,7 +85,7 @@ class ServerCalls:
     def reset(self) -> None:
         """Forget all messages that were accepted so far.
 
-        Calls `Server.reset` in the server process, behind the handlers that
+        Calls `Server.reset` in the server process, after the handlers that
         are running.
 
         :raises HandlerError: A handler had failed, or `Server.reset` did.
@@ -112,29 +112,30 @@ class ServerCalls:
     ) -> Fault:
         """Make the server misbehave, from when this returns until `reset`.
 
-        If several faults match, only the first one made fires.  Blocks for
+        If several faults match, only the first one created fires.  Blocks for
         ``reset_timeout`` at most.
 
         :param stage: Where: CONNECT (before the greeting), EHLO, HELO, STARTTLS, AUTH, MAIL,
             RCPT, DATA, BDAT (when the chunk has come; where CHUNKING is offered), EOM (the end
             of the message's content), RSET, NOOP, VRFY, EXPN, HELP or QUIT; for
             :doc:`LMTP <lmtp>`, LHLO in place of EHLO and HELO.
-        :param reply: What to say instead of what would be done; such as ``"451 4.7.1 Later"``.
-            Lines are separated by a line feed.  421 closes the connection, too (RFC 5321, 3.8).
-        :param raw: Octets to send in place of a reply, as they are.  No line end is added, and
+        :param reply: The reply instead of doing what was asked, such as ``"451 4.7.1 Later"``.
+            Separate lines by a line feed.  421 closes the connection, too (RFC 5321, 3.8).
+        :param raw: Bytes to send instead of a reply, unchanged.  No line end is added, and
             no code is looked at: only ``drop`` closes the connection.
         :param when: A glob, regardless of case: for the address at MAIL, RCPT, VRFY and EXPN,
             any of the message's at DATA, BDAT and EOM, the mechanism at AUTH, the topic at HELP,
             the client's address at CONNECT, and elsewhere the EHLO name.
-        :param times: How often; without, always.
-        :param delay: Seconds to wait first.  Other sessions go on.
+        :param times: How often; without it, always.
+        :param delay: Seconds to wait first.  Other sessions continue.
         :param trickle: Seconds before each further line of the reply, yours or the usual one;
-            or before each further octet, if it has one line, or is ``raw``.
+            or before each further byte, if it has one line, or is ``raw``.
         :param drop: When to close the connection: ``"before"`` anything is done, ``"instead"``
-            of the reply but when all is done, ``"after"`` the reply (at DATA, when content
-            begins to arrive), or, at DATA, amid the ``"content"``.  True is ``"content"`` with
-            ``after``; without, ``"after"`` with a reply and ``"before"`` with none.
-        :param after: At DATA: how many octets of content come first, or all there are.  Then
+            of the reply but after everything is done, ``"after"`` the reply (at DATA, when
+            content begins to arrive), or, at DATA, in the middle of the ``"content"``.  True is
+            ``"content"`` with ``after``; otherwise ``"after"`` with a reply and ``"before"``
+            without one.
+        :param after: At DATA: how many bytes of content come first, or all of them.  Then
             come the delay, in which nothing is read, the reply, which is the only one that
             the message gets, and the drop.  ``drop="content"`` alone means 1.
         :return: The fault; its ``fired`` says how often it fired.
@@ -152,12 +153,12 @@ class ServerCalls:
         return Fault(link, self._ask(link, "fault", rule), rule)
 
     def gate(self, stage: Stage, *, when: str | None = None) -> Gate:
-        """Park sessions at a stage, until the gate is opened.
+        """Hold sessions at a stage, until you open the gate.
 
-        `reset` drops those that are parked, so that what they had begun does
-        not go on in the next test.
+        `reset` drops those that are held, so that what they had begun does
+        not continue in the next test.
 
-        Made for a ``with`` statement, which opens it in the end.  Blocks for
+        Use it in a ``with`` statement, which opens it at the end.  Blocks for
         ``reset_timeout`` at most.
 
         :param stage: See `fault`.
@@ -173,15 +174,15 @@ class ServerCalls:
         return Gate(link, self._ask(link, "gate", name, when), name)
 
     def hang_up(self, reply: str | None = None) -> int:
-        """End all sessions that are open, as a server does that has had enough.
+        """End all open sessions, as a server does after a time limit.
 
-        For a client that keeps its connection: its next mail finds it closed.
+        A client that keeps its connection finds it closed at its next mail.
         Blocks for ``reset_timeout`` at most.
 
-        :param reply: What to say first, such as ``"421 4.4.2 Idle for too long"``;
-            without, nothing.  Nothing is said before TLS that is to come first, nor amid a
-            reply that trickles.
-        :return: How many sessions have been ended.
+        :param reply: What to send first, such as ``"421 4.4.2 Idle for too long"``;
+            by default nothing.  Nothing is sent before implicit TLS is in use, nor in the
+            middle of a reply that trickles.
+        :return: How many sessions it ended.
         :raises ValueError: The reply does not begin with a code.
         :raises Exception: See `fault`.
         """
@@ -192,10 +193,10 @@ class ServerCalls:
         return count
 
     def sessions(self) -> list[Session]:
-        """Return what clients said and were told since the last `reset`.
+        """Return what clients and server said since the last `reset`.
 
         That is all connections that are open, and the last 100 that are not.
-        When the server has been stopped, it is what they had done by then.
+        After `stop`, it is what they had done by then.
         Blocks for ``reset_timeout`` at most.
 
         :return: The sessions, in the order in which the clients connected.
@@ -218,8 +219,8 @@ class ServerCalls:
     def connections(self) -> int:
         """How many clients have connected since the last `reset`.
 
-        `sessions` has no more than the last 100 of those that are gone.  When the
-        server has been stopped, it is how many had by then.  Blocks for
+        `sessions` has only the last 100 of those that are closed.  After `stop`, it
+        is how many had connected by then.  Blocks for
         ``reset_timeout`` at most.
 
         :raises Exception: See `sessions`.
@@ -233,12 +234,12 @@ class ServerCalls:
         return ended.last_connections
 
     def client_context(self, *, with_cert: bool | str = False) -> ssl.SSLContext:
-        """Make a context for a client that is to trust this server.
+        """Return a context for a client that trusts this server.
 
-        It checks the server's certificate and name, as it should; use
-        `Controller.host` to connect.  On a UNIX socket the name is ``localhost``.
+        It checks the server's certificate and name, as it should; connect to
+        `Controller.host`.  On a UNIX socket the name is ``localhost``.
 
-        :param with_cert: True to have the client show the certificate of
+        :param with_cert: True makes the client show the certificate of
             `client_cert_file`; or the common name of another one, such as
             ``"kim@example.com"``.
         :return: The context.

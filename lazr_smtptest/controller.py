@@ -32,7 +32,7 @@ __all__ = ["Controller", "QueueController"]
 class Controller(ServerCalls):
     """Runs a `Server` in a process of its own.
 
-    It is a context manager, too: entering starts, leaving stops.
+    It is also a context manager: entering starts it, leaving stops it.
 
     :param server: What to run.
     :param start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``, see
@@ -42,15 +42,15 @@ class Controller(ServerCalls):
     :param stop_timeout: How long `stop` may take, in seconds.
     :param reset_timeout: How long `reset` may take, in seconds.
     :param uvloop: Whether the server process uses uvloop's event loop; by
-        default if it is installed.  Where gevent or eventlet have replaced threads
+        default if it is installed.  If gevent or eventlet have replaced threads
         by greenlets, it does not.
-    :raises TypeError: The server is no `Server`, or its class is not right:
+    :raises TypeError: The server is no `Server`, or its class is wrong:
         its ``__init__`` does not call that of `Server`, or ``handle_message``
         or ``reset`` is a coroutine.
     :raises ValueError: There is no such start method, or a timeout is not
         positive.
 
-    :ivar server: The `Server`, as it was given; a copy of it runs.
+    :ivar server: The `Server` that you passed; a copy of it runs.
 
     >>> with Controller(Server()) as controller:
     ...     controller.is_running
@@ -96,17 +96,16 @@ class Controller(ServerCalls):
     def start(self) -> None:
         """Start the server process, and wait until it serves.
 
-        Clients may connect as soon as this returns.  What a server
-        process that died has left behind is removed first.  A server that was
-        made with port 0 keeps its port when it is started again, if that is
-        still free.
+        Clients may connect as soon as this returns.  It first removes what a
+        dead server process has left behind.  A server with port 0 keeps its
+        port when you start it again, if that is still free.
 
         :raises AlreadyRunning: It runs already.
-        :raises ImportError: uvloop was asked for and is not installed.
-        :raises OSError: The port is taken, or the host is not of this machine; or there can be
+        :raises ImportError: You asked for uvloop, and it is not installed.
+        :raises OSError: The port is taken, or this machine does not have the host; or there can be
             no UNIX socket at the path.  One that nobody listens on any more is replaced.
         :raises StartError: The server process could not begin; or a limit of the
-            system is reached, which is named then.
+            system is reached, which the error names.
         :raises StartTimeout: It was not ready within ``start_timeout``.
         """
         with self._changing.lock:
@@ -123,17 +122,17 @@ class Controller(ServerCalls):
     def restart(self, **changes: Any) -> None:
         """Stop the server and start it where it was, with other options.
 
-        Options that are not named stay as they are.  Messages that were accepted
-        stay readable; faults, gates and sessions go, as with `stop`.  If an
-        option is wrong, the server goes on as it was; if the new server process
-        cannot start, one is started with the options from before.  A server
+        Options that you do not name stay as they are.  Accepted messages stay
+        readable; faults, gates and sessions are gone, as with `stop`.  If an
+        option is wrong, the server carries on unchanged.  If the new server process
+        cannot start, one starts with the options from before.  A server
         that does not run is started.  ``unix_socket`` moves it there, and None back to its
         host and port.
 
         :param changes: Keyword arguments of `Server`, and those of `Controller`.
         :raises TypeError: An option is unknown, or of the wrong type.
         :raises ValueError: A value is not possible, or not with the other options.
-        :raises HandlerError: A handler had failed, and no call had said so yet.
+        :raises HandlerError: A handler had failed, and no call had raised it yet.
             The server is restarted nevertheless.
         :raises Exception: See `start`.
         """
@@ -174,13 +173,13 @@ class Controller(ServerCalls):
         """Stop the server process; the port is free when this returns.
 
         Asks first, then terminates, then kills: ``stop_timeout`` is for all of
-        it.  Whatever it accepted stays readable.  Stopping what does not run
+        it.  Accepted messages stay readable.  If the server does not run, this
         does nothing.
 
-        :raises HandlerError: A handler had failed, and no call had said so
+        :raises HandlerError: A handler had failed, and no call had raised it
             yet.  The server is stopped nevertheless.
         :raises ServerDied: The server process had ended by itself, no call had
-            said so yet, and there is no `MessageQueue` whose next call will.
+            raised it yet, and there is no `MessageQueue` whose next call will.
         """
         with self._changing.lock:
             link = self._take_down()
@@ -312,7 +311,7 @@ class Controller(ServerCalls):
 class QueueController(InboxCalls, Controller):
     """Runs a `QueueServer`, and has its queue.
 
-    Iterating takes the messages that are there now, and then ends.
+    Iterating takes the messages that are there now, and then stops.
 
     :param host: See `Server`.
     :param port: See `Server`.
@@ -324,7 +323,7 @@ class QueueController(InboxCalls, Controller):
     :param server_options: The keyword arguments of `Server`.
 
     :ivar queue: The `MessageQueue`.
-    :ivar server_options: The keyword arguments of `Server`, as they were given.
+    :ivar server_options: The keyword arguments of `Server`, as you passed them.
     """
 
     def __init__(
@@ -356,8 +355,8 @@ class QueueController(InboxCalls, Controller):
     def _make_server(self, host: str, port: int) -> None:
         """Make the server, and store it as ``self.server``.
 
-        Subclasses override this to have another `QueueServer`, as they did
-        with 2.x.  It should take ``self.queue`` and ``self.server_options``.
+        Override this to run another `QueueServer`, as in 2.x.  Pass it ``self.queue`` and
+        ``self.server_options``.
 
         :param host: Where to listen.
         :param port: Where to listen.

@@ -1,8 +1,8 @@
 """Every exception and warning that comes from this package itself.  Both processes.
 
-`SMTPTestError` is never raised itself.  Below it, the classes tell whose
-turn it is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
-`HandlerError` is the fault of the code that a test plugged into the server,
+`SMTPTestError` is never raised itself.  Its subclasses say where the fault
+is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
+`HandlerError` is a mistake in the code that a test plugged into the server,
 `MessageNotReceived` and `UnexpectedMessage` are what a test is for, and the
 rest is about the server process.  A port or a UNIX socket that is taken, or a host
 that is not ours, stays the plain `OSError` that the operating system raised.
@@ -35,11 +35,11 @@ __all__ = [
 
 
 class Difference(NamedTuple):
-    """One criterion that a message does not meet.
+    """One criterion that a message does not match.
 
     :ivar field: The criterion's name.
-    :ivar explanation: What was wanted, what was found, and what the difference
-        is, where that is hard to see.
+    :ivar explanation: What you wanted, what was found, and what the difference
+        is, if that is hard to see.
     """
 
     field: str
@@ -47,10 +47,10 @@ class Difference(NamedTuple):
 
 
 class NearMiss(NamedTuple):
-    """A message that was not what was wanted.
+    """A message that did not match.
 
     :ivar message: The message.
-    :ivar differences: Each criterion that it does not meet.
+    :ivar differences: Each criterion that it does not match.
     """
 
     message: Any
@@ -113,8 +113,8 @@ class StartTimeout(StartError, TimeoutError):
 class ServerDied(SMTPTestError):
     """Raised when the server process ended without having been asked to.
 
-    It comes after every message that the server process still handed over
-    has been taken.
+    It is raised after you have read every message that the server process
+    still delivered.
 
     :ivar exitcode: The exit code; negative for the signal that killed it.
     :ivar lost: How many messages it had accepted that never got here.
@@ -130,7 +130,7 @@ class ServerStuck(SMTPTestError, TimeoutError):
     """Raised when a living server process does not answer in time.
 
     :ivar stack: The stacks of the server process's threads at that moment,
-        innermost call first, or an empty string if it could not be had.
+        innermost call first, or an empty string if there is none.
     """
 
     stack: str = ""
@@ -141,7 +141,7 @@ class HandlerError(SMTPTestError):
 
     That is an override of `Server.handle_message` or `Server.reset`, a
     ``handle_*`` hook, or the ``put`` of a `QueueServer`'s queue.  The client
-    got a ``451`` (``452`` where storage ran out); the next call into the
+    got a ``451`` (``452`` if storage ran out); the next call into the
     controller or its queue raises this.
 
     :ivar traceback: The whole traceback, as text, where the error happened.
@@ -151,15 +151,15 @@ class HandlerError(SMTPTestError):
 
 
 class LeaseError(SMTPTestError):
-    """Raised where a shared server refuses a lease, or a lease what it asks for.
+    """Raised if a shared server refuses a lease, or something that a lease asks for.
 
     It cannot be reached, or the key is wrong; an address is claimed already; a fault would
-    strike other tests' mail; or mail was refused since a test did not read it.
+    affect other tests' mail; or mail was refused because a test did not read it.
     """
 
 
 class AttachmentNotFound(SMTPTestError, LookupError):
-    """Raised by `Message.attachment`: it has none of that name or Content-ID."""
+    """Raised by `Message.attachment` if there is none with that name or Content-ID."""
 
 
 class HandlerDataWarning(UserWarning):
@@ -172,15 +172,15 @@ class HandlerDataWarning(UserWarning):
 
 
 class GateTimeout(SMTPTestError, AssertionError, TimeoutError):
-    """Raised when the sessions that a gate waits for have not come to it."""
+    """Raised when sessions did not reach a gate in time."""
 
 
 class MessageNotReceived(SMTPTestError, AssertionError, TimeoutError):
-    """Raised when a message that was waited for has not come.
+    """Raised when a message did not come in time.
 
     :ivar near_misses: The messages that came nearest to it, nearest first, at
         most five: each a `NearMiss`.
-    :ivar missing: The recipients that lack a message, where there was to be one
+    :ivar missing: The recipients that lack a message, if you asked for one
         for each.
     """
 
@@ -189,7 +189,7 @@ class MessageNotReceived(SMTPTestError, AssertionError, TimeoutError):
 
 
 class UnexpectedMessage(SMTPTestError, AssertionError):
-    """Raised when a message came that was not to come.
+    """Raised when a message came that must not come.
 
     :ivar message: The `Message`.
     """

@@ -1,6 +1,6 @@
 """Faults and gates that a test has made.  Test process.
 
-What they say was checked and sent to the server process, which carries it out.
+They were checked here and sent to the server process, which carries them out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _InForce:
 class Fault(_InForce):
     """A scripted misbehaviour; see `Controller.fault`.
 
-    It is a context manager, too: leaving removes it.
+    It is also a context manager: leaving removes it.
     """
 
     def __init__(self, link: ServerLink, number: int, rule: Rule) -> None:
@@ -67,7 +67,7 @@ class Fault(_InForce):
 
     @property
     def fired(self) -> int:
-        """How often it has fired, also when it is spent, removed or reset.
+        """How often it has fired, even after it is used up, removed or reset.
 
         Blocks up to 5 seconds.
 
@@ -78,7 +78,7 @@ class Fault(_InForce):
         return self._ask("fired")
 
     def remove(self) -> None:
-        """Remove it: it fires no more.  Blocks and raises like `fired`."""
+        """Remove it, so that it no longer fires.  Blocks and raises like `fired`."""
         self._ask("remove")
 
 
@@ -86,7 +86,7 @@ class Fault(_InForce):
 class Gate(_InForce):
     """A place where sessions wait; see `Controller.gate`.
 
-    It is a context manager, too: leaving opens it.
+    It is also a context manager: leaving opens it.
     """
 
     def __init__(self, link: ServerLink, number: int, stage: str) -> None:
@@ -94,12 +94,12 @@ class Gate(_InForce):
         self._stage = stage
 
     def wait_parked(self, *, count: int = 1, timeout: float = 5.0) -> int:
-        """Wait until sessions are parked here.
+        """Wait until the gate holds sessions.
 
         :param count: For how many sessions.
         :param timeout: How long to wait at most, in seconds.
         :return: How many are.
-        :raises GateTimeout: They have not come.
+        :raises GateTimeout: They did not come.
         :raises NotRunning: The server has been stopped.
         :raises ServerDied: The server process has ended by itself.
         :raises ServerStuck: It did not answer, 5 seconds after the timeout.
@@ -123,11 +123,11 @@ class Gate(_InForce):
         return parked
 
     def release(self, count: int | None = None) -> int:
-        """Let sessions go on.  Blocks up to 5 seconds.
+        """Let sessions continue.  Blocks up to 5 seconds.
 
-        :param count: How many of those that are parked, the one that waited
-            longest first; None for all, and for all that are still to come.
-        :return: How many were let go.
+        :param count: How many of those that wait, the longest-waiting first;
+            None for all, and for all that come later.
+        :return: How many it released.
         :raises Exception: See `wait_parked`.
         """
         if count is not None:

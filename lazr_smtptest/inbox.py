@@ -43,7 +43,7 @@ _CRITERIA = tuple("rcpt sender to cc reply_to subject text where".split())
     expect_none_async=CRITERIA_ELSEWHERE,
 )
 class InboxCalls:
-    """What is read of a queue, by its own methods and by those of its controller."""
+    """The calls that read a queue: those of the queue, and those of its controller."""
 
     @property
     def _inbox(self) -> MessageQueue:
@@ -62,7 +62,7 @@ class InboxCalls:
 
     @property
     def messages(self) -> list[Message]:
-        """What is there now, in order, as a list.  Nothing is taken.
+        """A list of what is there now, in order.  Takes nothing.
 
         An IndexError of the list says what to do about it.  Blocks like `MessageQueue.get_nowait`.
 
@@ -73,19 +73,19 @@ class InboxCalls:
         return self._inbox._messages()
 
     def wait(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
-        """Take the first message that is wanted; wait for it if need be.
+        """Take the first message that matches; wait for it if necessary.
 
         The others stay, in order.
 
         :param timeout: How long to wait at most, in seconds; at once when the
-            message is there, and when no server is running any more.
-        :param wanted: See `MessageQueue`; without any, each message will do.
+            message is there, or when no server is running any more.
+        :param wanted: See `MessageQueue`; without any, every message matches.
         :return: The message.
-        :raises MessageNotReceived: It has not come; the text is a report.
+        :raises MessageNotReceived: It did not come; the text says what came instead.
         :raises HandlerError: See `MessageQueue.get`.
         :raises ServerDied: It is not here, and the server process died.
         :raises ServerStuck: See `MessageQueue.get`.
-        :raises TypeError: A criterion is unknown, or of a type it cannot be.
+        :raises TypeError: A criterion is unknown, or of the wrong type.
         :raises ValueError: The timeout is negative, or no finite number.
         """
         __tracebackhide__ = True  # for pytest
@@ -96,9 +96,9 @@ class InboxCalls:
     def wait_many(
         self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
     ) -> list[Message]:
-        """Take the first ``count`` messages that are wanted, when all are there.
+        """Take the first ``count`` messages that match, once all are there.
 
-        If they do not all come, none is taken.
+        If they do not all come, it takes none.
 
         :param count: How many.
         :param timeout: How long to wait at most for all of them, in seconds.
@@ -139,20 +139,20 @@ class InboxCalls:
         count: int | None = None,
         **wanted: Unpack[CriteriaArgs],
     ) -> dict[str, Message] | dict[str, list[Message]]:
-        """Take a message for each recipient, when all are there.
+        """Take a message for each recipient, once all are there.
 
-        That is the first wanted message whose envelope (RCPT) names the
+        That is the first matching message whose envelope (RCPT) names the
         recipient.  A message to several of them counts for each, and is taken
         once.  All other messages stay: further ones for the same recipient,
-        and those for others.  If they do not all come, none is taken.
+        and those for others.  If they do not all come, it takes none.
 
         :param recipients: The addresses, each once.
         :param timeout: How long to wait at most for all of them, in seconds.
-        :param count: How many for each; then a list of so many is returned for
+        :param count: How many for each; if you pass it, you get a list for
             each, in the order in which they were accepted.
         :param wanted: See `MessageQueue`, without ``rcpt``.
         :return: The message of each recipient, in the order of ``recipients``.
-        :raises MessageNotReceived: They have not all come; ``missing`` has the
+        :raises MessageNotReceived: They did not all come; ``missing`` has the
             recipients, and the text says who had too many, and who else had one.
         :raises Exception: See `wait`.
         """
@@ -165,11 +165,11 @@ class InboxCalls:
     def expect_none(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
         """Check that no such message is there, and that none comes.
 
-        Nothing is taken.
+        Takes nothing.
 
-        :param quiet: How long to watch, in seconds.  Less will do when no
+        :param quiet: How long to watch, in seconds; shorter if no
             server is running any more.
-        :param wanted: See `MessageQueue`; here, what is *not* to come.
+        :param wanted: See `MessageQueue`; here, what must *not* come.
         :raises UnexpectedMessage: Such a message was there, or came.
         :raises NotRunning: No server has ever filled this queue.
         :raises Exception: See `wait`.
@@ -180,7 +180,7 @@ class InboxCalls:
         block(self._inbox._expect_none(quiet, wanted))
 
     async def wait_async(self, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]) -> Message:
-        """Take the first message that is wanted; the event loop goes on meanwhile.
+        """Take the first message that matches; the event loop runs meanwhile.
 
         Any number of tasks may wait at once, and each message goes to one.  A
         task that is cancelled while it waits takes none.
@@ -197,7 +197,7 @@ class InboxCalls:
     async def wait_many_async(
         self, count: int, timeout: float = 5.0, **wanted: Unpack[CriteriaArgs]
     ) -> list[Message]:
-        """Take so many messages that are wanted; the event loop goes on meanwhile.
+        """Take this many messages that match; the event loop runs meanwhile.
 
         :param count: See `wait_many`.
         :param timeout: See `wait_many`.
@@ -210,10 +210,10 @@ class InboxCalls:
         return await self._wait_many_async("wait_many", numbers, wanted)
 
     async def expect_none_async(self, quiet: float = 0.2, **wanted: Unpack[CriteriaArgs]) -> None:
-        """Check that no such message comes; the event loop goes on meanwhile.
+        """Check that no such message comes; the event loop runs meanwhile.
 
         :param quiet: See `expect_none`.
-        :param wanted: See `MessageQueue`; here, what is *not* to come.
+        :param wanted: See `MessageQueue`; here, what must *not* come.
         :raises RuntimeError: No event loop of asyncio runs here.
         :raises Exception: See `expect_none`.
         """
@@ -236,17 +236,17 @@ class InboxCalls:
 class MessageQueue(InboxCalls):
     """The messages that a server has accepted, in that order.
 
-    It reads like a `queue.Queue`, and any number of threads may read it.  It
-    is filled by the server process of the controller whose `QueueServer` it
-    was given to.  Once a client has its 250 for a message, the very next call
-    here sees that message.  No waiting is needed, so there is no reason to call
-    with ``block=True`` for a message that has been sent.
+    You read it like a `queue.Queue`, in any number of threads.  The server
+    process of the controller that runs its `QueueServer` fills it.  Once a client
+    has its 250 for a message, the very next call here sees that message.  You need
+    not wait, so there is no reason to call with ``block=True`` for a message that
+    has been sent.
 
-    For mail that a program sends when it gets to it, there are `wait`,
+    For mail that a program sends later, there are `wait`,
     `wait_many`, `wait_for_each` and `expect_none`; and for coroutines
     `wait_async`, `wait_many_async` and `expect_none_async`.  They look at all
-    messages that are there, at first, and then at each that arrives.  All take
-    these keyword arguments, and want messages that meet every one of them:
+    messages that are there first, and then at each that arrives.  All take
+    these keyword arguments, and look for messages that match all of them:
 
     ``rcpt``
         a recipient of the envelope (RCPT), blind copies included
@@ -257,15 +257,15 @@ class MessageQueue(InboxCalls):
     ``subject``
         the header field Subject, decoded
     ``where``
-        a callable that takes the message and says whether it is wanted; only
-        called for messages that meet all else
+        a callable that takes the message and returns whether you want it; it is
+        only called for messages that match everything else
 
     The first four may be a callable that takes the text, or a compiled pattern
-    to search for in it.  A string is a part of the subject, but the whole of
-    an address, where the domain's case and the way of quoting are of no
-    importance (RFC 5321, 2.4).
+    to search for in it.  A string matches any part of the subject, but an
+    address must match whole; its domain's case and its quoting are ignored
+    (RFC 5321, 2.4).
 
-    What was accepted before `Controller.stop` can still be taken after it.
+    You can still take after `Controller.stop` what was accepted before it.
 
     >>> MessageQueue().qsize()
     0
@@ -283,11 +283,11 @@ class MessageQueue(InboxCalls):
         """Take the next message.
 
         :param block: Whether to wait for one, if there is none.
-        :param timeout: How long to wait at most, in seconds; without it, 60.
+        :param timeout: How long to wait at most, in seconds; by default 60.
         :return: The message; or what an override of
-            `QueueServer.handle_message` passed on in its place.
-        :raises queue.Empty: There is none; and while no server is running,
-            none can come, so then there is no waiting either.
+            `QueueServer.handle_message` passed on instead.
+        :raises queue.Empty: There is none.  If no server is running, none can come, so
+            this is raised without waiting.
         :raises HandlerError: A handler has failed since the last call.
         :raises ServerDied: None is left, and the server process died.
         :raises ServerStuck: An accepted message did not arrive in 5 seconds.
@@ -305,8 +305,8 @@ class MessageQueue(InboxCalls):
     def get_nowait(self) -> Message:
         """Take the next message, without waiting for one.
 
-        Blocks no longer than 5 seconds, and as a rule not at all: only what
-        was accepted, and is still on its way, is awaited.
+        Blocks for 5 seconds at most, and usually not at all: it waits only for
+        what was accepted and is still on its way.
 
         :return: See `MessageQueue.get`.
         :raises queue.Empty: There is none.
@@ -319,11 +319,11 @@ class MessageQueue(InboxCalls):
     def qsize(self) -> int:
         """Count the messages that were accepted and not yet taken.
 
-        This is exact.  It makes no system call, as a rule.
+        This is exact.  It usually makes no system call.
 
         :return: The number.
         :raises HandlerError: See `MessageQueue.get`.
-        :raises ServerDied: See `MessageQueue.get`; where the death is known already.
+        :raises ServerDied: See `MessageQueue.get`; if the death is known already.
         :raises ServerStuck: See `MessageQueue.get`.
         """
         link = self._link

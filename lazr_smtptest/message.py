@@ -1,7 +1,7 @@
 """What a test reads: a message and the envelope it came in.  Both processes.
 
-The server process sends an `Envelope` and the octets; whoever reads the
-message parses it, so a message that nobody looks at costs no parsing.
+The server process sends an `Envelope` and the bytes.  A message is parsed when
+somebody reads it, so one that nobody looks at costs no parsing.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Envelope(NamedTuple):
     """What the client said around the message, in SMTP's own terms.
 
     :ivar sequence: The message's number, from 1, in the order in which this
-        server process got messages whole; one that it then refused has one too.
+        server process received them; a message that it then refused has one, too.
     :ivar peer: The client's socket address: host and port, and two more
-        numbers under IPv6.  On a UNIX socket it is a tuple of one, the path that the client
-        has bound its own end to, which few do: ``("",)``.  With ``proxy_protocol``, it is what
+        numbers under IPv6.  On a UNIX socket it is a tuple of one: the path that the client
+        has bound its own end to, or usually ``("",)``.  With ``proxy_protocol``, it is what
         the proxy says.
-    :ivar helo: What the client gave with EHLO, HELO or LHLO.
+    :ivar helo: The name in the client's EHLO, HELO or LHLO.
     :ivar mail_from: The reverse-path, without angle brackets; empty for the
         null reverse-path (RFC 5321, 4.5.5).
     :ivar rcpt_tos: The forward-paths, in the order of the RCPT commands; Bcc
@@ -64,15 +64,14 @@ class Envelope(NamedTuple):
     :ivar rcpt_options: The parameters of all RCPT commands.
     :ivar smtp_utf8: Whether MAIL had the parameter SMTPUTF8 (RFC 6531).
     :ivar tls: The TLS version of the session, or None if it was in the clear.
-    :ivar auth_user: The name the client authenticated with, or None.
+    :ivar auth_user: The name that the client logged in with, or None.
     :ivar received_at: When the message was complete; UTC, and the real time, whatever
         a test has frozen.
     :ivar rcpt_parameters: For each of ``rcpt_tos``, its own parameters; empty
         if none had any.
-    :ivar rcpt_refused: The forward-paths that RCPT accepted, and that the message was not
-        accepted for in the end, which LMTP has (RFC 2033, 4.2).  They are not in
-        ``rcpt_tos``.
-    :ivar client_cert_subject: The subject of the certificate that the client has shown, such
+    :ivar rcpt_refused: The forward-paths that the server accepted at RCPT, but refused after the
+        content, as LMTP can (RFC 2033, 4.2).  They are not in ``rcpt_tos``.
+    :ivar client_cert_subject: The subject of the certificate that the client showed, such
         as ``"CN=kim@example.com"`` (RFC 4514), or None.
     """
 
@@ -93,18 +92,18 @@ class Envelope(NamedTuple):
 
     @property
     def body(self) -> str:
-        """What MAIL's BODY= says: ``"7BIT"``, ``"8BITMIME"`` (RFC 6152) or ``"BINARYMIME"``."""
+        """What MAIL declared: ``"7BIT"``, ``"8BITMIME"`` (RFC 6152) or ``"BINARYMIME"``."""
         return (_value(self.mail_options, "BODY") or "7BIT").upper()
 
     @property
     def size(self) -> int | None:
-        """How large MAIL's SIZE= says that the message is (RFC 1870), or None."""
+        """The size that MAIL declared with SIZE= (RFC 1870), or None."""
         declared = _value(self.mail_options, "SIZE")
         return None if declared is None else int(declared)
 
     @property
     def ret(self) -> str | None:
-        """How much a notification is to return (RFC 3461): FULL, HDRS or None."""
+        """How much a notification should return (RFC 3461): FULL, HDRS or None."""
         ret = _value(self.mail_options, "RET")
         return None if ret is None else ret.upper()
 
@@ -200,13 +199,13 @@ def _received(raw: Any, *values: Any) -> Received:
 class Attachment(NamedTuple):
     """A part of a message that is not its text.
 
-    :ivar name: The file name, or None if the sender gave it none.
+    :ivar name: The file name, or None if it has none.
     :ivar type: The media type, such as ``"image/png"``, in lower case.
     :ivar data: The content, with its transfer encoding undone.
     :ivar content_id: Its Content-ID, without angle brackets, or None; HTML shows it as
         ``cid:`` and this (RFC 2392).
     :ivar charset: The charset as it was declared, or None.
-    :ivar inline: Whether it is to be shown in the message, not beside it (RFC 2183, 2):
+    :ivar inline: Whether it belongs into the message, not beside it (RFC 2183, 2):
         its disposition says so, or it has none and belongs to a ``multipart/related``.
     """
 
@@ -219,18 +218,18 @@ class Attachment(NamedTuple):
 
 
 class Message(EmailMessage):
-    """A received message: an `email.message.EmailMessage` and what it came in.
+    """A received message: an `email.message.EmailMessage` with its envelope.
 
     As in 2.x, the headers X-Peer, X-MailFrom and X-RcptTo are added at the
-    end; any that the sender wrote itself are taken out first.
+    end; any that the sender wrote itself are removed first.
 
     What this class adds to its base class is read from ``raw``.  However broken
     the mail is, that raises nothing but `AttachmentNotFound`.  What the base class
-    has is parsed when the first of it is asked for.
+    offers is parsed when you first use it.
 
     :ivar envelope: The `Envelope`.
-    :ivar raw: The content as the client sent it, octet for octet, with
-        dot-stuffing undone (RFC 5321, 4.5.2).  It has none of our headers.
+    :ivar raw: The content as the client sent it, byte for byte, with
+        dot-stuffing undone (RFC 5321, 4.5.2) and without the added headers.
     """
 
     envelope: Envelope
@@ -250,7 +249,7 @@ class Message(EmailMessage):
         return self.__dict__[name]
 
     def header(self, name: str, default: str = "") -> str:
-        """Return a header field as a mail program shows it: in one line, decoded (RFC 2047).
+        """Return a header field as a mail program shows it: on one line, decoded (RFC 2047).
 
         In a list of addresses a name has quotes only if it needs them.
 
@@ -276,12 +275,12 @@ class Message(EmailMessage):
         return [(key, _shown(key, value)) for key, value in self._sent_items()]
 
     def raw_header(self, name: str, default: str = "") -> str:
-        """Return a header field as it was sent: unfolded (RFC 5322, 2.2.3), and nothing else.
+        """Return a header field as it was sent, only unfolded (RFC 5322, 2.2.3).
 
         :param name: The field's name, in any case.
         :param default: What to return if there is no such field.
-        :return: The first such field.  Octets that are not UTF-8 are surrogates in it, as
-            by the error handler ``surrogateescape``.
+        :return: The first such field.  Bytes that are not UTF-8 are surrogates in it, as
+            from the error handler ``surrogateescape``.
         """
         return next(iter(self.raw_headers(name)), default)
 
@@ -319,7 +318,7 @@ class Message(EmailMessage):
 
         It is decoded, with LF for line ends, and with each paragraph of ``format=flowed``
         in one line (RFC 3676).  If there are several such parts, such as the footer of a
-        mailing list, this is all of them; of alternatives it is one.
+        mailing list, this is all of them; of several alternatives it is one.
         """
         return self._text("text/plain")
 
@@ -328,7 +327,7 @@ class Message(EmailMessage):
         """The HTML that a mail program shows; empty if there is none.
 
         It is decoded, with LF for line ends.  If there are several such parts, this is all
-        of them, one behind the other; of alternatives it is one.
+        of them, one after the other; of several alternatives it is one.
         """
         return self._text("text/html")
 
@@ -347,10 +346,10 @@ class Message(EmailMessage):
     def attachment(self, name: str) -> Attachment:
         """Return the attachment with a file name, or else with a Content-ID.
 
-        :param name: The name, or the Content-ID; of that, ``cid:`` and angle brackets may
-            be there.
+        :param name: The name, or the Content-ID; with or without ``cid:`` and angle
+            brackets.
         :return: The first one.
-        :raises AttachmentNotFound: There is none.  The error says which there are.
+        :raises AttachmentNotFound: There is none.  The error lists those that there are.
         """
         from lazr_smtptest._reading.structure import comparable_id
 
@@ -375,7 +374,7 @@ class Message(EmailMessage):
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with the message, by name; :doc:`checks` lists what is looked for.
 
-        It is found anew at each call, in the octets that the client sent.
+        It is checked anew at each call, in the bytes that the client sent.
         """
         from lazr_smtptest.checks import message_problems  # not needed to receive mail
 
@@ -393,9 +392,9 @@ class Message(EmailMessage):
         return list(dict.fromkeys([*links(self.html), *web_addresses(self.text)]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the message to a file, as it was sent; by custom, ``.eml``.
+        """Write the message to a file, as it was sent; its name usually ends in ``.eml``.
 
-        :param path: The file.  What was in it is lost.
+        :param path: The file.  It is overwritten.
         :raises OSError: It cannot be written.
         """
         Path(path).write_bytes(self.raw)

@@ -1,9 +1,9 @@
 """Servers: what happens to a message.
 
-A server is made in the test process, where it is only data: where to listen
-and how to behave.  `Controller.start` takes it to the server process, and
-everything else here runs there.  What an override stores on ``self`` is
-stored in the server process, and the test process does not see it.
+You make a server in the test process, where it is only data: where to listen
+and how to behave.  `Controller.start` copies it to the server process, and
+everything else here runs there.  What an override stores on ``self`` stays
+in the server process, and the test process does not see it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _LONGEST_PATH = 107 if sys.platform == "linux" else 103
 
 @checked(__init__=OPTIONS_ELSEWHERE | OF_CONTROLLERS)
 class Server:
-    """An SMTP or LMTP server, described.  Subclass it to say what happens to mail.
+    """The description of an SMTP or LMTP server.  Subclass it to decide what happens to mail.
 
     A subclass may also define any handler hook of aiosmtpd, such as
     ``async def handle_RCPT(self, server, session, envelope, address,
@@ -78,46 +78,46 @@ class Server:
 
     :param host: A name or an address to listen on.  A name is bound on every
         address it resolves to.  An empty string means all interfaces.
-    :param port: The TCP port; 0 asks for a free one, which
-        `Controller.port` tells.
-    :param unix_socket: The path of a UNIX socket to listen on, in place of host and port.
-        A relative one is made absolute at once.  It may have 107 octets on Linux, and 103 on
-        macOS; abstract sockets are not supported.  Who may connect is up to the umask, see
-        umask(2), as the file is made by it.
-    :param lmtp: Whether to speak LMTP (RFC 2033) and not SMTP: LHLO in place of EHLO and
+    :param port: The TCP port; 0 asks for a free one; read it
+        from `Controller.port`.
+    :param unix_socket: The path of a UNIX socket to listen on, instead of host and port.
+        A relative one is made absolute at once.  It may be 107 bytes long on Linux, and 103 on
+        macOS; abstract sockets are not supported.  The umask decides who may connect, see
+        umask(2).
+    :param lmtp: Whether to speak LMTP (RFC 2033) and not SMTP: LHLO instead of EHLO and
         HELO, and one reply for each recipient at the end of a message.
-    :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; without, no TLS.
+    :param tls: ``"starttls"``, ``"implicit"`` or a `TLS`; by default no TLS.
     :param auth: The passwords by user name, for AUTH by PLAIN, LOGIN, CRAM-MD5 and
         SCRAM-SHA-256; for XOAUTH2 and OAUTHBEARER they are tokens, and for EXTERNAL the
         subjects of clients' certificates (RFC 4514).  Or True, to let anybody in; or a
-        function that is called with the mechanism, the user and the secret, and returns
+        function that takes the mechanism, the user and the secret, and returns
         True, False, or the reply to a login that fails.  It runs in the server process,
         on a thread of its own, for one login at a time.
-    :param auth_mechanisms: The mechanisms that are offered, in this order: of CRAM-MD5,
+    :param auth_mechanisms: The mechanisms to offer, in this order: of CRAM-MD5,
         EXTERNAL, LOGIN, OAUTHBEARER, PLAIN, SCRAM-SHA-256 and XOAUTH2, and those that a
         subclass has.  By default all but SCRAM-SHA-256, which needs the extra ``scram``, and
         EXTERNAL, which needs a ``tls`` with ``client_cert``, and is offered to clients that
         have shown a certificate.
-    :param auth_required: Whether mail is only taken after AUTH; the reply is 530
-        before (RFC 4954, 6).
-    :param auth_require_tls: Whether AUTH is only offered under TLS.
-    :param hide: Extensions that EHLO's reply does not tell of, and the server
-        does not have: of 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP,
+    :param auth_required: Whether to accept mail only after AUTH; before that, the
+        reply is 530 (RFC 4954, 6).
+    :param auth_require_tls: Whether to offer AUTH only under TLS.
+    :param hide: Extensions that the server does not announce in its reply to EHLO,
+        and does not have: of 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP,
         PIPELINING, SIZE, SMTPUTF8 and STARTTLS.
-    :param offer: Extensions that EHLO's reply tells of, and the server has, in addition:
+    :param offer: Extensions that the server announces in addition, and has:
         CHUNKING, and with it BINARYMIME (RFC 3030).  By default BDAT is refused with 502.
-    :param hostname: The name that the greeting and EHLO's reply give.
+    :param hostname: The name in the greeting and in the reply to EHLO.
     :param ident: The rest of the greeting; by default ESMTP or LMTP, and this package.
-    :param data_size_limit: The octets that a message may have, counted as
+    :param data_size_limit: How many bytes a message may have, counted as
         they are sent; beyond it the reply is 552.  None: no limit.
-    :param line_length_limit: The octets that a line of content may have, with
+    :param line_length_limit: How many bytes a line of content may have, with
         its CRLF and its transparency dot; beyond it the reply is 500.
-    :param recipient_limit: The recipients that a message may have; beyond it
+    :param recipient_limit: How many recipients a message may have; beyond it
         the reply is 452 (RFC 5321, 4.5.3.1.10).
     :param idle_timeout: Seconds that a client may be silent when it is its turn; then it
-        is told 421, and the connection is closed (RFC 5321, 4.5.3.2.7).
-    :param max_connections: The clients that may be connected at once; one more is
-        told 421, and the connection is closed.  None: no limit.
+        gets 421, and the connection is closed (RFC 5321, 4.5.3.2.7).
+    :param max_connections: How many clients may be connected at once; the next one
+        gets 421, and its connection is closed.  None: no limit.
     :param proxy_protocol: Whether each connection begins with the header of a proxy (HAProxy's
         PROXY protocol, version 1 or 2), which says who its client is; without one, the
         connection is closed.
@@ -125,10 +125,10 @@ class Server:
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
     :raises ValueError: The port or a limit is out of range, or a name would
-        break the greeting's line, or there is no such mechanism or extension, or LMTP
-        was asked for on port 25 (RFC 2033, 5); or a path is no socket's, or is given
-        together with a host or a port.
-    :raises ImportError: SCRAM-SHA-256 was asked for, and scramp is not installed.
+        break the line of the greeting, or there is no such mechanism or extension, or
+        you ask for LMTP on port 25 (RFC 2033, 5); or a path cannot be a socket's, or you
+        pass it together with a host or a port.
+    :raises ImportError: You ask for SCRAM-SHA-256, and scramp is not installed.
 
     >>> Server("localhost", 70000)
     Traceback (most recent call last):
@@ -263,22 +263,22 @@ class Server:
         return self._auth is not None or has_hook or bool(self._auth_hooks())
 
     def handle_message(self, message: Message) -> str | None:  # noqa: ARG002 -- overrides have it
-        """Do something with a message that has just arrived; here: nothing.
+        """Handle a message that has just arrived; here: do nothing.
 
         Runs in the server process, on one thread, one message at a time, in
         the order in which the messages were completed.  The client gets its reply
-        when this returns; when this raises, or returns what is no reply, the client
+        when this returns.  If this raises, or returns something else, the client
         gets 451, and the test process a `HandlerError`.
 
         :param message: The message.
         :return: The reply, as in ``'553 5.7.1 Not wanted here'``, whose code is 2xx, 4xx
-            or 5xx; None stands for 250.  It is sent as it is; further lines come after
+            or 5xx; None means 250.  It is sent unchanged; separate lines by
             line feeds.  After 421 the connection is closed.
         """
         return None
 
     def reset(self) -> None:
-        """Forget all messages; here there are none to forget.
+        """Forget all messages; here there are none.
 
         Runs in the server process, on the thread of `handle_message`.
         """
@@ -291,7 +291,7 @@ class QueueServer(Server):
     :param host: See `Server`.
     :param port: See `Server`.
     :param queue: A `MessageQueue`, or anything with a method ``put(message)``; its ``put_nowait``
-        is preferred where it has one, so that a full queue is an error and
+        is used if it has one, so that a full queue is an error and
         not a wait.  It stays in the test process and is filled there.
     :param options: The keyword arguments of `Server`.
 
@@ -315,9 +315,9 @@ class QueueServer(Server):
     def handle_message(self, message: Message) -> str | None:
         """Put the message into the queue.
 
-        An override decides what the test gets by what it passes on to
+        An override decides what the test gets, by what it passes to
         ``super().handle_message``: something picklable, once, several times,
-        or not at all.  It is pickled at once, and put when the override has returned;
+        or not at all.  It is pickled at once, and put once the override has returned;
         it is not put if the override raises, or returns a reply of 4xx or 5xx.
 
         :param message: The message.

@@ -1,4 +1,4 @@
-"""What a client said and got for an answer, and what is wrong with that.  Both processes."""
+"""What a client said, the replies it got, and what is wrong with that.  Both processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["SESSION_CODES", "Command", "Line", "Session"]
 #: Beside these, a session has those of its messages that their octets alone show.
 SESSION_CODES: dict[str, tuple[str, str, str]] = {
     "path-without-brackets": ("error", "a path without its angle brackets", "RFC 5321 4.1.2"),
-    "path-odd": ("advice", "a path that servers take, and that is none", "RFC 5321 4.1.2"),
+    "path-odd": ("advice", "a path that is wrong, but that servers accept", "RFC 5321 4.1.2"),
     "encoded-word-in-path": ("error", "an encoded word as an address", "RFC 2047 5"),
     "control-character-in-path": ("error", "a control character in a path", "RFC 5321 4.1.2"),
     "early-talk": ("error", "a command or content before the reply", "RFC 5321 4.3.1, RFC 2920"),
@@ -64,8 +64,8 @@ class Line(NamedTuple):
 
     :ivar at: Seconds since the client connected.
     :ivar speaker: ``"C"`` for the client, ``"S"`` for the server, and ``"*"``
-        for a remark on what is no line: content, TLS, what may be a secret.
-    :ivar text: The line, without its end.  In place of a secret it has ``***``.
+        for a remark on what is not a line: content, TLS, what may be a secret.
+    :ivar text: The line, without its end.  ``***`` replaces a secret.
     """
 
     at: float
@@ -80,8 +80,8 @@ class Command(NamedTuple):
     """One command of a client.
 
     :ivar verb: Its first word, in capitals.
-    :ivar argument: What follows; of MAIL and RCPT the address, without angle brackets,
-        and of AUTH the mechanism.
+    :ivar argument: What follows; for MAIL and RCPT the address, without angle brackets,
+        and for AUTH the mechanism.
     :ivar parameters: The parameters of MAIL and RCPT, such as ``SIZE=1000``.
     """
 
@@ -96,18 +96,18 @@ class Session(NamedTuple):
 
     :ivar peer: The client's socket address; see `Envelope.peer`.
     :ivar connected_at: When it connected; UTC, and the real time.
-    :ivar helo: What it gave with EHLO, HELO or LHLO last, or None.
+    :ivar helo: The name in its last EHLO, HELO or LHLO, or None.
     :ivar tls: The TLS version, such as ``"TLSv1.3"``, or None.
     :ivar cipher: The name of the TLS cipher, or None.
-    :ivar auth_user: The name that it authenticated with, or None.
-    :ivar failed_logins: How often it failed to.
+    :ivar auth_user: The name that it logged in with, or None.
+    :ivar failed_logins: How many of its logins failed.
     :ivar messages: The `Envelope.sequence` of each message; the last 100.
     :ivar dialogue: Each `Line`, without secrets and without the content of
         messages; the last 100 exchanges.
     :ivar ended: ``"QUIT"``, ``"dropped by the server"``, ``"dropped by the
-        client"``, or ``"open"`` if it has not.
-    :ivar noticed: Codes for `problems` that the server has seen, and no dialogue shows.
-    :ivar client_cert_subject: The subject of the certificate that the client has shown, such
+        client"``, or ``"open"``.
+    :ivar noticed: Codes for `problems` that only the server could see.
+    :ivar client_cert_subject: The subject of the certificate that the client showed, such
         as ``"CN=kim@example.com"`` (RFC 4514), or None.
     """
 
@@ -134,7 +134,7 @@ class Session(NamedTuple):
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with what the client said; each once, in order.
 
-        It is found out when this is asked for, and raises nothing.
+        It is checked when you read this, which raises nothing.
         """
         from lazr_smtptest.checks import CODES, Problem
 

@@ -52,7 +52,7 @@ _SHOWN = 20
 
 
 class UnclaimedMail(NamedTuple):
-    """A message that no lease was for.
+    """A message for no lease.
 
     :ivar message: The message; of its content, the first 4,096 octets.
     :ivar nearest: Whose mail it was or may have been meant to be, in words; empty if
@@ -67,19 +67,18 @@ class UnclaimedMail(NamedTuple):
 
 
 class SharedController(Controller):
-    """Runs one server for many processes, each of which gets the mail that is for it.
+    """Runs one server for many processes, each of which gets its own mail.
 
     Made for one application under test, which knows one mail server, and many tests at
     once.  Start it in one process, and `connect` from any, by its ``address`` and ``key``;
-    each `Lease` has addresses of its own.
+    each `Lease` has its own addresses.
 
     :param host: See `Server`.
     :param port: See `Server`.
     :param template: How `Lease.address` makes addresses: ``{name}`` and ``{lease}`` are
         replaced.
-    :param faults: ``"own"`` to have the faults and gates of a lease strike its own mail only,
-        and what cannot be told apart refused; or ``"all"`` to allow each lease what strikes
-        everybody.
+    :param faults: ``"own"`` if the faults and gates of a lease may affect only its own mail (what
+        cannot be limited so is refused); or ``"all"`` if they may affect everybody.
     :param unread_limit: The octets of mail that may wait for one lease to read them, or one
         message, however large; beyond it, further mail is refused with 452, and the lease's
         next call raises LeaseError.
@@ -258,13 +257,13 @@ class _Strays(NamedTuple):
 
 
 class Lease(InboxCalls, ServerCalls):
-    """One test's part of a server that is shared; `connect` makes it.
+    """One test's part of a shared server; `connect` returns it.
 
     It gets the mail for its own recipients: the addresses that `address` makes, and those
     that `claim` adds.  A message to recipients of two leases reaches both.  `Controller.reset`,
     faults and gates are for its own recipients, and for the sessions that have named them.
 
-    It is a context manager, too: leaving closes it.
+    It is also a context manager: leaving closes it.
 
     :ivar queue: The `MessageQueue`.
     :ivar label: What its addresses have in place of ``{lease}``; no other lease ever has it.
@@ -296,7 +295,7 @@ class Lease(InboxCalls, ServerCalls):
         return self.queue
 
     def address(self, name: str) -> str:
-        """Return an address that is this lease's own, and never another's.
+        """Return an address that belongs to this lease, and never to another.
 
         Made by the template of the `SharedController`.  Any other name there is this lease's,
         too, so that a program may add to the local part.
@@ -315,7 +314,7 @@ class Lease(InboxCalls, ServerCalls):
         matches it.  Blocks up to 5 seconds.
 
         :param addresses: Addresses, or globs such as ``"*@shop.example"``; ``"*"`` is whatever
-            nobody else gets.  Their case is of no importance.
+            nobody else gets.  Their case is ignored.
         :raises LeaseError: Another lease holds one of them, or it is made for another; then none
             is claimed.
         :raises TypeError: There is none, or one is no str.
@@ -350,9 +349,9 @@ class Lease(InboxCalls, ServerCalls):
             return []
 
     def close(self) -> None:
-        """Give the lease back: its addresses are nobody's from now on.
+        """Give up the lease: from now on nobody has its addresses.
 
-        What has arrived can still be taken.  Blocks only where another thread waits for mail of
+        You can still read what has arrived.  Blocks only if another thread waits for mail of
         this lease, until that has noticed; up to 5 seconds.
         """
         self._link.end()
@@ -409,7 +408,7 @@ class Lease(InboxCalls, ServerCalls):
 def connect(
     address: str | Iterable[str], key: str, *, name: str = "", timeout: float = 10.0
 ) -> Lease:
-    """Take a lease of a server that is shared.
+    """Take a lease of a shared server.
 
     :param address: `SharedController.address`; or several, of which the first that answers
         is taken.

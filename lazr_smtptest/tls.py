@@ -1,7 +1,7 @@
 """TLS: which certificates a server and its clients show, and who trusts them.  Both processes.
 
-Certificates are made in the test process, into files, and the server process
-reads those: so it makes no difference how it was started.
+The test process makes certificates and writes them to files, which the server process
+reads.  So it makes no difference how that was started.
 """
 
 from __future__ import annotations
@@ -87,15 +87,15 @@ def _files_in(value: object) -> str:
 class TLS:
     """How a server speaks TLS.
 
-    Without files of your own, a certificate is made for the host that the
-    server listens on, by an authority that is made once in each test process.
-    That takes trustme, which comes with the extra ``tls``.  The same authority
-    makes the certificates of clients.
+    Without files of your own, you get a certificate for the host that the
+    server listens on, from an authority that is made once in each test process.
+    That requires trustme, which comes with the extra ``tls``.  The same authority
+    signs the certificates of clients.
 
     :param mode: ``"starttls"``, where the client asks for it (RFC 3207), or
-        ``"implicit"``, where it comes before all else (RFC 8314, 3).
-    :param required: Whether the server insists that the client asks before it
-        sends mail; the reply is 530 if not.
+        ``"implicit"``, where it comes before everything else (RFC 8314, 3).
+    :param required: Whether the client must use TLS before it sends mail; otherwise
+        the reply is 530.
     :param variant: ``"expired"``, ``"wrong-host"`` or ``"untrusted"`` for a
         certificate that a client should not accept.
     :param certfile: Your own certificate, in PEM form.

@@ -26,7 +26,7 @@ MB = 1024 * 1024
 #: Seconds that a program started here may take.
 _PATIENCE = 60.0
 
-PARSER = "email.message_from_bytes"
+PARSER = "the email package"
 MESSAGE = "the message"
 PYTEST = "pytest alone"
 

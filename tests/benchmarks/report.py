@@ -39,7 +39,7 @@ def _cpu() -> str:
 
 
 def text(found: Sequence[Measure], growths: Sequence[Growth], about: dict[str, Any]) -> str:
-    """Write everything down for a terminal."""
+    """Return everything as text: for a terminal, and for the manual, which includes it."""
     parts = [_machine_text(about), *_comparison_parts(found), *map(_growth_text, growths)]
     return "\n\n".join(parts) + "\n"
 
@@ -47,7 +47,7 @@ def text(found: Sequence[Measure], growths: Sequence[Growth], about: dict[str, A
 def _machine_text(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
-        f"{about['platform']}, {about['cpus']} x {about['cpu']}, {about['python']}",
+        f"{about['platform']}, {about['cpus']} x {about['cpu']}, {about['python']}.",
         f"With {versions}.",
     ]
     if about["missing"]:
@@ -56,28 +56,28 @@ def _machine_text(about: dict[str, Any]) -> str:
 
 
 def _comparison_parts(found: Sequence[Measure]) -> list[str]:
-    header = ["what", "ours", "", "baseline", "", "unit", "ratio", "min..max"]
+    header = ["what", "ours", "figure", "baseline", "figure", "ratio", "min..max"]
     rows = [_row(measure, pair) for measure in found for pair in measure.comparisons()]
     notes = [f"{measure.title}: {note}." for measure in found for note in measure.notes]
     legend = "Ratio: ours divided by the baseline.  (-) marks where less is better."
-    parts = [_columns([header, *rows], "ll>l>l>l"), "\n".join([legend, *notes])]
+    parts = [_columns([header, *rows], "ll>l>>l"), "\n".join([legend, *notes])]
     return [*parts, _peers_text(found)]
 
 
 def _row(measure: Measure, pair: Comparison) -> list[str]:
     spread = f"{_figure(min(pair.ratios))}..{_figure(max(pair.ratios))}"
-    what = f"{measure.title} (-)" if measure.less_is_better else measure.title
+    what = f"{measure.title}, {measure.unit}" + " (-)" * measure.less_is_better
     ours, baseline = _figure(pair.value), _figure(pair.baseline_value)
     ratio = _figure(pair.ratio)
-    return [what, pair.ours, ours, pair.baseline, baseline, measure.unit, ratio, spread]
+    return [what, pair.ours, ours, pair.baseline, baseline, ratio, spread]
 
 
 def _peers_text(found: Sequence[Measure]) -> str:
     """List everybody's median, not only the best peer's."""
-    lines = ["The median of each:"]
+    lines = ["The median of each:", ""]
     for measure in found:
         figures = (f"{n} {_figure(median(v))}" for n, v in measure.samples.items() if v)
-        lines.append(f"  {measure.title}, {measure.unit}: {', '.join(figures)}")
+        lines.append(f"- {measure.title}, {measure.unit}: {', '.join(figures)}")
     return "\n".join(lines)
 
 
@@ -90,7 +90,7 @@ def _growth_text(growth: Growth) -> str:
             rate = median(samples[name])
             row += [_figure(rate), _figure(rate * growth.sizes[value] / 1e6)]
         rows.append(row)
-    return f"{growth.title}\n" + _columns(rows, ">" * len(rows[0]))
+    return f"{growth.title}\n\n" + _columns(rows, ">" * len(rows[0]))
 
 
 def _figure(value: float) -> str:
@@ -101,7 +101,7 @@ def _figure(value: float) -> str:
 
 
 def _columns(rows: Iterable[Sequence[str]], aligned: str) -> str:
-    """Lay out rows; the first is underlined."""
+    """Lay out a table, as reStructuredText has it; the first row is its head."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     sides = [">" if side == ">" else "<" for side in aligned]
@@ -109,7 +109,8 @@ def _columns(rows: Iterable[Sequence[str]], aligned: str) -> str:
         "  ".join(f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)).rstrip()
         for row in rows
     ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    border = "  ".join("=" * width for width in widths)
+    return "\n".join([border, lines[0], border, *lines[1:], border])
 
 
 def write_json(

@@ -25,7 +25,9 @@ async def remind(host, port, address):
 async def test_reminders(smtptest):
     async with anyio.create_task_group() as tasks:
         for address in "kim@example.com", "lee@example.com":
-            tasks.start_soon(remind, smtptest.host, smtptest.port, address)
+            tasks.start_soon(
+                remind, smtptest.host, smtptest.port, address
+            )
         messages = await smtptest.wait_many_async(2, subject="Reminder")
     recipients = sorted(message.header("To") for message in messages)
     assert recipients == ["kim@example.com", "lee@example.com"]

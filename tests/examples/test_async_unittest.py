@@ -8,7 +8,11 @@ from lazr_smtptest import QueueController
 async def remind(host, port, address):
     def send():
         with smtplib.SMTP(host, port) as client:
-            client.sendmail("calendar@example.com", address, "Subject: Reminder\r\n\r\n")
+            client.sendmail(
+                "calendar@example.com",
+                address,
+                "Subject: Reminder\r\n\r\n",
+            )
 
     await asyncio.to_thread(send)
 
@@ -32,7 +36,13 @@ class ReminderTest(unittest.IsolatedAsyncioTestCase):
     async def test_reminders_under_way_at_once(self):
         with self.smtp.gate("EOM") as gate:
             tasks = [
-                asyncio.create_task(remind(self.smtp.host, self.smtp.port, f"{name}@example.com"))
+                asyncio.create_task(
+                    remind(
+                        self.smtp.host,
+                        self.smtp.port,
+                        f"{name}@example.com",
+                    )
+                )
                 for name in ("kim", "lee")
             ]
             await asyncio.to_thread(gate.wait_parked, count=2)

@@ -7,13 +7,17 @@ mail = Mail()
 
 def create_app(**config):
     app = Flask(__name__)
-    app.config.update(config, MAIL_DEFAULT_SENDER="accounts@example.com")
+    app.config.update(
+        config, MAIL_DEFAULT_SENDER="accounts@example.com"
+    )
     mail.init_app(app)
 
     @app.post("/signup")
     def signup():
         address = request.form["address"]
-        mail.send_message("Welcome!", recipients=[address], body="Nice to meet you.")
+        mail.send_message(
+            "Welcome!", recipients=[address], body="Nice to meet you."
+        )
         return "", 204
 
     return app
@@ -31,9 +35,16 @@ def client(smtptest):
 
 
 def test_welcome(client, smtptest):
-    assert client.post("/signup", data={"address": "kim@example.com"}).status_code == 204
+    assert (
+        client.post(
+            "/signup", data={"address": "kim@example.com"}
+        ).status_code
+        == 204
+    )
 
-    message = smtptest.wait(rcpt="kim@example.com", sender="accounts@example.com")
+    message = smtptest.wait(
+        rcpt="kim@example.com", sender="accounts@example.com"
+    )
     assert message.header("Subject") == "Welcome!"
     assert message.text == "Nice to meet you.\n"
 

@@ -16,7 +16,11 @@ def send_greeting(host, port, name):
 
 
 @settings(max_examples=20, deadline=None)
-@given(name=st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=15))
+@given(
+    name=st.text(
+        st.characters(categories=["L", "N"]), min_size=1, max_size=15
+    )
+)
 def test_greeting(smtptest_server, name):
     smtptest_server.reset()
 

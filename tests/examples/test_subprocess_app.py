@@ -8,18 +8,26 @@ import pytest
 APP = r"""
 import os, smtplib, time
 
-time.sleep(0.3)  # it sends when it gets to it
-with smtplib.SMTP(os.environ["SMTP_HOST"], int(os.environ["SMTP_PORT"])) as client:
+time.sleep(0.3)  # it sends a little later
+host, port = os.environ["SMTP_HOST"], int(os.environ["SMTP_PORT"])
+with smtplib.SMTP(host, port) as client:
     for name in "kim", "lee", "max":
+        address = name + "@example.com"
         content = "Subject: Good morning\r\n\r\nDear " + name + "!\r\n"
-        client.sendmail("news@example.com", name + "@example.com", content)
+        client.sendmail("news@example.com", address, content)
 """
 
 
 @pytest.fixture
 def app(smtptest):
-    environment = {**os.environ, "SMTP_HOST": smtptest.host, "SMTP_PORT": str(smtptest.port)}
-    with subprocess.Popen([sys.executable, "-c", APP], env=environment) as process:
+    environment = {
+        **os.environ,
+        "SMTP_HOST": smtptest.host,
+        "SMTP_PORT": str(smtptest.port),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", APP], env=environment
+    ) as process:
         yield process
         process.terminate()
 
@@ -31,5 +39,7 @@ def test_one_letter(app, smtptest):
 
 def test_all_letters(app, smtptest):
     messages = smtptest.wait_many(3, subject="Good morning", timeout=10)
-    assert [message.envelope.rcpt_tos[0][:3] for message in messages] == ["kim", "lee", "max"]
+    assert [
+        message.envelope.rcpt_tos[0][:3] for message in messages
+    ] == ["kim", "lee", "max"]
     smtptest.expect_none()

@@ -36,7 +36,11 @@ def test_first_relay(relays, first, second):
 
 
 def test_first_relay_refuses(relays, first, second):
-    send_by_any(relays, "kim@example.com", "Subject: Hello\r\n\r\n" + "Very long.\r\n" * 100)
+    send_by_any(
+        relays,
+        "kim@example.com",
+        "Subject: Hello\r\n\r\n" + "Very long.\r\n" * 100,
+    )
     second.wait(rcpt="kim@example.com")
     assert first.messages == []
 

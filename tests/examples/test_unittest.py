@@ -6,7 +6,11 @@ import pytest
 
 def invite(host, port, guests):
     with smtplib.SMTP(host, port) as client:
-        client.sendmail("host@example.com", guests, "Subject: A party\r\n\r\nAt ours.\r\n")
+        client.sendmail(
+            "host@example.com",
+            guests,
+            "Subject: A party\r\n\r\nAt ours.\r\n",
+        )
 
 
 class InvitationTest(unittest.TestCase):

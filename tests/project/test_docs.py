@@ -15,6 +15,7 @@ import re
 import smtplib
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -112,6 +113,26 @@ def test_examples_of_page(page):
     assert {path.resolve() for path in shown} <= TESTED_FILES
     tried = run_text(text, page.name) + len(shown) + len(re.findall(r"^\.\. file: ", text, re.M))
     assert bool(tried) == (page.name not in WITHOUT_EXAMPLES)
+
+
+#: What fits beside the table of contents on a laptop.
+COLUMNS = 72
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_fits_on_the_page(page):
+    text = page.read_text("utf-8")
+    blocks = re.findall(r"^( *)\.\. code:: python\n\n((?:\1 .*\n|\n)+)", text, re.M)
+    lines = [line for _, block in blocks for line in textwrap.dedent(block).splitlines()]
+    lines += [line.strip() for line in re.findall(r"^ *(?:>>>|\.\.\.) .*$", text, re.M)]
+    assert [line for line in lines if len(line) > COLUMNS] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_figures_are_tables(page):
+    """What a program has printed is included as tables, which a narrow window shows whole."""
+    printed = r"^\.\. include:: \S+\.txt\n(?: +:.*\n)* +:literal:"
+    assert not re.search(printed, page.read_text("utf-8"), re.M)
 
 
 def test_examples_of_readme():

@@ -108,7 +108,11 @@ def main() -> int:
     adopting = adopt_orphans()
     print(f"{platform.platform()}, Python {platform.python_version()}")
     print(f"{options.tests} tests, {options.workers} workers")
-    broken = 0
+    table = "{:>4}  {:>9}  {:>7}  {:>6}  {:>6}  {:>14}"
+    border = table.format("=" * 4, "=" * 9, "=" * 7, "=" * 6, "=" * 6, "=" * 14)
+    heads = ["run", "dist", "seconds", "passed", "failed", "processes left"]
+    print("", border, table.format(*heads), border, sep="\n")
+    broken = []
     seconds = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "suite"
@@ -120,22 +124,20 @@ def main() -> int:
             seconds[dist].append(outcome.seconds)
             passed = outcome.counts.get("passed", 0)
             failed = sum(outcome.counts.values()) - passed
-            print(
-                f"run {number + 1:3}, --dist {dist:9} {outcome.seconds:7.1f} s "
-                f"{passed:6} passed {failed:6} failed {left:3} processes left",
-                flush=True,
-            )
+            row = [number + 1, dist, f"{outcome.seconds:.1f}", passed, failed, left]
+            print(table.format(*row), flush=True)
             if outcome.code or outcome.counts != {"passed": options.tests} or left:
-                broken += 1
-                print(outcome.output)
+                broken.append(outcome.output)
+    print(border, "", sep="\n")
     for dist, times in seconds.items():
         print(
-            f"--dist {dist}: {len(times)} runs, median {statistics.median(times):.1f} s, "
+            f"- {dist}: {len(times)} runs, median {statistics.median(times):.1f} s, "
             f"longest {max(times):.1f} s"
         )
+    print("", *broken, sep="\n")
     if not adopting:
         print("whether processes are left is looked at on Linux only")
-    print("nothing failed" if not broken else f"{broken} runs failed")
+    print("nothing failed" if not broken else f"{len(broken)} runs failed")
     return 1 if broken else 0
 
 

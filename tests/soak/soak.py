@@ -73,7 +73,7 @@ def summary(results: list[dict[str, Any]]) -> str:
         values = [result["milliseconds"] for result in results]
         return f"median {statistics.median(values):.1f} ms, longest {max(values):.1f} ms"
     told, taken, lost = (sum(r[key] for r in results) for key in ("told", "taken", "lost"))
-    return f"{told} told 250, {taken} taken, {lost} named as lost"
+    return f"{told} accepted, {taken} read, {lost} named as lost"
 
 
 def main() -> int:
@@ -83,22 +83,24 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     print(f"{platform.platform()}, Python {platform.python_version()}, seed {options.seed}")
-    failed = 0
+    table = "{:58}  {:>6}  {:>6}  {}"
+    border = table.format("=" * 58, "=" * 6, "=" * 6, "=" * 48)
+    print("", border, table.format("what", "trials", "failed", "measured"), border, sep="\n")
+    broken = []
     for name, per_minute, trial in rows(rng):
         trials = max(1, round(per_minute * options.minutes))
-        results, broken = [], []
+        results = []
+        failed = 0
         for _ in range(trials):
             try:
                 results.append(trial())
             except Exception as error:
-                broken.append(f"{type(error).__name__}: {error}")
-        failed += len(broken)
-        told = summary(results) if results else "-"
-        print(f"{name:60} {trials:5} trials {len(broken):3} failed  {told}", flush=True)
-        for line in broken:
-            print(f"    {line}")
-    print("nothing failed" if not failed else f"{failed} failed")
-    return 1 if failed else 0
+                broken.append(f"- {name}: {type(error).__name__}: {error}")
+                failed += 1
+        measured = summary(results) if results else "nothing"
+        print(table.format(name, trials, failed, measured), flush=True)
+    print(border, "", *broken, f"{len(broken) or 'nothing'} failed", sep="\n")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

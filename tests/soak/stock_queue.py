@@ -156,20 +156,23 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20, help="processes to kill, of each kind")
     runs = parser.parse_args().runs
     print(f"Python {platform.python_version()}, {platform.system()}; {runs} runs of each")
-    print(f"{'':>28}  {'multiprocessing.Queue':>22}  {'IPC queue':>10}")
+    border = f"{'=' * 34}  {'=' * 22}  {'=' * 10}"
+    print("", border, f"{'what':34}  {'multiprocessing.Queue':>22}  {'IPC queue':>10}", sep="\n")
+    print(border)
     # In turn, so that a busy moment hits both.
     lost = [[lost_at_kill(kind) for kind in KINDS] for _ in range(runs)]
     stock, ours = ([row[n] for row in lost] for n in (0, 1))
     print(
-        f"{f'lost of {PUTS}, killed right after':>28}  "
+        f"{f'lost of {PUTS}, killed right after':34}  "
         f"{f'{min(stock)} to {max(stock)}':>22}  {f'{min(ours)} to {max(ours)}':>10}"
     )
     blocked = [[blocks_half_way(kind) for kind in KINDS] for _ in range(3)]
     for_ever = ["blocks" if any(row[n] for row in blocked) else "returns" for n in (0, 1)]
-    print(f"{'reading half a record':>28}  {for_ever[0]:>22}  {for_ever[1]:>10}")
+    print(f"{'reading half a record':34}  {for_ever[0]:>22}  {for_ever[1]:>10}")
     opened = [[microseconds_to_open(kind, 200) for kind in KINDS] for _ in range(5)]
     cost = [statistics.median(row[n] for row in opened) for n in (0, 1)]
-    print(f"{'microseconds to open':>28}  {cost[0]:>22.0f}  {cost[1]:>10.0f}")
+    print(f"{'microseconds to open':34}  {cost[0]:>22.0f}  {cost[1]:>10.0f}")
+    print(border)
     return 0 if not any(ours) and for_ever[1] == "returns" else 1
 
 

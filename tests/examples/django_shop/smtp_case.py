@@ -7,16 +7,23 @@ BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 
 
 def smtp_settings(controller):
-    """Give the settings by which this project sends its mail to a server."""
+    """Return the settings that send mail to this server."""
     host, port = controller.host, controller.port
     if hasattr(settings, "MAILERS"):  # Django 6.1 and later
-        mailer = {"BACKEND": BACKEND, "OPTIONS": {"host": host, "port": port}}
+        mailer = {
+            "BACKEND": BACKEND,
+            "OPTIONS": {"host": host, "port": port},
+        }
         return {"MAILERS": dict.fromkeys(settings.MAILERS, mailer)}
-    return {"EMAIL_BACKEND": BACKEND, "EMAIL_HOST": host, "EMAIL_PORT": port}
+    return {
+        "EMAIL_BACKEND": BACKEND,
+        "EMAIL_HOST": host,
+        "EMAIL_PORT": port,
+    }
 
 
 class SMTPTestMixin:
-    """For any of Django's test cases: a server for each class, without mail for each test."""
+    """Starts a server for each class; each test begins without mail."""
 
     @classmethod
     def setUpClass(cls):

@@ -4,7 +4,12 @@ from smtp_case import SMTPTestMixin
 
 
 def send_receipt(customer, total):
-    mail.send_mail("Your receipt", f"You have paid {total}.", "shop@example.com", [customer])
+    mail.send_mail(
+        "Your receipt",
+        f"You have paid {total}.",
+        "shop@example.com",
+        [customer],
+    )
 
 
 class OutboxTest(SimpleTestCase):
@@ -12,14 +17,19 @@ class OutboxTest(SimpleTestCase):
 
     def test_receipt(self):
         send_receipt("kim@example.com", "12.50")
-        self.assertEqual([message.to for message in mail.outbox], [["kim@example.com"]])
+        self.assertEqual(
+            [message.to for message in mail.outbox],
+            [["kim@example.com"]],
+        )
 
 
 class ReceiptTest(SMTPTestMixin, SimpleTestCase):
     def test_receipt(self):
         send_receipt("kim@example.com", "12.50")
 
-        message = self.smtp.wait(rcpt="kim@example.com", subject="Your receipt")
+        message = self.smtp.wait(
+            rcpt="kim@example.com", subject="Your receipt"
+        )
         self.assertEqual(message.text, "You have paid 12.50.\n")
         self.assertEqual(mail.outbox, [])
 
@@ -29,7 +39,9 @@ class ReceiptTest(SMTPTestMixin, SimpleTestCase):
 
 class RefusalTest(SMTPTestMixin, SimpleTestCase):
     def test_unknown_customer(self):
-        self.smtp.fault("RCPT", "550 5.1.1 No such person here", when="lee@*")
+        self.smtp.fault(
+            "RCPT", "550 5.1.1 No such person here", when="lee@*"
+        )
         with self.assertRaisesMessage(OSError, "No such person here"):
             send_receipt("lee@example.com", "12.50")
 

@@ -8,7 +8,9 @@ def mailer(smtptest):
 
 
 def test_receipt(mailer, smtptest):
-    mailer.send("kim@example.com", "Your receipt", "You have paid 12.50.\n")
+    mailer.send(
+        "kim@example.com", "Your receipt", "You have paid 12.50.\n"
+    )
 
     (message,) = smtptest.messages
     assert message["Subject"] == "Your receipt"
@@ -19,4 +21,6 @@ def test_receipt(mailer, smtptest):
 def test_nobody_there(mailer, smtptest):
     smtptest.stop()
     with pytest.raises(ConnectionRefusedError):
-        mailer.send("kim@example.com", "Your receipt", "You have paid 12.50.\n")
+        mailer.send(
+            "kim@example.com", "Your receipt", "You have paid 12.50.\n"
+        )

@@ -14,7 +14,9 @@ def test_receipt(smtptest):
 
 
 @pytest.mark.smtptest(
-    auth={"shop": "s3cret"}, auth_required=True, tls=TLS("starttls", required=True)
+    auth={"shop": "s3cret"},
+    auth_required=True,
+    tls=TLS("starttls", required=True),
 )
 def test_login(smtptest):
     send_receipt(

@@ -9,7 +9,9 @@ def test_receipt(smtpd):
     message = smtpd.messages[0]
     assert message["Subject"] == "Your receipt"
     assert message["X-RcptTo"] == "kim@example.com"
-    assert message.get_payload(decode=True) == b"You have paid 12.50.\r\n"
+    assert (
+        message.get_payload(decode=True) == b"You have paid 12.50.\r\n"
+    )
 
 
 @pytest.fixture

@@ -8,16 +8,21 @@ import pytest
 APP = r"""
 import os, smtplib, sys
 
+host, port = os.environ["SMTP_HOST"], int(os.environ["SMTP_PORT"])
+welcome = "Subject: Welcome\r\n\r\n"
 for address in sys.stdin:
-    with smtplib.SMTP(os.environ["SMTP_HOST"], int(os.environ["SMTP_PORT"])) as client:
-        client.sendmail("app@example.com", address.strip(), "Subject: Welcome\r\n\r\n")
+    with smtplib.SMTP(host, port) as client:
+        client.sendmail("app@example.com", address.strip(), welcome)
 """
 
 
 @pytest.fixture(scope="session")
 def app(smtptest_server):
-    """One application for each worker, which knows its worker's mail server."""
-    where = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(smtptest_server.port)}
+    """One application for each worker, with that worker's server."""
+    where = {
+        "SMTP_HOST": "127.0.0.1",
+        "SMTP_PORT": str(smtptest_server.port),
+    }
     with subprocess.Popen(
         [sys.executable, "-c", APP],
         env={**os.environ, **where},

@@ -3,7 +3,11 @@ import smtplib
 
 def send_receipt(host, port, customer):
     with smtplib.SMTP(host, port) as client:
-        client.sendmail("shop@example.com", customer, "Subject: Your receipt\r\n\r\nThanks.\r\n")
+        client.sendmail(
+            "shop@example.com",
+            customer,
+            "Subject: Your receipt\r\n\r\nThanks.\r\n",
+        )
 
 
 def test_receipt(smtptest):
@@ -15,7 +19,7 @@ def test_receipt(smtptest):
 
 
 def test_receipts(smtptest_server, thread_index):
-    """Runs in several threads: each looks for mail to an address of its own."""
+    """Runs in several threads: each has an address of its own."""
     customer = f"kim-{thread_index}@example.com"
 
     send_receipt(smtptest_server.host, smtptest_server.port, customer)
