@@ -1037,9 +1037,6 @@ SITUATIONS = {
         "UsageError: smtptest_port must be from 0, for a free one, to 65535, not 70000",
     "configure('smtptest_strict = perhaps')":
         "UsageError: smtptest_strict must be true or false: invalid truth value 'perhaps'",
-    "configure('smtptest_shared = 2525')":
-        "UsageError: smtptest_shared must be HOST:PORT, such as localhost:2525, with port 0 for a "
-        "free one, not 2525",
     "configure('smtptest_shared = h:0\\nsmtptest_shared_faults = each')":
         "UsageError: smtptest_shared_faults must be own or all, not each",
     "configure('smtptest_shared = h:0\\nsmtptest_port = 25')":
@@ -1054,11 +1051,6 @@ SITUATIONS = {
         "UsageError: smtptest_shared = 0.0.0.0:0 does not say by which address workers on other "
         "machines reach this one: give that instead of 0.0.0.0, or return it as lease_host from "
         "the hook pytest_smtptest_shared_options(config) in conftest.py",
-    "run_test('smtptest', 'pass', '@pytest.mark.smtptest', 'smtptest_shared = localhost:0')":
-        "Failed: with smtptest_shared there is one server for all tests, and it is started before "
-        "them: it cannot have a mark for this one.  Return options from the hook "
-        "pytest_smtptest_shared_options(config) in conftest.py, or have smtptest_factory() start "
-        "a server for this test",
 }
 # fmt: on
 
