@@ -6,23 +6,87 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
-from lazr_smtptest._fixtures import WorkerServers, _left
+from lazr_smtptest._fixtures import WorkerServers, _left, _mapping
+from lazr_smtptest._names import hint
+from lazr_smtptest._parent.options import check_names
+from lazr_smtptest._wire.sharing import SCOPES, AddressTemplate
+from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import HandlerError, LeaseError, SMTPTestError
+from lazr_smtptest.server import OPTIONS
 from lazr_smtptest.shared import Lease, SharedController, connect
+
+#: Log records of the server process that the end of the run shows.
+_LOGGED = 20
 
 #: What this process of pytest's needs to lease: the places, and the key.
 Access = dict[str, Any]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 -- to refuse them
 
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:]*)):(?P<port>\d{1,5})")
+
+
+#: What the ini file says of the shared server, and its owner must not say again.
+_IN_THE_INI_FILE = ("host", "port")
+
+#: What its owner may say.
+_OPTIONS = [
+    name
+    for name in [*inspect.signature(SharedController).parameters, *OPTIONS]
+    if name not in (*_IN_THE_INI_FILE, "server_options", "reset_on_rset")
+]
+
+
+def ini_options(config: pytest.Config) -> dict[str, Any]:
+    """Return what the ini file says of the server, as options of `SharedController`.
+
+    :raises pytest.UsageError: It cannot be so.
+    """
+    faults, template = config.getini("smtptest_shared_faults"), config.getini("smtptest_address")
+    if faults not in SCOPES:
+        raise pytest.UsageError(
+            f"smtptest_shared_faults must be own or all, not {faults}{hint(faults, SCOPES)}"
+        )
+    if not template:
+        return {"faults": faults}
+    try:
+        AddressTemplate(template)
+    except ValueError as error:
+        raise pytest.UsageError(f"smtptest_address: {error}") from None
+    return {"faults": faults, "template": template}
+
+
+def hook_options(config: pytest.Config) -> dict[str, Any]:
+    """Return what conftest.py says of the server, as options of `SharedController`.
+
+    :raises pytest.UsageError: It is no dict of options.
+    """
+    name = "pytest_smtptest_shared_options"
+    options = config.hook.pytest_smtptest_shared_options(config=config)
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise pytest.UsageError(f"{name} must return a dict of options, not {options!r}")
+    if said := [one for one in _IN_THE_INI_FILE if one in options]:
+        raise pytest.UsageError(
+            f"{name} must not return {' and '.join(said)}: smtptest_shared says where to listen"
+        )
+    try:
+        check_names(name, options, _OPTIONS)
+    except TypeError as error:
+        raise pytest.UsageError(str(error)) from None
+    return dict(options)
 
 
 def place(text: str) -> tuple[str, int]:
@@ -45,6 +109,13 @@ class SharedRun:
     def __init__(self, where: str, options: dict[str, Any], *, has_remote_workers: bool) -> None:
         host, port = place(where)
         if has_remote_workers:
+            if host in _WILDCARDS and "lease_host" not in options:
+                raise pytest.UsageError(
+                    f"smtptest_shared = {where} does not say by which address workers on other "
+                    "machines reach this one: give that instead of "
+                    f"{host or 'no host'}, or return it as lease_host from the hook "
+                    "pytest_smtptest_shared_options(config) in conftest.py"
+                )
             options = {"lease_host": "127.0.0.1" if host in _LOOPBACK else host, **options}
         try:
             self._controller = SharedController(host, port, **options)
@@ -54,8 +125,10 @@ class SharedRun:
             self._controller.start()
         except (OSError, SMTPTestError) as error:
             raise pytest.UsageError(f"smtptest_shared: {error}") from None
-        #: What the end of the run has to say.
+        self._log = _Log()
+        #: What the end of the run has to say, and whether that is to fail it.
         self.lines: list[str] = []
+        self.has_failed = False
 
     def __str__(self) -> str:
         return f"one server for all tests, on {self._controller._endpoint}"
@@ -67,20 +140,55 @@ class SharedRun:
     def pytest_runtest_logreport(self) -> None:
         """Take in what the server process has sent, such as log records."""
         if self._controller._link is not None:
-            self._controller._link.try_now(lambda: True)
+            with self._log:
+                self._controller._link.try_now(lambda: True)
 
     def stop(self) -> None:
         """Stop the server; nobody leases any more."""
         if self._controller._link is None:
             return
-        for step in self._note_unclaimed, self._controller.stop:
-            try:
-                step()
-            except SMTPTestError as error:
-                self.lines.append(f"{type(error).__name__}: {error}")
+        with self._log:
+            for step in self._note_unclaimed, self._controller.stop:
+                try:
+                    step()
+                except SMTPTestError as error:
+                    self.lines.append(f"{type(error).__name__}: {error}")
+                    self.has_failed = True
+        self.lines += self._log.lines()
 
     def _note_unclaimed(self) -> None:
         self.lines += self._controller._strays().mail_lines("in this run")
+
+
+class _Log(logging.Handler):
+    """Keeps what the server process logs: no test runs here whose report would have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("- %(levelname)s %(name)s: %(message)s"))
+        self._records: deque[str] = deque(maxlen=_LOGGED)
+        self._count = 0
+
+    def __enter__(self) -> None:
+        logging.getLogger().addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._count += 1
+        self._records.append(self.format(record))
+
+    def lines(self) -> list[str]:
+        """Return what a report has to say of them."""
+        if not self._count:
+            return []
+        more = self._count - len(self._records)
+        return [
+            f"{self._count} logged by the server process:",
+            *([f"- and {more} more, before these"] if more else []),
+            *self._records,
+        ]
 
 
 class WorkerLeases(WorkerServers):
@@ -89,9 +197,10 @@ class WorkerLeases(WorkerServers):
     What `start` starts are servers of its own.
     """
 
-    def __init__(self, name: str, check: str, access: Access) -> None:
+    def __init__(self, name: str, check: str, access: Access, host: str) -> None:
         super().__init__(name, check)
         self._access = access
+        self._host = host  # of servers of a test's own
         self._leases: dict[bool, Lease] = {}
 
     def serve(self, options: dict[str, Any]) -> Any:
@@ -106,6 +215,11 @@ class WorkerLeases(WorkerServers):
         _refuse(options, marks)
         return self._lent_lease(f"{test}, {self._name}" if self._name else test)
 
+    def start(
+        self, options: dict[str, Any], own: dict[str, Any]
+    ) -> AbstractContextManager[QueueController]:
+        return super().start({"host": self._host, **_mapping(options)}, own)
+
     def stop(self) -> None:
         super().stop()
         for lease in self._leases.values():
@@ -113,11 +227,18 @@ class WorkerLeases(WorkerServers):
 
     def _lease(self, name: str, *, lasts: bool) -> Lease:
         lease = self._leases.get(lasts)
-        if lease is None or lease._link.is_closed:
-            addresses, key = self._access["addresses"], self._access["key"]
-            lease = self._leases[lasts] = connect(addresses, key, name=name)
-        elif not lasts:
-            lease._begin(name)
+        try:
+            if lease is None or lease._link.is_closed:
+                addresses, key = self._access["addresses"], self._access["key"]
+                lease = self._leases[lasts] = connect(addresses, key, name=name)
+            elif not lasts:
+                lease._begin(name)
+        except SMTPTestError as error:
+            raise pytest.fail.Exception(
+                "no lease of the server of this run; if that has ended, the end of the run says "
+                f"how.  {type(error).__name__}: {error}",
+                pytrace=False,
+            ) from None
         return lease
 
     @contextlib.contextmanager

@@ -29,6 +29,15 @@ _NUMBERS = pytest.StashKey[dict[str, int]]()
 #: The server of this run, where it is shared, and this is the process that started it.
 _SHARED = pytest.StashKey[Any]()  # a SharedRun
 
+#: Options by which a session begins in which no test runs.
+_WITHOUT_TESTS = (
+    "collectonly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+)
+
 #: What pytest-xdist's specifications have of workers that are not simply on this machine.
 _REMOTE = ("ssh", "vagrant_ssh", "socket", "via")
 
@@ -108,10 +117,17 @@ def pytest_configure(config: pytest.Config) -> None:
         meant = hint(check, ("off", "report", "error"), {"on": "report", "fail": "error"})
         raise pytest.UsageError(f"smtptest_check must be off, report or error, not {check}{meant}")
     _allowed(config)
-    if _shared(config):
-        from lazr_smtptest._shared_run import place
+    if where := _shared(config):
+        from lazr_smtptest._shared_run import ini_options, place
 
-        place(_shared(config))
+        place(where)
+        ini_options(config)
+        if port := _base_port(config):
+            raise pytest.UsageError(
+                f"smtptest_port = {port} is for servers of the workers' own, and with "
+                f"smtptest_shared = {where} there are none: leave out one of them "
+                "(-o smtptest_port=0)"
+            )
     if config.getoption("smtptest_report") is not None:
         from lazr_smtptest._report_option import ReportOption
 
@@ -152,15 +168,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Start it before any worker, and before the header is written."""
     config = session.config
     where = _shared(config)
-    if not where or hasattr(config, "workerinput") or config.option.collectonly:
+    if not where or hasattr(config, "workerinput"):
+        return
+    if any(getattr(config.option, name, None) for name in _WITHOUT_TESTS):
         return
     with without_fakes():
-        from lazr_smtptest._shared_run import SharedRun
+        from lazr_smtptest._shared_run import SharedRun, hook_options, ini_options
 
-    options = dict(config.hook.pytest_smtptest_shared_options(config=config) or {})
-    options.setdefault("faults", config.getini("smtptest_shared_faults"))
-    if config.getini("smtptest_address"):
-        options.setdefault("template", config.getini("smtptest_address"))
+    options = ini_options(config) | hook_options(config)
     specs = _worker_specs(config).values()
     is_remote = any(_field(spec, name) for spec in specs for name in _REMOTE)
     run = config.stash[_SHARED] = SharedRun(where, options, has_remote_workers=is_remote)
@@ -173,6 +188,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = session.config.stash.get(_SHARED, None)
     if run is not None:
         run.stop()
+        if run.has_failed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(
@@ -324,7 +341,7 @@ def _smtptest_worker(pytestconfig: pytest.Config) -> Generator[WorkerServers]:
     else:
         from lazr_smtptest._shared_run import WorkerLeases
 
-        worker = WorkerLeases(*args, access)
+        worker = WorkerLeases(*args, access, pytestconfig.getini("smtptest_host"))
     yield worker
     worker.stop()
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import EVENT_LOOPS, LOGIN, START_METHODS, loop_name
+from helpers import EVENT_LOOPS, LOGIN, START_METHODS, is_free, loop_name
 from hypothesis import given
 from hypothesis.strategies import none
+from inner_pytest import Inner
 from mailers import Mailers
+from paths import SUPPORT
 from programs import Programs
 
 from lazr_smtptest import QueueController
+from lazr_smtptest._launch import listen
 
 pytest_plugins = ["pytester"]
 
@@ -83,3 +88,35 @@ def mailers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailers]:
 def start_method(request: pytest.FixtureRequest) -> str:
     """Each way to start a server process."""
     return request.param
+
+
+@pytest.fixture
+def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Inner:
+    """A run of pytest with the plugin, and with nothing of the run that it is in."""
+    for name in list(os.environ):
+        if name == "CI" or (name.startswith("PYTEST_") and name != "PYTEST_CURRENT_TEST"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
+    return Inner(pytester)
+
+
+@pytest.fixture
+def base_port() -> Iterator[int]:
+    """Give the first of six ports that nobody takes meanwhile.
+
+    They are below those that the system hands out, and each six has a seventh:
+    who listens there may use them.
+    """
+    for seventh in random.sample(range(15_000, 30_000, 7), 100):
+        with contextlib.ExitStack() as held:
+            try:
+                sockets = listen("localhost", seventh)
+            except OSError:
+                continue
+            for sock in sockets:
+                held.enter_context(sock)
+            if all(is_free(seventh + n) for n in range(1, 7)):
+                yield seventh + 1
+                return
+    raise AssertionError("no ports are free")

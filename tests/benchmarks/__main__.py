@@ -17,6 +17,7 @@ from typing import Any
 import measures
 import peers
 import report
+import shared
 import suites
 from measures import QUICK, Plan
 from rounds import Growth, Measure
@@ -26,6 +27,7 @@ _MEASURES: list[Callable[[Plan], Measure | list[Measure]]] = [
     *measures.BY_SOURCE,
     *measures.OTHERS,
     suites.suites,
+    shared.shared,
 ]
 _NAMES = [measure.__name__ for measure in [*_MEASURES, *measures.GROWTH]]
 _ONLY = f"leave out all but these: {', '.join(_NAMES)}"

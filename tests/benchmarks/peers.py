@@ -245,7 +245,9 @@ def missing() -> list[str]:
     names = [name for name, module, _ in _ON_A_THREAD if not is_installed(module)]
     names += [name for name in ("uvloop", "matplotlib") if not is_installed(name)]
     names += [] if is_installed("xdist") else ["pytest-xdist"]
-    return names + [name for name in ("smtp-sink", "smtp-source") if not find_program(name)]
+    return names + [
+        name for name in ("smtp-sink", "smtp-source", "maildev") if not find_program(name)
+    ]
 
 
 def versions() -> dict[str, str]:

@@ -356,6 +356,17 @@ class Stage:
         pytester.makeini(f"[pytest]\n{line}\n")
         return pytester.parseconfigure("-p", "no:asyncio", *options)
 
+    def share(self, where: str, options: str, *more: str) -> None:
+        """Have pytest begin a run that shares a server, with options of conftest.py."""
+        pytester = self._request.getfixturevalue("pytester")
+        pytester.makeconftest(
+            f"def pytest_smtptest_shared_options(config):\n    return {options}\n"
+        )
+        config = self.configure(f"smtptest_shared = {where}", *more)
+        config.pluginmanager.get_plugin("smtptest").pytest_sessionstart(
+            SimpleNamespace(config=config)
+        )
+
     def begin_report(self, file: str) -> None:
         """Have pytest begin to write pages where somebody has a file already."""
         config = self.configure("", "--smtptest-report=pages")

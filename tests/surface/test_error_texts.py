@@ -1037,6 +1037,20 @@ SITUATIONS = {
         "UsageError: smtptest_port must be from 0, for a free one, to 65535, not 70000",
     "configure('smtptest_strict = perhaps')":
         "UsageError: smtptest_strict must be true or false: invalid truth value 'perhaps'",
+    "configure('smtptest_shared = h:0\\nsmtptest_shared_faults = each')":
+        "UsageError: smtptest_shared_faults must be own or all, not each",
+    "configure('smtptest_shared = h:0\\nsmtptest_port = 25')":
+        "UsageError: smtptest_port = 25 is for servers of the workers' own, and with "
+        "smtptest_shared = h:0 there are none: leave out one of them (-o smtptest_port=0)",
+    "share('localhost:0', '[1]')":
+        "UsageError: pytest_smtptest_shared_options must return a dict of options, not [1]",
+    "share('localhost:0', '{\"host\": \"h\", \"port\": 1}')":
+        "UsageError: pytest_smtptest_shared_options must not return host and port: "
+        "smtptest_shared says where to listen",
+    "share('0.0.0.0:0', 'None', '--tx=ssh=build-1')":
+        "UsageError: smtptest_shared = 0.0.0.0:0 does not say by which address workers on other "
+        "machines reach this one: give that instead of 0.0.0.0, or return it as lease_host from "
+        "the hook pytest_smtptest_shared_options(config) in conftest.py",
 }
 # fmt: on
 

@@ -38,6 +38,33 @@ def test_where(smtptest):
 """
 
 
+#: The same where one server is shared.
+SHARED = """
+import os
+
+from helpers import send_for, subjects
+from inner import note
+
+def test_shared(smtptest):
+    name = os.environ["PYTEST_XDIST_WORKER"]
+    send_for(smtptest, name, [smtptest.address(name)])
+    assert subjects(smtptest.messages) == [name]
+    network = os.path.exists("/proc/self/ns/net") and os.readlink("/proc/self/ns/net")
+    note(pid=smtptest.pid, where=name, label=smtptest.label, network=network)
+"""
+
+
+def check_shared(run: Run, names: set[str], where: str) -> None:
+    """Check that all workers had a lease of the one server, which listens there."""
+    assert [report["outcome"] for report in run.reports] == ["passed"] * 3 * len(names), run.out
+    assert set(run.noted("where")) == names
+    assert len(set(run.noted("label"))) == len(names)
+    assert len(set(run.noted("pid"))) == 1
+    assert re.findall(r"^smtptest: (.*) port \d+$", run.out, re.MULTILINE) == [
+        f"one server for all tests, on {where}"
+    ]
+
+
 def check(run: Run, base: int, numbers: dict[str, int], machines: dict[str, str]) -> None:
     """Check that each worker had the port that the header of the run says it has."""
     assert run.reports, run.out + run.err
@@ -137,7 +164,16 @@ def suite(pytester, inner) -> Path:
 
 
 def run_remotely(inner, suite: Path, base: int, *specs: str) -> Run:
-    (suite / "pytest.ini").write_text(f"[pytest]\nsmtptest_port = {base}\n")
+    return run_suite(inner, suite, f"smtptest_port = {base}", *specs)
+
+
+def run_shared(inner, suite: Path, host: str, *specs: str) -> Run:
+    (suite / "test_where.py").write_text(SHARED)
+    return run_suite(inner, suite, f"smtptest_shared = {host}:0", *specs)
+
+
+def run_suite(inner, suite: Path, option: str, *specs: str) -> Run:
+    (suite / "pytest.ini").write_text(f"[pytest]\n{option}\n")
     # pytest-rerunfailures has its workers connect to 127.0.0.1.
     off = (*USUALLY_OFF, "-p", "no:rerunfailures")
     return inner.run("--dist", "each", "--rsyncdir", str(suite), *specs, str(suite), off=off)
@@ -162,6 +198,27 @@ def test_one_machine_that_has_two_names(inner, suite, pytester, hosts, base_port
         {"web": " on build-1", "gw0": " on build-2"},
     )
     assert is_free(base_port + 5)
+
+
+def test_one_server_for_workers_that_ssh_starts(inner, suite, pytester, hosts, base_port):
+    names = "build-1", "build-2"
+    for name in names:
+        hosts.add(name, "127.0.0.1", base_port + 5)
+    with hosts.serve("127.0.0.1", base_port + 5):
+        specs = [by_ssh(hosts, pytester.path, name) for name in names]
+        run = run_shared(inner, suite, "localhost", *specs, "--tx=popen//id=here")
+    check_shared(run, {"gw0", "gw1", "here"}, "localhost")
+    assert all(map(gone, run.noted("pid")))
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]"])
+def test_workers_elsewhere_must_know_by_which_address(inner, suite, host):
+    run = run_shared(inner, suite, host, "--tx=ssh=build-1")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = run.err.strip().splitlines()
+    assert line.startswith(
+        f"ERROR: smtptest_shared = {host}:0 does not say by which address workers on other"
+    )
 
 
 @pytest.fixture
@@ -197,6 +254,15 @@ def test_socket_servers(inner, suite, pytester, base_port, socket_servers):
     check(run, base_port, {"gw0": 0, "gw1": 1}, {"gw0": f" on {first}", "gw1": f" on {second}"})
 
 
+def test_one_server_for_socket_servers(inner, suite, pytester, base_port, socket_servers):
+    until(lambda: not any(is_free(base_port + n) for n in (4, 5)))
+    specs = [
+        f"--tx=socket={address}//chdir={pytester.path}/remote-{address}"
+        for address in socket_servers
+    ]
+    check_shared(run_shared(inner, suite, "localhost", *specs), {"gw0", "gw1"}, "localhost")
+
+
 @contextlib.contextmanager
 def namespace(name: str, number: int) -> Iterator[str]:
     """Make a network namespace, which is as another machine; give its address."""
@@ -222,6 +288,7 @@ def namespace(name: str, number: int) -> Iterator[str]:
         ip(f"-n {name} addr add {theirs}/30 dev {there}")
         ip(f"-n {name} link set {there} up")
         ip(f"-n {name} link set lo up")
+        ip(f"-n {name} route add default via {ours}")
         yield theirs
     finally:
         ip(f"netns delete {name}")  # and with it both ends of the link
@@ -248,5 +315,21 @@ def test_two_machines(inner, suite, pytester, hosts, base_port):
         {"gw0": 0, "gw1": 1, "here": 2},
         {"gw0": f" on {names[0]}", "gw1": f" on {names[1]}"},
     )
+    assert len(set(run.noted("network"))) == 3
+    assert all(map(gone, run.noted("pid")))
+
+
+def test_two_machines_have_one_server(inner, suite, pytester, hosts):
+    """It listens on an address of this one, which they reach, and lets them lease there."""
+    names = [f"lazr{os.getpid()}{letter}" for letter in "cd"]
+    with contextlib.ExitStack() as stack:
+        addresses = [stack.enter_context(namespace(name, n)) for n, name in enumerate(names)]
+        for name, address in zip(names, addresses, strict=True):
+            hosts.add(name, address, 2222)
+            stack.enter_context(hosts.serve(address, 2222, "ip", "netns", "exec", name))
+        own = str(ipaddress.ip_address(addresses[0]) - 1)
+        specs = [by_ssh(hosts, pytester.path, name) for name in names]
+        run = run_shared(inner, suite, own, *specs, "--tx=popen//id=here")
+    check_shared(run, {"gw0", "gw1", "here"}, own)
     assert len(set(run.noted("network"))) == 3
     assert all(map(gone, run.noted("pid")))
