@@ -31,9 +31,7 @@ from os import open as open_file
 from typing import TYPE_CHECKING, Any
 
 import lazr_smtptest._parent.feeder
-import lazr_smtptest._parent.matching
-import lazr_smtptest._reading.links
-import lazr_smtptest.checks
+import lazr_smtptest._parent.preloaded
 import lazr_smtptest.faults  # noqa: F401
 from lazr_smtptest._child.inherited import FirstStep
 from lazr_smtptest._child.loop import EventLoop

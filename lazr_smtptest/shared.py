@@ -425,6 +425,8 @@ def connect(
         positive.
     """
     with without_fakes():
+        import lazr_smtptest._parent.preloaded
+        import lazr_smtptest.faults  # noqa: F401
         from lazr_smtptest._parent.lease_link import connect_to
     places = _check_places(address)
     if not isinstance(key, str):

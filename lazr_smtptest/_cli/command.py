@@ -85,7 +85,8 @@ def _run(sink: MailSink, options: argparse.Namespace) -> int:
         if options.report:
             from lazr_smtptest._pages.arrivals import ArrivalPages
 
-            pages = ArrivalPages(options.report)
+            with _blaming("report"):
+                pages = ArrivalPages(options.report)
             sink.uses.append(pages.add_message)
             sink.session_uses.append(pages.add_session)
             kept.callback(pages.close)
