@@ -391,8 +391,6 @@ class MessageQueue(InboxCalls):
     def _find(self, search: Search, goal: Goal) -> Steps[list[PickledItem]]:
         """Take what a goal picks."""
         __tracebackhide__ = True  # for pytest
-        if self._link is not None:
-            self._link.catch_up()
         while True:
             found = goal.pick((yield from search.look()))
             if found is None:
@@ -409,7 +407,6 @@ class MessageQueue(InboxCalls):
         search = Search(self, wanted, {"quiet": quiet})
         if self._link is None:
             raise NotRunning("no message can come where no server was started: call start() first")
-        self._link.catch_up()
         while not (found := (yield from search.look())):
             if not (yield from search.may_go_on()):
                 return
@@ -442,7 +439,6 @@ class MessageQueue(InboxCalls):
             # and the quickest.
             with contextlib.suppress(IndexError), link.lock:  # another thread may be quicker
                 return link.messages.popleft()
-        link.catch_up()
 
         def next_item() -> tuple[PickledItem, ...] | None:
             if link.is_incomplete():
@@ -459,6 +455,7 @@ class MessageQueue(InboxCalls):
             is_wanted = self._waiter()
             found = link.wait_for(lambda: next_item() if is_wanted() else (), timeout)
         if found is None:
+            link.catch_up()
             found = link.await_transit(next_item_or_none)
         if found:
             return found[0]

@@ -70,7 +70,7 @@ class Search:
         self._inbox = inbox
         self._link: ServerLink | None = None
         self._seen = 0  # of what that has ever received
-        self._is_last_look = False
+        self._is_last_look = self._has_caught_up = False
         self._is_wanted = inbox._waiter()
         self._items: list[PickledItem] = []
         #: Each message is looked at once, however long the search.
@@ -109,6 +109,11 @@ class Search:
         if left > 0 and not self._is_last_look and self._is_wanted():
             yield Wait(link, lambda: self._has_news(link) or None, left)
             return self._is_wanted()
+        if self._is_wanted() and not self._has_caught_up:
+            # One more look, at all that has been sent by now.  Who waits for more need not ask.
+            self._has_caught_up = True
+            link.catch_up()
+            return True
         link.check_death()
         return False
 

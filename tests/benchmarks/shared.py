@@ -19,7 +19,7 @@ from measures import Plan
 from peers import HOST, PATIENCE, find_program, free_port
 from rounds import Measure, Samples, in_turn
 
-from lazr_smtptest import QueueController, SharedController, connect
+from lazr_smtptest import Lease, QueueController, SharedController, connect
 
 OWN, LEASED, MAILDEV = "a server of its own", "a lease", "MailDev"
 
@@ -27,6 +27,7 @@ OWN, LEASED, MAILDEV = "a server of its own", "a lease", "MailDev"
 _FEW = 10
 _SEVERAL = 200
 
+_ONE = "one lease"
 _READERS = 8
 
 #: Seconds between two questions to MailDev.
@@ -179,11 +180,14 @@ def _throughput(plan: Plan) -> Measure:
         readers = [stack.enter_context(_reader(run.address, run.key)) for _ in range(_READERS)]
         leased = [reader.recv() for reader in readers]
 
-        def by_one() -> float:
+        single = stack.enter_context(connect(run.address, run.key))
+        names = [f"kim{n}" for n in range(_READERS)]
+
+        def by_one(server: QueueController | Lease, recipients: list[str]) -> float:
             started = time.perf_counter()
-            with _senders(controller.port, [f"kim{n}@example.com" for n in range(8)], count):
+            with _senders(server.port, recipients, count):
                 for _ in range(count * _READERS):
-                    controller.queue.get(timeout=PATIENCE)
+                    server.queue.get(timeout=PATIENCE)
             return count * _READERS / (time.perf_counter() - started)
 
         def by_eight() -> float:
@@ -195,9 +199,16 @@ def _throughput(plan: Plan) -> Measure:
                     reader.recv()
             return count * _READERS / (time.perf_counter() - started)
 
-        samples = in_turn(plan.rounds, {OWN: by_one, LEASED: by_eight})
-    title = f"1 kB messages by {_READERS} clients, read by one or by {_READERS} leases"
-    return Measure("shared-1kB", title, "/s", samples, [(LEASED, [OWN])])
+        samples = in_turn(
+            plan.rounds,
+            {
+                OWN: lambda: by_one(controller, [f"{name}@example.com" for name in names]),
+                _ONE: lambda: by_one(single, [single.address(name) for name in names]),
+                LEASED: by_eight,
+            },
+        )
+    title = f"1 kB messages by {_READERS} clients, read by {_READERS} leases"
+    return Measure("shared-1kB", title, "/s", samples, [(LEASED, [_ONE, OWN])])
 
 
 @contextlib.contextmanager
