@@ -56,7 +56,7 @@ class LeaseClient:
         self.link.undo = self._undo
         self.link.answers = {
             "begin": self._begin,
-            "catch_up": lambda: outbox.send("caught_up"),
+            "catch_up": lambda number: outbox.send("caught_up", number),
             "claim": self._claim,
             "connections": self._count_connections,
             "end": self._end,
@@ -119,6 +119,16 @@ class LeaseClient:
         return self._why_not_mine(stage, when) or self.lease.faults.add_gate(number, stage, when)
 
     def _why_not_mine(self, stage: str, when: str | None) -> str:
+        """Return why this lease cannot have a fault or a gate, if so, and what to do."""
+        if self._table.is_over(self.lease):
+            return "is for a lease that is over: ask the lease of the test that runs"
+        why = self._why_not_apart(stage, when)
+        return why and (
+            f"could strike other leases' sessions: {why}.  Use a stage from RCPT on; or share the "
+            "server with faults='all'"
+        )
+
+    def _why_not_apart(self, stage: str, when: str | None) -> str:
         """Return why a fault or a gate may strike others, if it may."""
         if self._table.scope == "all" or stage in ("RCPT", "DATA", "BDAT", "EOM", *OF_SESSIONS):
             return ""
@@ -132,8 +142,10 @@ class LeaseClient:
         return ""
 
     async def _reset(self, _number: int) -> None:
-        await self._server.wait_for_handlers()
         lease = self.lease
+        await self._server.wait_for_handlers()
+        if lease is not self._lease:  # whose mail is none of this call's
+            return
         abandoned = self._server.sessions_of(lease)
         lease.forget()
         self.outbox.send("forget")

@@ -159,6 +159,24 @@ def test_a_reset_is_behind_a_handler_that_works(tmp_path: Path) -> None:
         assert (subjects(kim.messages), subjects(lee.messages)) == ([], [str(path)])
 
 
+def test_a_reset_of_a_lease_that_is_over_is_none_of_the_next(tmp_path: Path) -> None:
+    """A thread that a test has left waits for it, behind a handler."""
+    path = tmp_path / "may-end"
+    with leased(SlowController()) as (kim, _), ThreadPoolExecutor() as pool:
+        sending = pool.submit(send_for, kim, path, [kim.address("a"), "nobody@example.com"])
+        until(tmp_path.joinpath("may-end.begun").exists)
+        resetting = pool.submit(kim.reset)
+        until(lambda: awaited(kim))
+        kim._begin("next")
+        fault = kim.fault("RCPT", "450 4.2.1 Later")
+        path.touch()
+        sending.result()
+        resetting.result()
+        with pytest.raises(smtplib.SMTPRecipientsRefused, match="450"):
+            send_for(kim, path, [kim.address("a")])
+        assert fault.fired == 1
+
+
 class Forwarding(QueueServer):
     """Passes on what comes; on the handlers' thread, since it is a handler."""
 
