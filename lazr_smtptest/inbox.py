@@ -391,6 +391,8 @@ class MessageQueue(InboxCalls):
     def _find(self, search: Search, goal: Goal) -> Steps[list[PickledItem]]:
         """Take what a goal picks."""
         __tracebackhide__ = True  # for pytest
+        if self._link is not None:  # an error that was sent by now comes first
+            self._link.catch_up()
         while True:
             found = goal.pick((yield from search.look()))
             if found is None:

@@ -384,11 +384,7 @@ class Lease(InboxCalls, ServerCalls):
     def _ask(self, link: ServerLink, what: str, *details: Any) -> Any:
         answer = link.request(what, *details, timeout=self._reset_timeout)
         if what in ("fault", "gate") and isinstance(answer, str):
-            raise LeaseError(
-                f"this {what} could strike other leases' sessions: {answer}.  Use a stage from "
-                "RCPT on; or share the server with faults='all'",
-                **self._link.process.where,
-            )
+            raise LeaseError(f"this {what} {answer}", **self._link.process.where)
         return answer
 
     # What the plugin asks for.

@@ -56,9 +56,9 @@ class LeaseClient:
         self.link.undo = self._undo
         self.link.answers = {
             "begin": self._begin,
-            "catch_up": lambda: outbox.send("caught_up"),
+            "catch_up": lambda number: outbox.send("caught_up", number),
             "claim": self._claim,
-            "connections": self._count_connections,
+            "connections": lambda: self._count_connections(self.lease),
             "end": self._end,
             "fault": self._fault,
             "fired": lambda number: self.lease.faults.fired(number),
@@ -66,8 +66,8 @@ class LeaseClient:
             "hang_up": self._hang_up,
             "release": lambda number, count: self.lease.faults.release(number, count),
             "remove": lambda number: self.lease.faults.withdraw(number),
-            "reset": self._reset,
-            "sessions": self._export_sessions,
+            "reset": lambda _number: self._reset(self.lease),
+            "sessions": lambda: self._export_sessions(self.lease),
             "unclaimed": lambda: server.export_strays(self.lease.began),
             "wait_parked": lambda *details: self.lease.faults.parked(*details),
         }
@@ -119,6 +119,16 @@ class LeaseClient:
         return self._why_not_mine(stage, when) or self.lease.faults.add_gate(number, stage, when)
 
     def _why_not_mine(self, stage: str, when: str | None) -> str:
+        """Return why this lease cannot have a fault or a gate, if so, and what to do."""
+        if self._table.is_over(self.lease):
+            return "is for a lease that is over: ask the lease of the test that runs"
+        why = self._why_not_apart(stage, when)
+        return why and (
+            f"could strike other leases' sessions: {why}.  Use a stage from RCPT on; or share the "
+            "server with faults='all'"
+        )
+
+    def _why_not_apart(self, stage: str, when: str | None) -> str:
         """Return why a fault or a gate may strike others, if it may."""
         if self._table.scope == "all" or stage in ("RCPT", "DATA", "BDAT", "EOM", *OF_SESSIONS):
             return ""
@@ -131,21 +141,23 @@ class LeaseClient:
             return f"when={when!r} is no address of this lease's own: claim() the {what} first"
         return ""
 
-    async def _reset(self, _number: int) -> None:
+    # Another lease may have begun by the time that these run.
+
+    async def _reset(self, lease: Lease) -> None:
         await self._server.wait_for_handlers()
-        lease = self.lease
+        if lease is not self._lease:  # what is forgotten would be the other's
+            return
         abandoned = self._server.sessions_of(lease)
         lease.forget()
         self.outbox.send("forget")
         for session in abandoned:
             session.abort_if_abandoned()
 
-    async def _export_sessions(self) -> list[Session]:
+    async def _export_sessions(self, lease: Lease) -> list[Session]:
         await asyncio.sleep(0)  # see ServerLoop
-        return self._server.export_sessions(self.lease)
+        return self._server.export_sessions(lease)
 
-    async def _count_connections(self) -> int:
-        lease = self.lease
+    async def _count_connections(self, lease: Lease) -> int:
         return lease.ended_count + len(self._server.sessions_of(lease))
 
     def _hang_up(self, reply: bytes | None) -> int:

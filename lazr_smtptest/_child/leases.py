@@ -7,7 +7,7 @@ import functools
 import itertools
 import re
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -29,6 +29,9 @@ _CLAIMS = 300
 #: Sessions that are kept for a lease when they are over.
 _SESSIONS = 100
 
+#: Messages of a lease by which it is known which sessions brought it some.
+_SEQUENCES = 10_000
+
 #: Claims whatever nobody else does.
 _REST = "*"
 
@@ -47,7 +50,7 @@ class Lease:
 
     :ivar label: Its name in addresses; no other lease of the run ever has it.
     :ivar owner: Whose it is, in words.
-    :ivar sequences: The numbers of messages that it got.
+    :ivar sequences: The numbers of the last messages that it got.
     """
 
     def __init__(self, label: str, owner: str, outbox: LeaseOutbox, table: LeaseTable) -> None:
@@ -58,7 +61,7 @@ class Lease:
         self.faults = FaultScript(self._is_mine, table.faults.settle)
         self.began = table.clock()
         self._table = table
-        self.sequences: set[int] = set()
+        self.sequences: OrderedDict[int, None] = OrderedDict()
         self.forget()
 
     def forget(self) -> None:
@@ -66,7 +69,7 @@ class Lease:
         #: Whether the last message was refused, since too many waited.
         self.is_refusing = False
         self.since = self._table.clock()
-        self._table.forget(self, self.sequences)
+        self._table.forget(self, len(self.sequences))
         self.ended: deque[Transcript] = deque(maxlen=_SESSIONS)
         self.ended_count = 0
         self.faults.clear()
@@ -74,8 +77,11 @@ class Lease:
     def note(self, sequence: int) -> None:
         """Note the number of a message that it gets."""
         with self._table.lock:
-            self.sequences.add(sequence)
+            if sequence in self.sequences:  # a handler has passed it on twice
+                return
+            self.sequences[sequence] = None
             self._table.takers.setdefault(sequence, []).append(self)
+            self._table.forget(self, len(self.sequences) - _SEQUENCES)
 
     def has(self, address: str) -> bool:
         return self._table.find(normal(address)) is self
@@ -138,6 +144,10 @@ class LeaseTable:
             lease = self._by_label[label] = Lease(label, owner, outbox, self)
             return lease
 
+    def is_over(self, lease: Lease) -> bool:
+        with self.lock:
+            return self._by_label.get(lease.label) is not lease
+
     def end(self, lease: Lease) -> None:
         """End a lease: its addresses are nobody's from now on, its claims free."""
         with self.lock:
@@ -150,15 +160,15 @@ class LeaseTable:
                 del self._former_labels[old]
         lease.forget()
 
-    def forget(self, lease: Lease, sequences: set[int]) -> None:
-        """Forget that a lease got these messages."""
+    def forget(self, lease: Lease, count: int) -> None:
+        """Forget that a lease got so many messages, the first of those that are known."""
         with self.lock:
-            for sequence in sequences:
+            for _ in range(count):
+                sequence, _ = lease.sequences.popitem(last=False)
                 takers = self.takers[sequence]
                 takers.remove(lease)
                 if not takers:
                     del self.takers[sequence]
-            sequences.clear()
 
     def _claims_like(self, claim: str) -> dict[str, Lease]:
         return self._globs if is_glob(claim) else self._literals
@@ -166,8 +176,8 @@ class LeaseTable:
     def claim(self, lease: Lease, claims: list[str]) -> str | None:
         """Add claims; return why none of them was added, if so."""
         with self.lock:
-            if self._by_label.get(lease.label) is not lease:
-                return None  # it is over, and whoever asks gets no mail any more
+            if self.is_over(lease):
+                return None  # whoever asks gets no mail any more
             for claim in claims:
                 held = self._holder(normal(claim), lease)
                 if held is not None:
@@ -247,6 +257,8 @@ class LeaseTable:
             elif found[0] in self._former_labels:
                 owner = self._former_labels[found[0]]
                 return f"{address} looks like an address of {owner}, which is over"
+            elif found[0].endswith(f"-{self._run}"):
+                return f"{address} looks like an address of a test that is over"
             else:
                 return f"{address} looks like an address of another run"
         return ""

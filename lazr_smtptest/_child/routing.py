@@ -24,6 +24,9 @@ _HEAD = 4_096
 #: How many of them are compared with what leases have.
 _COMPARED = 20
 
+#: Messages of one session that are known; it may be a program's only one, for hours.
+_MESSAGES = 10_000
+
 #: Sessions that named nobody's recipients, of which a report has the last.
 _STRANGERS = 3
 
@@ -137,9 +140,10 @@ class RoutingOutbox(Outbox):
         ]
 
     def _report(self, where: str, error: BaseException, envelope: Envelope | None) -> None:
-        leases = [] if envelope is None else self._table.find_all(envelope.rcpt_tos)
-        for lease in leases:
-            lease.outbox.report(where, error)
+        with self._count:  # another lease may be about to begin on the same way
+            leases = [] if envelope is None else self._table.find_all(envelope.rcpt_tos)
+            for lease in leases:
+                lease.outbox.report(where, error)
         if not leases:
             super()._report(where, error, envelope)
 
@@ -154,7 +158,8 @@ class SharedTranscripts(Transcripts):
 
     def open(self, peer: tuple[Any, ...], now: float) -> Transcript:
         transcript = super().open(peer, now)
-        transcript.messages = deque()  # of all, since a lease knows its sessions by them
+        # More than elsewhere, since a lease knows its sessions by them.
+        transcript.messages = deque(maxlen=_MESSAGES)
         return transcript
 
     def close(self, transcript: Transcript) -> None:

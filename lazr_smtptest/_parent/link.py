@@ -236,9 +236,6 @@ class ServerLink:
         else:
             self.messages.clear()
 
-    def _note_caught_up(self) -> None:
-        """Do nothing: that it has come is all that it means."""
-
     def fail(self, what: str, traceback: str) -> None:
         """Note that plugged-in code raised: what, in one line, and the whole traceback."""
         text = (

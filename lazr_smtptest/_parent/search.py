@@ -110,7 +110,7 @@ class Search:
             yield Wait(link, lambda: self._has_news(link) or None, left)
             return self._is_wanted()
         if self._is_wanted() and not self._has_caught_up:
-            # One more look, at all that has been sent by now.  Who waits for more need not ask.
+            # One more look, at all that has been sent by now.
             self._has_caught_up = True
             link.catch_up()
             return True

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 #: The places of the shared numbers: how many messages the server process has
 #: put, how many failures it has reported, how often it was reset, how many
-#: log records it has sent; and, where no memory is shared, how often it was asked
-#: for all that it has sent so far.
+#: log records it has sent; and, where no memory is shared, the number by which it was last
+#: asked for all that it has sent so far.
 COUNTED = ACCEPTED, FAILED, FORGOTTEN, LOGGED, CAUGHT_UP = 0, 1, 2, 3, 4
 
 #: The kinds of records that are counted, beside messages.
-COUNTED_KINDS = {"failed": FAILED, "forget": FORGOTTEN, "log": LOGGED, "caught_up": CAUGHT_UP}
+COUNTED_KINDS = {"failed": FAILED, "forget": FORGOTTEN, "log": LOGGED}
 
 #: The number of requests that have no answer, and of the reply that nobody asks for: that
 #: the server process serves, or why it cannot.

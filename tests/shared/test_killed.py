@@ -10,12 +10,21 @@ import smtplib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from helpers import EVENT_LOOPS, START_METHODS, connected, gone, loop_name, send_for, state, until
+from helpers import (
+    EVENT_LOOPS,
+    START_METHODS,
+    connected,
+    gone,
+    loop_name,
+    send_for,
+    stopped,
+    until,
+)
 from lease_programs import lease_program
 
 from lazr_smtptest import Lease, LeaseError, ServerDied, ServerStuck, SharedController, connect
@@ -218,13 +227,3 @@ def test_nothing_waits_for_ever_where_the_server_is_stopped() -> None:
             lease.claim(f"{n}@example.com")
             send_for(lease, n, [f"{n}@example.com"])
             assert lease.wait(0)["subject"] == str(n)
-
-
-@contextlib.contextmanager
-def stopped(pid: int | None) -> Iterator[None]:
-    os.kill(pid or 0, signal.SIGSTOP)
-    until(lambda: state(pid or 0) == "T")
-    try:
-        yield
-    finally:
-        os.kill(pid or 0, signal.SIGCONT)

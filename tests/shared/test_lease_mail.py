@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,3 +255,22 @@ def test_a_forked_child_has_no_part_in_a_lease(kim: Lease) -> None:
         assert said.read() == b"." * len(calls)
     send_for(kim, "still here", [kim.address("a")])
     assert subjects(kim.messages) == ["still here"]
+
+
+def test_a_signal_handler_that_raises_leaves_nothing_half_asked(kim: Lease) -> None:
+    """As a time limit for the test does: the lease's connection is the next test's, too."""
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        for n in range(1000):
+            with contextlib.suppress(TimeoutError):
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + n % 100 * 3e-6)
+                for _ in range(1000):  # one that comes up in a finalizer is not raised
+                    kim.messages  # noqa: B018
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    send_for(kim, "afterwards", [kim.address("a")])
+    assert subjects(kim.messages) == ["afterwards"]

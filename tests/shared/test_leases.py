@@ -331,3 +331,24 @@ def test_clients_of_a_lease_trust_the_server_and_it_them(method: str) -> None:
             client.starttls(context=lease.client_context(with_cert="lee"))
             client.sendmail("", [lease.address("kim")], "Subject: one\r\n\r\n")
         assert lease.wait().envelope.client_cert_subject == "CN=lee"
+
+
+def test_what_is_over_gets_no_faults() -> None:
+    """Whatever they struck would be another's, and nobody would end them."""
+    with SharedController(faults="all") as shared, connect(shared.address, shared.key) as kim:
+        kim._finish()
+        for ask in lambda stage: kim.fault(stage, "450 Later"), kim.gate:
+            with pytest.raises(LeaseError, match=r"is for a lease that is over"):
+                ask("NOOP")
+        with connected(shared) as client:
+            assert client.noop()[0] == 250
+
+
+def test_an_address_of_this_run_s_is_known_for_ever(running_shared: SharedController) -> None:
+    with connect(running_shared.address, running_shared.key) as kim:
+        late = kim.address("late")
+        for n in range(1_001):
+            kim._begin(f"test_{n}")
+        send_for(kim, "late", [late])
+        (unclaimed,) = kim.unclaimed
+        assert unclaimed.nearest == f"{late} looks like an address of a test that is over"

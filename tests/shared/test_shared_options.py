@@ -19,6 +19,7 @@ from helpers import (
     connected,
     loop_name,
     send_for,
+    stopped,
     subjects,
     until,
 )
@@ -157,6 +158,28 @@ def test_a_reset_is_behind_a_handler_that_works(tmp_path: Path) -> None:
         sending.result()
         resetting.result()
         assert (subjects(kim.messages), subjects(lee.messages)) == ([], [str(path)])
+
+
+def test_a_reset_of_a_lease_that_is_over_is_none_of_the_next(tmp_path: Path) -> None:
+    """A thread that a test has left waits for it, behind a handler."""
+    path = tmp_path / "may-end"
+    shared = SlowController()
+    with leased(shared) as (kim, _), ThreadPoolExecutor() as pool:
+        sending = pool.submit(send_for, kim, path, [kim.address("a"), "nobody@example.com"])
+        until(tmp_path.joinpath("may-end.begun").exists)
+        with stopped(shared.pid):  # it reads both at once
+            resetting = pool.submit(kim.reset)
+            until(lambda: awaited(kim))
+            beginning = pool.submit(kim._begin, "next")
+            until(lambda: len(kim._link._replies) > 2)
+        beginning.result()
+        fault = kim.fault("RCPT", "450 4.2.1 Later")
+        path.touch()
+        sending.result()
+        resetting.result()
+        with pytest.raises(smtplib.SMTPRecipientsRefused, match="450"):
+            send_for(kim, path, [kim.address("a")])
+        assert fault.fired == 1
 
 
 class Forwarding(QueueServer):

@@ -9,6 +9,7 @@ import importlib.util
 import multiprocessing
 import os
 import queue
+import signal
 import smtplib
 import socket
 import threading
@@ -158,6 +159,17 @@ def state(pid: int) -> str:
             return stat.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+@contextlib.contextmanager
+def stopped(pid: int | None) -> Iterator[None]:
+    """Stop a process by a signal, and let it go on."""
+    os.kill(pid or 0, signal.SIGSTOP)
+    until(lambda: state(pid or 0) == "T")
+    try:
+        yield
+    finally:
+        os.kill(pid or 0, signal.SIGCONT)
 
 
 def session_context(server: Server, deliver: Any = None, numbers: Any = ()) -> Any:

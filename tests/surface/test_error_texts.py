@@ -957,6 +957,8 @@ SITUATIONS = {
     "shared().fault('MAIL', '550 No', when='kim@example.com')":
         "LeaseError: this fault could strike other leases' sessions: when='kim@example.com' is no "
         f"address of this lease's own: claim() the sender first{NOT_YOUR_OWN}",
+    "a = shared(); a._finish(); a.fault('RCPT', '450 Later')":
+        "LeaseError: this fault is for a lease that is over: ask the lease of the test that runs",
     "shared().restart()":
         f"LeaseError: {SHARED} is not this lease's to start or stop: whoever shares it does "
         "that.  close() gives the lease back; a QueueController has a server of its own",
