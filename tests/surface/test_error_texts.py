@@ -644,6 +644,18 @@ SITUATIONS = {
         "AttributeError: 'QueueController' object has no attribute 'hostname': did you mean host?",
     "QueueController().colour":
         "AttributeError: 'QueueController' object has no attribute 'colour'",
+    "QueueController().address('kim')":
+        "AttributeError: 'QueueController' object has no attribute 'address': did you mean host, "
+        "or address() of a Lease, which smtptest_shared gives each test?",
+    "QueueController().claim('*@example.com')":
+        "AttributeError: 'QueueController' object has no attribute 'claim': did you mean claim() "
+        "of a Lease, which smtptest_shared gives each test?",
+    "QueueController().unclaimed":
+        "AttributeError: 'QueueController' object has no attribute 'unclaimed': did you mean "
+        "unclaimed of a Lease, which smtptest_shared gives each test?",
+    "Server(tls=('cert.pem', 'key.pem'))":
+        "TypeError: tls must be a TLS, 'starttls' or 'implicit', not ('cert.pem', 'key.pem'): "
+        "did you mean TLS(certfile='cert.pem', keyfile='key.pem')?",
     "MessageQueue().mesages":
         "AttributeError: 'MessageQueue' object has no attribute 'mesages': "
         "did you mean messages?",
