@@ -13,6 +13,7 @@ from lazr_smtptest.errors import NotRunning, ServerDied, ServerStuck, SMTPTestEr
 if TYPE_CHECKING:
     import ssl
 
+    from lazr_smtptest._parent.describe import Remark
     from lazr_smtptest._parent.link import ServerLink
     from lazr_smtptest.faults import Fault, Gate, Stage
     from lazr_smtptest.server import Server
@@ -283,7 +284,7 @@ class ServerCalls:
     def _ask(self, link: ServerLink, what: str, *details: Any) -> Any:
         return link.request(what, *details, timeout=self._reset_timeout, option="reset_timeout")
 
-    def _remarks(self) -> list[str]:
+    def _remarks(self) -> list[Remark]:
         """Return what else a report on a failed test has to say."""
         return []
 

@@ -429,7 +429,8 @@ def _section(
     lines += _listed(_UNREAD, left[:_SHOWN], len(left), with_problems)
     if not inbox._taken and not left:
         lines.append("No message has arrived.")
-    lines += [*_last(sessions, with_problems), *controller._remarks()]
+    lines += _last(sessions, with_problems)
+    lines += [line for remark in controller._remarks() for line in remark.lines]
     return "\n".join(lines)
 
 
@@ -442,15 +443,13 @@ def _mail_of(
     left, failure = _left(controller)
     return MailOfServer(
         str(controller._endpoint),
-        (
-            *(f"{type(error).__name__}: {error}" for error in (problem, failure) if error),
-            *controller._remarks(),
-        ),
+        tuple(f"{type(error).__name__}: {error}" for error in (problem, failure) if error),
         [item.peek() for item in list(inbox._taken)[-MESSAGES:]],
         inbox._taken_count,
         [item.peek() for item in left[:MESSAGES]],
         len(left),
         sessions,
+        controller._remarks(),
     )
 
 

@@ -137,8 +137,11 @@ EXPECT_NONE_ELSEWHERE = {
 
 #: Attributes of controllers and their queues.
 CONTROLLERS_ELSEWHERE = {
-    **dict.fromkeys("hostname address ip server_host".split(), "host"),
-    **dict.fromkeys("addr server_address".split(), "host and port"),
+    **dict.fromkeys("hostname ip server_host".split(), "host"),
+    **dict.fromkeys("addr server_address url".split(), "host and port"),
+    "address": "host, or address() of a Lease, which smtptest_shared gives each test",
+    "claim": "claim() of a Lease, which smtptest_shared gives each test",
+    "unclaimed": "unclaimed of a Lease, which smtptest_shared gives each test",
     **dict.fromkeys(
         "outbox inbox mails emails mail mailbox received messages_".split(), "messages"
     ),

@@ -157,7 +157,8 @@ class SharedRun:
         self.lines += self._log.lines()
 
     def _note_unclaimed(self) -> None:
-        self.lines += self._controller._strays().mail_lines("in this run")
+        strays = self._controller._strays()._replace(sessions=[])
+        self.lines += [line for remark in strays.remarks("in this run") for line in remark.lines]
 
 
 class _Log(logging.Handler):

@@ -544,6 +544,9 @@ class MessageQueue(InboxCalls):
         """Return where the server is that fills this queue, if one ever did."""
         return "" if self._link is None else str(self._link.process.endpoint)
 
+    def _absence(self) -> str:
+        return "No server is running" if self._link is None else self._link.process.absence
+
     def _advice(self) -> str:
         return "call start() first" if self._link is None else self._link.process.advice
 

@@ -85,7 +85,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "smtptest_shared_faults",
-        "whom faults of one test may strike there: its own mail, or all",
+        "whose mail the faults of one test may affect there: its own, or all",
         default="own",
     )
     parser.getgroup("smtptest").addoption(

@@ -438,8 +438,8 @@ def _auth(auth: object) -> Mapping[str, str] | bool | Decision:
     if not isinstance(auth, Mapping):
         # No values here: they may be secrets.
         raise TypeError(
-            f"{option('auth')} must map names to passwords, or be True or a function of "
-            f"mechanism, user and secret, not a {type(auth).__name__}"
+            f"{option('auth')} must map names to passwords, such as {{'kim': 'secret'}}, or be "
+            f"True or a function of mechanism, user and secret, not a {type(auth).__name__}"
         )
     return _logins(auth)
 

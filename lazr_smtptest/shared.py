@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._parent import certificates
-from lazr_smtptest._parent.describe import session_lines
-from lazr_smtptest._util import positive_seconds, whole_number
+from lazr_smtptest._parent.describe import Remark
+from lazr_smtptest._util import Found, positive_seconds, whole_number
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.sharing import (
     ADDRESS,
@@ -49,6 +49,8 @@ _RUN = 3
 
 #: Messages for nobody that a report lists.
 _SHOWN = 20
+
+_NONE_UNCLAIMED = "no mail came that no lease was for"
 
 
 class UnclaimedMail(NamedTuple):
@@ -180,7 +182,7 @@ class SharedController(Controller):
 
         :raises Exception: See `Controller.sessions`.
         """
-        return self._strays().mail
+        return Found(self._strays().mail, _NONE_UNCLAIMED)
 
     def _strays(self) -> _Strays:
         return _Strays.of(self._ask(self._running("unclaimed"), "unclaimed"))
@@ -238,22 +240,17 @@ class _Strays(NamedTuple):
         found = [UnclaimedMail(parse(one.envelope, one.head), one.nearest) for one in mail]
         return cls(found, sessions)
 
-    def mail_lines(self, when: str) -> list[str]:
-        """Return what a report has to say of the mail."""
-        if not self.mail:
-            return []
+    def remarks(self, when: str) -> list[Remark]:
+        """Return what a report has to say of them."""
         more = len(self.mail) - _SHOWN
-        return [
-            f"{len(self.mail)} sent {when} to an address of no test:",
-            *([f"- and {more} more, before these"] if more > 0 else []),
-            *(f"- {one}" for one in self.mail[-_SHOWN:]),
-        ]
-
-    def session_lines(self, when: str) -> list[str]:
-        if not self.sessions:
-            return []
-        lines = [f"Sessions {when} that named no recipient of any test, the last:"]
-        return [*lines, *(line for one in self.sessions for line in session_lines(one))]
+        points = [f"and {more} more, before these"] if more > 0 else []
+        points += [str(one) for one in self.mail[-_SHOWN:]]
+        mail = Remark(f"{len(self.mail)} sent {when} to an address of no test", points)
+        sessions = Remark(
+            f"Sessions {when} that named no recipient of any test, the last",
+            sessions=self.sessions,
+        )
+        return [*([mail] if self.mail else []), *([sessions] if self.sessions else [])]
 
 
 class Lease(InboxCalls, ServerCalls):
@@ -335,16 +332,14 @@ class Lease(InboxCalls, ServerCalls):
 
         :raises Exception: See `Controller.reset`.
         """
-        return self._strays().mail
+        return Found(self._strays().mail, _NONE_UNCLAIMED)
 
     def _strays(self) -> _Strays:
         return _Strays.of(self._ask(self._link, "unclaimed"))
 
-    def _remarks(self) -> list[str]:
-        when = "since the test began"
+    def _remarks(self) -> list[Remark]:
         try:
-            strays = self._strays()
-            return strays.mail_lines(when) + strays.session_lines(when)
+            return self._strays().remarks("since the test began")
         except SMTPTestError:  # of a server that is gone, which the report says before this
             return []
 

@@ -78,6 +78,8 @@ def _files_in(value: object) -> str:
     ssl = sys.modules.get("ssl")
     if ssl is not None and isinstance(value, ssl.SSLContext):
         return ": did you mean TLS(certfile=..., keyfile=...)?"
+    if isinstance(value, tuple | list) and len(value) == 2:
+        return f": did you mean TLS(certfile={str(value[0])!r}, keyfile={str(value[1])!r})?"
     is_file = isinstance(value, os.PathLike) or (isinstance(value, str) and "." in value)
     return f": did you mean TLS(certfile={str(value)!r})?" if is_file else ""
 

@@ -124,21 +124,21 @@ class LeaseClient:
             return "is for a lease that is over: ask the lease of the test that runs"
         why = self._why_not_apart(stage, when)
         return why and (
-            f"could strike other leases' sessions: {why}.  Use a stage from RCPT on; or share the "
-            "server with faults='all'"
+            f"could affect other leases' mail: {why}.  Use a stage from RCPT on; or let faults "
+            "affect all mail: faults='all', or smtptest_shared_faults = all in the ini file"
         )
 
     def _why_not_apart(self, stage: str, when: str | None) -> str:
-        """Return why a fault or a gate may strike others, if it may."""
+        """Return why a fault or a gate may affect the mail of others, if it may."""
         if self._table.scope == "all" or stage in ("RCPT", "DATA", "BDAT", "EOM", *OF_SESSIONS):
             return ""
         if stage not in OF_ADDRESSES:
-            return f"at {stage} nobody knows yet whose mail a session is going to bring"
+            return f"at {stage} the server cannot know whose mail a session will bring"
         what = "sender" if stage == "MAIL" else "address"
         if when is None:
-            return f"at {stage} it takes a when= that is an address of this lease's own"
+            return f"at {stage} it needs a when= that is an address of this lease"
         if not self.lease.has(when):
-            return f"when={when!r} is no address of this lease's own: claim() the {what} first"
+            return f"when={when!r} is no address of this lease: claim() the {what} first"
         return ""
 
     # Another lease may have begun by the time that these run.

@@ -14,6 +14,7 @@ from lazr_smtptest._pages.frame import HEAD
 from lazr_smtptest._pages.message import article, facts, title_of
 from lazr_smtptest._pages.session import session_article
 from lazr_smtptest._pages.style import STYLE
+from lazr_smtptest._parent.describe import Remark
 from lazr_smtptest.message import Message
 from lazr_smtptest.sessions import Session
 
@@ -43,6 +44,7 @@ class MailOfServer(NamedTuple):
     :ivar left: The first of those that it left unread.
     :ivar left_count: How many there are.
     :ivar sessions: What clients did, or None if that is not known.
+    :ivar remarks: What there is beside that.
     """
 
     where: str
@@ -52,6 +54,7 @@ class MailOfServer(NamedTuple):
     left: Sequence[Any]
     left_count: int
     sessions: Sequence[Session] | None
+    remarks: Sequence[Remark] = ()
 
 
 class Entry(NamedTuple):
@@ -129,6 +132,10 @@ def _contents(servers: Sequence[MailOfServer]) -> Markup:
         links.append(
             f'<li><a href="#s{number}-sessions">Sessions on {shown(server.where, 200)}</a></li>'
         )
+        links += [
+            f'<li><a href="#s{number}-r{at}">{shown(remark.heading, 200)}</a></li>'
+            for at, remark in enumerate(server.remarks, 1)
+        ]
     return Markup('<nav aria-label="On this page"><ul>\n' + "\n".join(links) + "\n</ul></nav>\n")
 
 
@@ -165,8 +172,20 @@ def _server(server: MailOfServer, name: str, room: Room, with_problems: bool) ->
         f'<h2 id="{name}">Server on {shown(server.where, 200)}</h2>\n'
         f"{errors}{''.join(inside)}"
         f'<h3 id="{name}-sessions">Sessions</h3>\n'
-        f"{_sessions(server.sessions, name, links, with_problems)}</section>\n"
+        f"{_sessions(server.sessions, name, links, with_problems)}"
+        f"{''.join(_remarks(server.remarks, name, with_problems))}</section>\n"
     )
+
+
+def _remarks(remarks: Sequence[Remark], name: str, with_problems: bool) -> Iterator[str]:
+    for number, remark in enumerate(remarks, 1):
+        anchor = f"{name}-r{number}"
+        yield f'<h3 id="{anchor}">{shown(remark.heading, 200)}</h3>\n'
+        if remark.points:
+            points = "".join(f"<li>{shown(point, 1000)}</li>\n" for point in remark.points)
+            yield f'<ul class="points">\n{points}</ul>\n'
+        if remark.sessions:
+            yield _sessions(remark.sessions, anchor, {}, with_problems)
 
 
 def _group(heading: str, inside: list[Markup]) -> str:

@@ -24,11 +24,11 @@ a { color: var(--link); }
 :focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; border-radius: 3px; }
 .skip { position: absolute; left: -100vw; }
 .skip:focus { position: static; }
-nav ul, .entries, .problems { list-style: none; padding: 0; margin: .5rem 0; }
+nav ul, .entries, .points, .problems { list-style: none; padding: 0; margin: .5rem 0; }
 nav > a { display: inline-block; margin-bottom: .75rem; }
 nav li { padding: .1rem 0; }
-article, .entries li, .failure { background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; padding: 1rem; margin: .75rem 0; }
+article, .entries li, .points li, .failure { background: var(--card);
+  border: 1px solid var(--line); border-radius: 8px; padding: 1rem; margin: .75rem 0; }
 .entries a { font-weight: 600; }
 .muted, .left-out, figcaption, caption { color: var(--muted); }
 .left-out { font-style: italic; }

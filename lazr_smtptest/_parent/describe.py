@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from lazr_smtptest._reading.markup import words
 from lazr_smtptest._util import addresses, plain, quoted
@@ -75,6 +75,24 @@ def session_lines(session: Session) -> list[str]:
     if len(session.dialogue) > _DIALOGUE:
         lines.append("  ...")
     return lines + [f"  {_spoken(line)}" for line in session.dialogue[-_DIALOGUE:]]
+
+
+class Remark(NamedTuple):
+    """What a report has to say beside the messages and sessions of one inbox.
+
+    :ivar heading: What it is about.
+    :ivar points: Facts, a line each.
+    :ivar sessions: Sessions, the last.
+    """
+
+    heading: str
+    points: Sequence[str] = ()
+    sessions: Sequence[Session] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        said = [line for session in self.sessions for line in session_lines(session)]
+        return [f"{self.heading}:", *(f"- {point}" for point in self.points), *said]
 
 
 def failure(session: Session) -> str:

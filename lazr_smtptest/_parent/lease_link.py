@@ -54,7 +54,6 @@ class RemoteServer:
 
     pidfd = None
     must_be_looked_at = False
-    advice = "connect() anew, when whoever shares it has started it again"
     exitcode: int | None = None
 
     def __init__(self, address: str) -> None:
@@ -63,7 +62,7 @@ class RemoteServer:
         self.endpoint = Endpoint()
         self.where: dict[str, Any] = {}
         self.pid: int | None = None
-        self.asked_to_stop = self.death_was_raised = False
+        self.asked_to_stop = self.death_was_raised = self.was_given_back = False
 
     def introduce(self, welcome: Welcome) -> None:
         """Note what it says of itself."""
@@ -71,6 +70,16 @@ class RemoteServer:
         self.endpoint, self.pid = where, welcome.pid
         self.where = {**where.facts, "pid": welcome.pid}
         self.name = f"the shared server process {welcome.pid} on {where}"
+
+    @property
+    def absence(self) -> str:
+        return "This lease is closed" if self.was_given_back else "No server is running"
+
+    @property
+    def advice(self) -> str:
+        if self.was_given_back:
+            return "connect() anew"
+        return "connect() anew, when whoever shares it has started it again"
 
     @property
     def closed(self) -> str:
@@ -163,7 +172,7 @@ class LeaseLink(ServerLink):
 
     def end(self, _timeout: float = 0.0) -> None:
         """Give the lease back; the server goes on."""
-        self.process.asked_to_stop = True
+        self.process.asked_to_stop = self.process.was_given_back = True
         with self.lock:
             self._read_the_rest()
         self.close()

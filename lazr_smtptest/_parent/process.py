@@ -88,7 +88,8 @@ class ServerProcess:
         if self.pidfd:
             self._poll = _poll_for_reading(self.pidfd)
 
-    #: What a call needs first that finds it gone.
+    #: What errors say of a server that is gone, and what a call needs first that finds it so.
+    absence = "No server is running"
     advice = "call start() first"
 
     @property

@@ -126,7 +126,8 @@ class Search:
         found = [(item.peek(), self._unmet[item]) for item in self._items]
         text, facts = goal.report(found, elapsed, self._inbox._place())
         if not self._inbox._may_get_more():
-            text += f"\nNo server is running, so none can come: {self._inbox._advice()}"
+            why, advice = self._inbox._absence(), self._inbox._advice()
+            text += f"\n{why}, so none can come: {advice}"
         elif not found:
             text += (
                 "\nDoes the program send there?  sessions() shows who connected; "

@@ -35,7 +35,7 @@ ADDRESS = "{name}@{lease}.example.test"
 #: Octets of mail that wait in the server process for a lease that does not read.
 UNREAD_LIMIT = 268_435_456
 
-#: Whom a lease's faults and gates may strike: its own mail, or that of everybody.
+#: Whose mail a lease's faults and gates may affect: its own, or everybody's.
 SCOPES = ("own", "all")
 
 #: What a lease is named in its addresses: a number, and the run's own letters.

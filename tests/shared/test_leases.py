@@ -244,7 +244,7 @@ def test_a_gate_is_for_a_lease_s_own_mail(kim: Lease, lee: Lease) -> None:
 @pytest.mark.parametrize("stage", ["CONNECT", "EHLO", "HELO", "STARTTLS", "AUTH", "HELP", "MAIL"])
 def test_what_cannot_be_told_apart_is_refused(kim: Lease, stage: str) -> None:
     for call in kim.fault, kim.gate:
-        with pytest.raises(LeaseError, match="could strike other leases' sessions"):
+        with pytest.raises(LeaseError, match="could affect other leases' mail"):
             call(stage, **({"delay": 1.0} if call == kim.fault else {}))
 
 

@@ -138,7 +138,7 @@ def test_fault(smtptest):
     )
     run = shared.run(*WORKERS)
     assert run.outcomes == {"test_fault": "failed"}
-    assert "could strike other leases' sessions" in run.told("test_fault")
+    assert "could affect other leases' mail" in run.told("test_fault")
     shared.ini(smtptest_shared="localhost:0", smtptest_shared_faults="all")
     assert shared.run(*WORKERS).outcomes == {"test_fault": "passed"}
 

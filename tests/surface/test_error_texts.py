@@ -116,7 +116,10 @@ NO_CLAIM = "claim() takes addresses, such as 'kim@example.com' or '*@example.com
 
 OWN_ADDRESS = "take an address of your own, by address(), or run these tests one after the other"
 
-NOT_YOUR_OWN = ".  Use a stage from RCPT on; or share the server with faults='all'"
+NOT_YOUR_OWN = (
+    ".  Use a stage from RCPT on; or let faults affect all mail: faults='all', or "
+    "smtptest_shared_faults = all in the ini file"
+)
 
 THERE_BEFORE = (
     "with smtptest_shared there is one server for all tests, and it is started before them: it "
@@ -641,6 +644,18 @@ SITUATIONS = {
         "AttributeError: 'QueueController' object has no attribute 'hostname': did you mean host?",
     "QueueController().colour":
         "AttributeError: 'QueueController' object has no attribute 'colour'",
+    "QueueController().address('kim')":
+        "AttributeError: 'QueueController' object has no attribute 'address': did you mean host, "
+        "or address() of a Lease, which smtptest_shared gives each test?",
+    "QueueController().claim('*@example.com')":
+        "AttributeError: 'QueueController' object has no attribute 'claim': did you mean claim() "
+        "of a Lease, which smtptest_shared gives each test?",
+    "QueueController().unclaimed":
+        "AttributeError: 'QueueController' object has no attribute 'unclaimed': did you mean "
+        "unclaimed of a Lease, which smtptest_shared gives each test?",
+    "Server(tls=('cert.pem', 'key.pem'))":
+        "TypeError: tls must be a TLS, 'starttls' or 'implicit', not ('cert.pem', 'key.pem'): "
+        "did you mean TLS(certfile='cert.pem', keyfile='key.pem')?",
     "MessageQueue().mesages":
         "AttributeError: 'MessageQueue' object has no attribute 'mesages': "
         "did you mean messages?",
@@ -742,8 +757,8 @@ SITUATIONS = {
     "TLS(variant='expired', certfile='cert.pem')":
         "ValueError: variant 'expired' is made here: give no certfile with it",
     "Server(auth=['kim'])":
-        "TypeError: auth must map names to passwords, or be True or a function of mechanism, "
-        "user and secret, not a list",
+        "TypeError: auth must map names to passwords, such as {'kim': 'secret'}, or be True or a "
+        "function of mechanism, user and secret, not a list",
     "Server(auth=lambda user, secret: True)":
         "TypeError: auth must be a function of mechanism, user and secret: "
         "too many positional arguments",
@@ -949,16 +964,17 @@ SITUATIONS = {
     "a = shared(); another(a.owner).claim(a.address('kim'))":
         f"LeaseError: 'kim@LABEL.example.test' is claimed already, by test_it, gw0: {OWN_ADDRESS}",
     "shared().fault('EHLO', '421 Later')":
-        "LeaseError: this fault could strike other leases' sessions: at EHLO nobody knows yet "
-        f"whose mail a session is going to bring{NOT_YOUR_OWN}",
+        "LeaseError: this fault could affect other leases' mail: at EHLO the server cannot know "
+        f"whose mail a session will bring{NOT_YOUR_OWN}",
     "shared().gate('MAIL')":
-        "LeaseError: this gate could strike other leases' sessions: at MAIL it takes a when= that "
-        f"is an address of this lease's own{NOT_YOUR_OWN}",
+        "LeaseError: this gate could affect other leases' mail: at MAIL it needs a when= that "
+        f"is an address of this lease{NOT_YOUR_OWN}",
     "shared().fault('MAIL', '550 No', when='kim@example.com')":
-        "LeaseError: this fault could strike other leases' sessions: when='kim@example.com' is no "
-        f"address of this lease's own: claim() the sender first{NOT_YOUR_OWN}",
+        "LeaseError: this fault could affect other leases' mail: when='kim@example.com' is no "
+        f"address of this lease: claim() the sender first{NOT_YOUR_OWN}",
     "a = shared(); a._finish(); a.fault('RCPT', '450 Later')":
         "LeaseError: this fault is for a lease that is over: ask the lease of the test that runs",
+    "shared().unclaimed[0]": "IndexError: no mail came that no lease was for",
     "shared().restart()":
         f"LeaseError: {SHARED} is not this lease's to start or stop: whoever shares it does "
         "that.  close() gives the lease back; a QueueController has a server of its own",
@@ -975,8 +991,7 @@ SITUATIONS = {
         f"NotRunning: this lease of {SHARED} is closed: connect() anew",
     "a = shared(); a.close(); a.wait()":
         "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
-        "No server is running, so none can come: connect() anew, when whoever shares it has "
-        "started it again",
+        "This lease is closed, so none can come: connect() anew",
     "in_a_child(shared().reset)":
         f"NotRunning: this lease of {SHARED} belongs to process PARENT; this is process CHILD, a "
         "child of that.  connect() here for another",

@@ -15,6 +15,7 @@ from properties import tries
 
 from lazr_smtptest._pages.escape import file_name
 from lazr_smtptest._pages.page import Entry, MailOfServer, index, page_of_message, page_of_test
+from lazr_smtptest._parent.describe import Remark
 from lazr_smtptest.message import Unreadable, parse
 from lazr_smtptest.sessions import Line, Session
 
@@ -79,6 +80,21 @@ class TestMessage:
         text = Page(page_of_test("t", [], "", [server])).text
         assert "{'<b>': 1}" in text
         assert "Why: <i>" in text
+
+    def test_remarks_are_below_the_sessions(self):
+        session = Session(
+            ("192.0.2.1", 25), AT, None, None, None, None, 0, (), (Line(0, "C", "<b>"),), "QUIT"
+        )
+        remarks = [Remark("Mail of <i>", ["<one>", "<two>"]), Remark("Others", [], [session])]
+        server = MailOfServer("here", (), [], 0, [], 0, (), remarks)
+        html = page_of_test("t", [], "", [server])
+        assert 'class="error"' not in html
+        assert html.count("<li>&lt;") == 2
+        assert html.count('<table class="dialogue">') == 1
+        assert html.index("No client has connected.") < html.index('id="s1-r1"')
+        assert html.index("&lt;one&gt;") < html.index('id="s1-r2"')
+        links = re.findall(r'href="#(s1-r\d)"', html)
+        assert links == re.findall(r'id="(s1-r\d)"', html) == ["s1-r1", "s1-r2"]
 
     def test_no_problems_if_they_are_not_wanted(self):
         assert "date-missing" in show(b"Subject: x\r\n\r\n").text
