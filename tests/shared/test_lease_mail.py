@@ -221,7 +221,9 @@ def test_what_has_arrived_can_be_taken_from_a_closed_lease(kim: Lease) -> None:
     assert subjects(kim.messages) == ["one"]
     assert kim.wait(30)["subject"] == "one"
     assert kim.queue.empty()
-    with pytest.raises(MessageNotReceived, match=r"This lease is closed, so none can come: connect\(\) anew"):
+    with pytest.raises(
+        MessageNotReceived, match=r"This lease is closed, so none can come: connect\(\) anew"
+    ):
         kim.wait(30)
     with pytest.raises(NotRunning, match=r"is closed: connect\(\) anew"):
         kim.reset()
