@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import os
 import queue
@@ -65,8 +66,28 @@ def new_selector() -> selectors.BaseSelector:
     With gevent and eventlet it is what is there at this moment: eventlet takes away
     poll(2), and brings a select(2) without its limit.
     """
-    has_greenlets = "gevent.monkey" in sys.modules or "eventlet.patcher" in sys.modules
-    return _selector()() if has_greenlets else _SELECTOR()
+    kind = _selector()
+    if "eventlet.patcher" in sys.modules and not hasattr(selectors, "PollSelector"):
+        return _for_eventlet(kind)()
+    return kind() if "gevent.monkey" in sys.modules else _SELECTOR()
+
+
+@functools.cache
+def _for_eventlet(kind: type[selectors.BaseSelector]) -> type[selectors.BaseSelector]:
+    """Return a selector that takes each wake-up which is its own.
+
+    Where two descriptors are ready at once, eventlet's hub wakes whoever selected twice: the
+    second time from what that waits for next, as if it were the answer.  So that is here.
+    """
+
+    class Selector(kind):  # type: ignore[misc,valid-type]
+        def select(self, timeout: float | None = None) -> Any:
+            ready = super().select(timeout)
+            if timeout != 0 and len(self.get_map()) > 1:
+                sys.modules["eventlet"].sleep(0)
+            return ready
+
+    return Selector
 
 
 # Arguments that a caller got wrong.
