@@ -135,15 +135,18 @@ class Envelope(NamedTuple):
         return self.rcpt_parameters or ((),) * len(self.rcpt_tos)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, self._packed()
+
+    def _packed(self) -> tuple[Any, ...]:
         # Without a datetime, which pickle would make by what a test has in its place.
         at = self.received_at.timestamp()
-        return _unpickled, (*self[:_RECEIVED_AT], at, *self[_RECEIVED_AT + 1 :])
+        return (*self[:_RECEIVED_AT], at, *self[_RECEIVED_AT + 1 :])
 
 
 _RECEIVED_AT = Envelope._fields.index("received_at")
 
 
-def _unpickled(*values: Any) -> Envelope:
+def _unpacked(*values: Any) -> Envelope:
     at = utc(values[_RECEIVED_AT])
     return Envelope._make((*values[:_RECEIVED_AT], at, *values[_RECEIVED_AT + 1 :]))
 
@@ -183,17 +186,6 @@ class Received(NamedTuple):
 
     envelope: Envelope
     raw: Any  # bytes; in the server process, whatever buffer they are in
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if type(self.envelope) is not Envelope:  # a handler may have put anything there
-            return Received, tuple(self)
-        # In one piece, which takes half as long.
-        _, values = self.envelope.__reduce__()
-        return _received, (self.raw, *values)
-
-
-def _received(raw: Any, *values: Any) -> Received:
-    return Received(_unpickled(*values), raw)
 
 
 class Attachment(NamedTuple):
@@ -441,6 +433,16 @@ def headline(item: Any) -> str:
     )
 
 
+def packed_message(envelope: Envelope, raw: Any) -> tuple[Any, ...]:
+    """Return what `PickledItem` takes for a message: nothing that pickle has to look up."""
+    return (raw, *envelope._packed())
+
+
+def packed_item(item: Any) -> tuple[Any, ...]:
+    """Return what `PickledItem` takes for whatever else a handler passed on."""
+    return (item,)
+
+
 class PickledItem:
     """One item that the server process sent: pickled until somebody looks.
 
@@ -452,8 +454,8 @@ class PickledItem:
     __slots__ = ("_item", "_pickled")
 
     def __init__(self, octets: bytes, buffer: bytes | bytearray | None = None) -> None:
-        #: The pickle of a `Received`, or of what a handler passed on, and the buffer that it
-        #: lacks if it lacks one.  Together: another thread may be done with both at any time.
+        #: The pickle of a `packed_message` or a `packed_item`, and the buffer that it lacks
+        #: if it lacks one.  Together: another thread may be done with both at any time.
         self._pickled: tuple[bytes, bytes | bytearray | None] | None = octets, buffer
 
     def load(self) -> Any:
@@ -464,8 +466,8 @@ class PickledItem:
         pickled = self._pickled
         if pickled is not None:
             octets, buffer = pickled
-            value = loads(octets, buffers=(buffer,))
-            self._item = parse(*value) if type(value) is Received else value
+            first, *fields = loads(octets, buffers=(buffer,))
+            self._item = parse(_unpacked(*fields), first) if fields else first
             self._pickled = None
         return self._item
 

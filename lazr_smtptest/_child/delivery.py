@@ -33,7 +33,7 @@ from lazr_smtptest._util import refusal, what_raised
 from lazr_smtptest._wire.channel import ACCEPTED, COUNTED_KINDS
 from lazr_smtptest._wire.ipc_queue import LARGE, RecordWriter, Sealed, pickled
 from lazr_smtptest._wire.rules import encode_reply
-from lazr_smtptest.message import Envelope, Message, Received, parse
+from lazr_smtptest.message import Envelope, Message, Received, packed_item, packed_message, parse
 from lazr_smtptest.server import QueueServer, Server
 
 #: Seconds that the test process's thread has to put a message into a queue that
@@ -49,19 +49,25 @@ class PutRefused(Exception):
 
 def seal(item: Any) -> Sealed:
     """Pickle an item; but not the content of a large message, which is sent as it lies there."""
-    if type(item) is Message and vars(item).keys() == _UNTOUCHED and type(item.raw) is bytes:
+    if _is_untouched(item):
         item = Received(item.envelope, item.raw)
     if type(item) is not Received:
-        return Sealed(pickled(item))
+        return Sealed(pickled(packed_item(item)))
     envelope, raw = item
     if len(raw) < LARGE:
-        return Sealed(pickled(Received(envelope, bytes(raw))))
-    apart = Received(envelope, PickleBuffer(raw))
+        return Sealed(pickled(packed_message(envelope, bytes(raw))))
+    apart = packed_message(envelope, PickleBuffer(raw))
     return Sealed(dumps(apart, -1, buffer_callback=lambda _: False), raw)
 
 
-#: The attributes of a message that a handler has passed on as it came.
-_UNTOUCHED = {"envelope", "raw"}
+def _is_untouched(item: Any) -> bool:
+    """Whether this is a message that a handler has passed on as it came."""
+    return (
+        type(item) is Message
+        and vars(item).keys() == {"envelope", "raw"}
+        and type(item.envelope) is Envelope
+        and type(item.raw) is bytes
+    )
 
 
 class _Held(threading.local):

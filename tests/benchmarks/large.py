@@ -19,7 +19,7 @@ from peers import OURS, Running
 
 def main() -> None:
     size = int(sys.argv[1])
-    with peers.ours()[OURS]() as server:
+    with peers.ours(data_size_limit=None)[OURS]() as server:
         assert server.queue is not None
         # It has worked once, so what it loads at its first message is there.
         with connected(server) as client:

@@ -51,10 +51,10 @@ class Running:
 Peer = Callable[[], AbstractContextManager[Running]]
 
 
-def _ours(uvloop: bool | None) -> Peer:
+def _ours(uvloop: bool | None, **options: Any) -> Peer:
     @contextlib.contextmanager
     def run() -> Iterator[Running]:
-        with QueueController(HOST, uvloop=uvloop) as controller:
+        with QueueController(HOST, uvloop=uvloop, **options) as controller:
             yield Running(controller.port, controller.reset, controller.pid, controller.queue)
 
     return run
@@ -215,9 +215,9 @@ def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def ours() -> dict[str, Peer]:
+def ours(**options: Any) -> dict[str, Peer]:
     """Give what a user has by default: with uvloop if that is installed."""
-    return {OURS: _ours(None)}
+    return {OURS: _ours(None, **options)}
 
 
 def ours_without_uvloop() -> dict[str, Peer]:
