@@ -69,6 +69,18 @@ OURS = Plugin(
     "list(message.envelope.rcpt_tos)",
 )
 
+#: What is left where the fixture costs nothing: the client, pytest, and reading the message.
+NEVER_RESET = Plugin(
+    "lazr_smtptest, never reset",
+    "lazr_smtptest.pytest_plugin",
+    "smtptest_server",
+    "smtptest_server.host",
+    "smtptest_server.port",
+    "[smtptest_server.queue.get_nowait()]",
+    "message.envelope.mail_from",
+    "list(message.envelope.rcpt_tos)",
+)
+
 PEERS = [
     Plugin(
         "pytest-localserver",
