@@ -19,6 +19,7 @@ from lazr_smtptest._child.delivery import (
     Outbox,
     PutRefused,
     QueueStandIn,
+    seal,
     way_of_delivery,
 )
 from lazr_smtptest._child.link import ChildLink
@@ -231,7 +232,7 @@ class ServerLoop:
     def _watch(self, with_lines: bool) -> None:
         # Pickled apart: it waits its turn among the messages.
         self._transcripts.watch(
-            lambda event: self.outbox.send("session", pickled(event)), with_lines
+            lambda event: self.outbox.send("session", seal(event).octets), with_lines
         )
 
     async def _count_connections(self) -> int:
