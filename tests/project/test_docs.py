@@ -49,6 +49,7 @@ WITHOUT_EXAMPLES = {
     "contributing.rst",
     "design.rst",
     "glossary.rst",
+    "how-it-works.rst",
     "machines.rst",
     "news.rst",
     "options.rst",
