@@ -196,9 +196,8 @@ class ServerCalls:
     def sessions(self) -> list[Session]:
         """Return what clients and server said since the last `reset`.
 
-        That is all connections that are open, and the last 100 that are not.
-        After `stop`, it is what they had done by then.
-        Blocks for ``reset_timeout`` at most.
+        These are all open connections, and the last 100 that are closed.  After `stop`,
+        you get them as they were then.  Blocks for ``reset_timeout`` at most.
 
         :return: The sessions, in the order in which the clients connected.
         :raises NotRunning: The server has not been started.
@@ -220,9 +219,8 @@ class ServerCalls:
     def connections(self) -> int:
         """How many clients have connected since the last `reset`.
 
-        `sessions` has only the last 100 of those that are closed.  After `stop`, it
-        is how many had connected by then.  Blocks for
-        ``reset_timeout`` at most.
+        `sessions` has only the last 100 of those that are closed.  After `stop`, this
+        is how many had connected by then.  Blocks for ``reset_timeout`` at most.
 
         :raises Exception: See `sessions`.
         """

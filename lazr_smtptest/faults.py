@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "Fault", "Gate", "Stage"]
 
-#: Seconds for the server process to answer, beyond what it is to wait for.
+#: Seconds for the server process to answer, beyond the time that it waits itself.
 _ANSWER_TIMEOUT = 5.0
 
 
@@ -98,7 +98,7 @@ class Gate(_InForce):
 
         :param count: For how many sessions.
         :param timeout: How long to wait at most, in seconds.
-        :return: How many are.
+        :return: How many it holds.
         :raises GateTimeout: They did not come.
         :raises NotRunning: The server has been stopped.
         :raises ServerDied: The server process has ended by itself.

@@ -161,7 +161,7 @@ class LeaseTable:
         lease.forget()
 
     def forget(self, lease: Lease, count: int) -> None:
-        """Forget that a lease got so many messages, the first of those that are known."""
+        """Forget that a lease got the first ``count`` of the messages that are known."""
         with self.lock:
             for _ in range(count):
                 sequence, _ = lease.sequences.popitem(last=False)
@@ -191,7 +191,7 @@ class LeaseTable:
             return None
 
     def withdraw(self, lease: Lease, claims: list[str]) -> None:
-        """Take claims of a lease back."""
+        """Withdraw claims of a lease."""
         with self.lock:
             for claim in claims:
                 del self._claims_like(claim)[normal(claim)]

@@ -49,7 +49,7 @@ class LeaseOutbox(Outbox):
         self._waiting = 0
 
     def has_room(self, size: int, limit: int) -> bool:
-        """Return whether so many octets more may wait for the reader."""
+        """Return whether this many octets more may wait for the reader."""
         if not self._writer.has_backlog:
             self._waiting = 0
         self._waiting += size
@@ -77,7 +77,7 @@ class LeaseOutbox(Outbox):
                 return None
 
     def close(self) -> None:
-        """Send no more: the descriptor is about to be somebody else's."""
+        """Send no more: the descriptor is about to be reused."""
         with self._count:
             super().close()
             self._writer.close()

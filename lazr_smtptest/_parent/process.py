@@ -199,7 +199,7 @@ class ServerProcess:
         return self._was_forced or self.exitcode in (0, None)
 
     def death(self, lost: int, more: str = "") -> ServerDied:
-        """Make the error for an end that was not asked for, and cost so many messages."""
+        """Make the error for an end that was not asked for, and how many messages that cost."""
         self.death_was_raised = True
         text = (
             f"{self.name} {describe_end(self.exitcode, forced=self._was_forced)}; "

@@ -19,7 +19,7 @@ _Key = tuple[str, str]
 
 
 class ForEach:
-    """So many messages for each recipient: a goal of a search.
+    """A number of messages for each recipient: a goal of a search.
 
     :raises TypeError: The recipients are not several addresses.
     :raises ValueError: There is none, or one is there twice.

@@ -29,7 +29,7 @@ class Goal(Protocol):
 
 
 class First:
-    """The first so many messages."""
+    """The first ``count`` messages."""
 
     def __init__(self, criteria: Criteria, count: int) -> None:
         self._criteria = criteria

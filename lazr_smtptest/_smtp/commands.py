@@ -40,7 +40,7 @@ from lazr_smtptest.message import Envelope
 
 _log = logging.getLogger("mail.log")
 
-#: Why what comes behind the end is not kept; nobody is told.
+#: Why what comes behind the end is not kept; it is shown nowhere.
 _DROPPED = "dropped"
 
 #: Said of a chunk whose size is not read; then the connection is closed, as by Postfix.
@@ -412,8 +412,8 @@ class SMTPCommands(SMTPConnection):
     async def _end_data(self, content: DataReader | ChunkReader, trickle: float = 0.0) -> None:
         """Send the reply to a message; by LMTP, one for each recipient (RFC 2033, 4.2).
 
-        Faults strike each reply by itself.  The message is for the recipients that none
-        refuses, and has arrived before the first of them is told.
+        Faults fire for each reply by itself.  The message is for the recipients that none
+        refuses, and has arrived before the first of them gets a reply.
         """
         self._begin("EOM")
         # What a fault at BDAT has begun is for all replies.
@@ -457,7 +457,7 @@ class SMTPCommands(SMTPConnection):
         return rules
 
     def _leave_out(self, rules: list[Rule | None]) -> tuple[str, ...]:
-        """Take the recipients that get no message out of the envelope; return them."""
+        """Remove the recipients that get no message from the envelope; return them."""
         envelope = self.envelope
         paths = envelope.rcpt_tos
         kept = [n for n, rule in enumerate(rules) if rule is None or not rule.prevents]
@@ -626,7 +626,7 @@ class SMTPCommands(SMTPConnection):
 
     @aiosmtpd.smtp.syntax("RSET")
     async def smtp_RSET(self, arg: str | None) -> None:
-        """End the transaction, and reset the server if that was asked for."""
+        """End the transaction, and reset the server with ``reset_on_rset``."""
         if self._context.on_rset and not arg:
             await self._context.on_rset()
         await super().smtp_RSET(arg)

@@ -65,7 +65,7 @@ class DataReader:
     No more than the size limit is kept in memory.  The line limit counts CRLF.
     """
 
-    #: Whether the client has been told what becomes of it, before its end.
+    #: Whether the client has its reply before the end of the content.
     is_answered = False
 
     def __init__(

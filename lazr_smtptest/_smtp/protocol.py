@@ -64,7 +64,7 @@ _MARKS = "\u200c\u200d\u00b7\u0375\u05f3\u05f4\u30fb"
 def split_path(command: str, argument: str) -> tuple[str, str] | None:
     """Split what follows MAIL or RCPT into the path, as it was sent, and the rest.
 
-    Return None if it cannot be told where the path ends.
+    Return None if the end of the path cannot be found.
     """
     keyword = _KEYWORDS[command].match(argument)
     found = keyword and _PATH.match(argument, keyword.end())

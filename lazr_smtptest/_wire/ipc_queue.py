@@ -2,7 +2,7 @@
 
 This is what a `multiprocessing.Queue` is made of, a `multiprocessing.Pipe` and
 pickles, without its feeder thread and its locks.  Its thread may still hold a
-message that a client was told 250 for when the process is killed; and
+message that has its 250 already when the process is killed; and
 `Connection.recv` can say whether a record has begun to arrive, but then blocks
 until it is whole, so a process that is stopped half way through would stop the
 other one with it.  Here, each end keeps in memory what is half read or not yet
@@ -239,7 +239,7 @@ class RecordWriter:
             return self._write_backlog()
 
     def withdraw(self, record: Record) -> bool:
-        """Take back a record, if nothing of it has been written; return whether that was so."""
+        """Withdraw a record, if nothing of it is written yet; return whether that was so."""
         with self._lock:
             if self._is_writing or record[0].counts or record[0] not in self._backlog:
                 return False
