@@ -123,10 +123,10 @@ class Server:
     :param reset_on_rset: Whether a client's RSET command resets the server as
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
-    :raises ValueError: The port or a limit is out of range, or a name would
-        break the line of the greeting, or there is no such mechanism or extension, or
-        you ask for LMTP on port 25 (RFC 2033, 5); or a path cannot be a socket's, or you
-        pass it together with a host or a port.
+    :raises ValueError: The port or a limit is out of range; a name would break the
+        line of the greeting; there is no such mechanism or extension; you ask for LMTP
+        on port 25 (RFC 2033, 5); a path cannot be a socket's; or you pass it together
+        with a host or a port.
     :raises ImportError: You ask for SCRAM-SHA-256, and scramp is not installed.
 
     >>> Server("localhost", 70000)
