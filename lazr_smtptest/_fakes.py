@@ -109,7 +109,7 @@ with _real_files():
 #: Packages that wrap functions for good.
 _TOOLS = frozenset({"_pydev_bundle", "_pydevd_bundle", "coverage", "pydevd"})
 
-#: The swap is the whole process's: one at a time, and within another there is none to do.
+#: The swap affects the whole process: one at a time, and a nested one does nothing.
 #: Code that takes other locks, too, takes this before `STARTING` and `FORKING`.
 _swapping = threading.RLock()
 

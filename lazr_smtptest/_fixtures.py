@@ -310,7 +310,7 @@ def _unread(controller: AnyServer) -> list[str]:
 
 
 def wrong_codes(codes: Iterable[object]) -> str:
-    """Return what is wrong with codes that are to be allowed, if anything is."""
+    """Return what is wrong with the codes to allow, if anything is."""
     known = {*CODES, *SESSION_CODES}
     unknown = [
         code

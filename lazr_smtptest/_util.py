@@ -25,7 +25,7 @@ _ADDRESSES = 5
 #: Errors that mean "no room": 452 and not 451 (RFC 5321, 4.2.3).
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-#: Whether this Python is built to run without its interpreter lock, be it in use or not.
+#: Whether this Python is built to run without its interpreter lock, whether in use or not.
 FREE_THREADED = "t" in getattr(sys, "abiflags", "")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "Fault", "Gate", "Stage"]
 
-#: Seconds for the server process to answer, beyond the time that it waits itself.
+#: Seconds for the server process to answer, beyond what it is to wait for.
 _ANSWER_TIMEOUT = 5.0
 
 

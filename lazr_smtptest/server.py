@@ -277,7 +277,7 @@ class Server:
         return None
 
     def reset(self) -> None:
-        """Forget all messages; here there are none.
+        """Forget all messages; a plain `Server` has none.
 
         Runs in the server process, on the thread of `handle_message`.
         """

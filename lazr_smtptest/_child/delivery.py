@@ -71,7 +71,7 @@ def _is_untouched(item: Any) -> bool:
 
 
 class _Held(threading.local):
-    """What a thread has yet to send, pickled, and what it was; None where it sends at once."""
+    """What a thread has yet to send, pickled, and what it was; None if it sends at once."""
 
     sealed: list[tuple[Sealed, Any]] | None = None
 
@@ -134,7 +134,7 @@ class Outbox:
 
     def _put(self, sealed: Sealed) -> None:
         with self._count:
-            if self._is_closed:  # whoever sent it has been hung up on, and gets no 250
+            if self._is_closed:  # its client has been hung up on, and gets no 250
                 return
             self._writer.write_sealed(sealed)
             self._counters[ACCEPTED] += 1
@@ -259,7 +259,7 @@ class QueueStandIn(queue.Queue[Any]):
         self._outbox.put_if_accepted(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
-        """Raise Empty at once: nothing is ever going to be here."""
+        """Raise Empty at once: this queue is always empty."""
         raise queue.Empty
 
 

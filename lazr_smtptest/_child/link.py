@@ -1,4 +1,4 @@
-"""The server process's end of what joins it with whoever reads its mail.  Server process.
+"""The server process's end of what joins it with a reader of its mail.  Server process.
 
 `ChildLink` takes requests and sends records, for the test process that started the server
 and for each lease alike.

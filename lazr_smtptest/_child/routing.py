@@ -84,7 +84,7 @@ class LeaseOutbox(Outbox):
 
 
 class RoutingOutbox(Outbox):
-    """The way to whoever a message is for; what is no message goes to the owner of the run."""
+    """The way of a message to its leases; all other records go to the owner of the run."""
 
     def __init__(
         self,

@@ -69,7 +69,7 @@ class _Watch:
     """Makes an event loop watch for news of a server process, for one call.
 
     The descriptors are copies: a loop knows each once, and several calls may wait; and
-    whoever stops the server closes the others meanwhile.
+    stopping the server closes the others meanwhile.
     """
 
     def __init__(self, link: ServerLink) -> None:

@@ -101,7 +101,7 @@ class RemoteServer:
         return False
 
     def show_stacks(self, _timeout: float = 0.0) -> str:
-        return ""  # it would show them to whoever started it
+        return ""  # it would show them to the process that started it
 
     def note_end(self) -> None:
         """Do nothing: how it ended, nobody knows here."""

@@ -5,7 +5,7 @@ and ends the process.  Taking and looking at messages is `MessageQueue`'s part.
 
 Nothing is read behind the test's back: each call takes in what has arrived.
 Any thread may call.  When several wait, one of them watches the pipes and
-notifies the others; and whoever reads meanwhile wakes that one.
+notifies the others; and a thread that reads meanwhile wakes that one.
 """
 
 from __future__ import annotations
@@ -537,7 +537,7 @@ class ServerLink:
                 self._close_pipes()
             # Nobody changes them any more, and shared memory may have a descriptor.  It goes
             # when the last reference does: a signal handler that calls this may have
-            # interrupted whoever reads them.
+            # interrupted code that reads them.
             self._counters = self._ends.counters = memoryview(bytes(self._counters)).cast("Q")
         self._pass_on_logs()
 

@@ -82,7 +82,7 @@ class ServerProcess:
         self._last_words = ""
         #: What becomes readable when it ends; None where the system has no such thing.
         self.pidfd = _open_pidfd(self.pid)
-        #: Whether its end is to be looked for now and then.
+        #: Whether to look for its end now and then.
         self.must_be_looked_at = self.pidfd is None
         self._poll: poll | None = None
         if self.pidfd:

@@ -295,7 +295,7 @@ class SMTPCommands(SMTPConnection):
             return
         await self.push(GO_AHEAD)
         if self._is_to_drop:
-            if not self._is_mute:  # in the midst of the content, that is
+            if not self._is_mute:  # that is, within the content
                 await self._stream.read(1)
             await self._drop_if_due()
         rule = self._faults.match("DATA", self._names("DATA"), self.transcript, amid_content=True)
@@ -367,7 +367,7 @@ class SMTPCommands(SMTPConnection):
             self._content_ended.set_result(None)
 
     async def _interrupt(self, content: InterruptedReader) -> None:
-        """Do what a fault says amid the content."""
+        """Carry out a fault within the content."""
         rule = content.rule
         await self._await_content(lambda: content.is_reached)
         if not content.is_reached:
@@ -402,7 +402,7 @@ class SMTPCommands(SMTPConnection):
         """
         self._note_end("dropped by the server")
         if not content.ended and not self._tls_protocol:  # whose transport does this by itself
-            with contextlib.suppress(OSError):  # the connection is gone, as is to be found out yet
+            with contextlib.suppress(OSError):  # the connection is gone, unnoticed so far
                 self.transport.write_eof()
                 self.transport.resume_reading()
             with contextlib.suppress(asyncio.TimeoutError):

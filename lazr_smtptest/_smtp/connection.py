@@ -100,13 +100,13 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     _deadline = _began = 0.0
 
     _command = ""  # the one that is being answered; empty before the first
-    _corked: bytearray | None = None  # lines of a reply that are to be sent together
+    _corked: bytearray | None = None  # lines of a reply that wait to be sent together
 
     # What a fault has left to be done: say nothing; close the connection
     # after this command; send no greeting; refuse all commands.
     _is_mute = _is_to_drop = _is_greeted = _is_refused = False
 
-    _mid_line = False  # what is in the reader's buffer ends in the midst of a line
+    _mid_line = False  # what is in the reader's buffer ends within a line
     _is_discarding = False  # the rest of a line that was too long is still to come
     _is_challenged = False  # an answer to AUTH's challenge is to come
     _is_after_auth = False  # no other command has come since AUTH
@@ -418,7 +418,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     async def _apply_faults(self, stage: str, names: list[str]) -> bool:
         """Do at a stage what a test asked for; the names are for its glob.
 
-        Return whether that was all, and nothing else is to be done.
+        Return whether that was all, and the command must not be carried out.
         """
         if not self._faults.active:
             return False
@@ -490,7 +490,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             raise asyncio.CancelledError
         close = self.transport.abort if abruptly else self.transport.close
         close()
-        # The end of the connection cancels whoever waits here.
+        # The end of the connection cancels what waits here.
         await self.loop.create_future()
         raise AssertionError("unreachable")
 

@@ -47,7 +47,7 @@ def pickled(value: Any) -> bytes:
 
 
 class Sealed(NamedTuple):
-    """A pickle that is to be left so, and the buffer that it lacks if it lacks one."""
+    """A pickle that must stay one, and the buffer that belongs to it, if there is one."""
 
     octets: bytes
     buffer: bytes | bytearray | None = None
@@ -165,7 +165,7 @@ class Piece:
         self.counts: list[int] = []
 
 
-#: A record that is to be written: its octets, in one piece or more.
+#: A record that waits to be written: its octets, in one piece or more.
 Record = tuple[Piece, ...]
 
 
@@ -189,7 +189,7 @@ class RecordWriter:
         self, fd: int, on_backlog: Callable[[], object], lock: RLock | None = None
     ) -> None:
         set_blocking(fd, False)
-        # For `write`, which fails once this is closed, whoever has the number by then.
+        # For `write`, which fails once this is closed, even if something has reused the number.
         self._file = FileIO(fd, "w", closefd=False)
         self._on_backlog = on_backlog
         self._lock = lock or RLock()

@@ -101,7 +101,7 @@ def check_name(name: object) -> str:
 
 
 def check_claims(addresses: Iterable[object]) -> list[str]:
-    """Check what is to be claimed, and return it."""
+    """Check the addresses to claim, and return them."""
     claims = []
     for one in addresses:
         if not isinstance(one, str):
