@@ -124,18 +124,19 @@ class ServerCalls:
             Separate lines by a line feed.  421 closes the connection, too (RFC 5321, 3.8).
         :param raw: Bytes to send instead of a reply, unchanged.  No line end is added, and
             no code is looked at: only ``drop`` closes the connection.
-        :param when: A glob, regardless of case: for the address at MAIL, RCPT, VRFY and EXPN,
-            any of the message's at DATA, BDAT and EOM, the mechanism at AUTH, the topic at HELP,
-            the client's address at CONNECT, and elsewhere the EHLO name.
+        :param when: A glob, regardless of case.  At MAIL, RCPT, VRFY and EXPN it is for the
+            address; at DATA, BDAT and EOM for any address of the message; at AUTH for the
+            mechanism, at HELP for the topic, at CONNECT for the client's address; and
+            elsewhere for the EHLO name.
         :param times: How often; without it, always.
         :param delay: Seconds to wait first.  Other sessions continue.
         :param trickle: Seconds before each further line of the reply, yours or the usual one;
             or before each further byte, if it has one line, or is ``raw``.
-        :param drop: When to close the connection: ``"before"`` anything is done, ``"instead"``
-            of the reply but after everything is done, ``"after"`` the reply (at DATA, when
-            content begins to arrive), or, at DATA, in the middle of the ``"content"``.  True is
-            ``"content"`` with ``after``; otherwise ``"after"`` with a reply and ``"before"``
-            without one.
+        :param drop: When to close the connection.  ``"before"``: before anything is done.
+            ``"instead"``: after everything is done, without a reply.  ``"after"``: after the
+            reply; at DATA, when content begins to arrive.  ``"content"``: at DATA, in the
+            middle of the content.  True is ``"content"`` with ``after``; otherwise
+            ``"after"`` with a reply and ``"before"`` without one.
         :param after: At DATA: how many bytes of content come first, or all of them.  Then
             come the delay, in which nothing is read, the reply, which is the only one that
             the message gets, and the drop.  ``drop="content"`` alone means 1.
@@ -196,9 +197,8 @@ class ServerCalls:
     def sessions(self) -> list[Session]:
         """Return what clients and server said since the last `reset`.
 
-        That is all connections that are open, and the last 100 that are not.
-        After `stop`, it is what they had done by then.
-        Blocks for ``reset_timeout`` at most.
+        These are all open connections, and the last 100 that are closed.  After `stop`,
+        you get them as they were then.  Blocks for ``reset_timeout`` at most.
 
         :return: The sessions, in the order in which the clients connected.
         :raises NotRunning: The server has not been started.
@@ -220,9 +220,8 @@ class ServerCalls:
     def connections(self) -> int:
         """How many clients have connected since the last `reset`.
 
-        `sessions` has only the last 100 of those that are closed.  After `stop`, it
-        is how many had connected by then.  Blocks for
-        ``reset_timeout`` at most.
+        `sessions` has only the last 100 of those that are closed.  After `stop`, this
+        is how many had connected by then.  Blocks for ``reset_timeout`` at most.
 
         :raises Exception: See `sessions`.
         """

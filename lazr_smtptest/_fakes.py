@@ -109,8 +109,8 @@ with _real_files():
 #: Packages that wrap functions for good.
 _TOOLS = frozenset({"_pydev_bundle", "_pydevd_bundle", "coverage", "pydevd"})
 
-#: The swap is the whole process's: one at a time, and within another there is none to do.
-#: Whoever takes other locks, too, takes this before `STARTING` and `FORKING`.
+#: The swap affects the whole process: one at a time, and a nested one does nothing.
+#: Code that takes other locks, too, takes this before `STARTING` and `FORKING`.
 _swapping = threading.RLock()
 
 
@@ -159,7 +159,7 @@ def _replaced() -> list[tuple[dict[str, Any], str, Any, Any]]:
 
 @contextlib.contextmanager
 def without_fakes() -> Iterator[None]:
-    """Have the real functions and the real files for a moment; see the module.
+    """Restore the real functions and the real files for a moment; see the module.
 
     Where a test has replaced nothing, this does nothing.  Other threads have them, too,
     so it is for moments only.  A process that is forked in it keeps them.
@@ -183,9 +183,9 @@ def without_fakes() -> Iterator[None]:
 
 
 def end_time_travel() -> None:
-    """Set the clocks going that stood still when this process was forked.
+    """Start the clocks again that stood still when this process was forked.
 
-    Whoever stopped them does not exist here, and would never set them going.
+    What stopped them does not exist here, and would never start them again.
     """
     time_machine: Any = sys.modules.get("time_machine")
     while time_machine is not None and time_machine.escape_hatch.is_travelling():

@@ -50,7 +50,7 @@ _SESSIONS = 3
 #: Seconds that a server process has to show that it is not stuck.
 _PROBE_TIMEOUT = 1.0
 
-#: What an option that is wrong is refused by; the text says it all.
+#: What a wrong option raises; the text says it all.
 _REFUSALS = (TypeError, ValueError)
 
 #: Controllers, each with the options that it was made of.
@@ -226,7 +226,7 @@ def _forget(controller: QueueController) -> None:
     try:
         if controller.is_running:
             controller.queue._begin_anew()
-            # What its code has raised is nothing to the test that comes; see _lent.
+            # What its code has raised is no concern of the next test; see _lent.
             with contextlib.suppress(HandlerError):
                 controller.reset()
             controller.queue.empty()  # what it should have sent, it has sent
@@ -310,7 +310,7 @@ def _unread(controller: AnyServer) -> list[str]:
 
 
 def wrong_codes(codes: Iterable[object]) -> str:
-    """Return what is wrong with codes that are to be allowed, if anything is."""
+    """Return what is wrong with the codes to allow, if anything is."""
     known = {*CODES, *SESSION_CODES}
     unknown = [
         code
@@ -365,7 +365,7 @@ def explain(
     with_problems: bool = True,
     write_page: Callable[[list[MailOfServer]], str] | None = None,
 ) -> None:
-    """Add what there is to know of the mail to the report on a failed test.
+    """Add the mail to the report on a failed test.
 
     Blocks up to 7 seconds for each controller whose server process is stuck.
 

@@ -120,7 +120,7 @@ def _poll_selector() -> type[selectors.BaseSelector]:
 
 
 def _leave_hubs() -> None:
-    """Have whoever uses a hub get a new one, which knows none of the greenlets from before."""
+    """Forget all hubs: the next use makes a new one, without the greenlets from before."""
     local = sys.modules.get("gevent._hub_local")
     if local is not None and (old := local.get_hub_if_exists()) is not None:
         _undone.append(old)

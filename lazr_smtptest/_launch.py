@@ -215,7 +215,7 @@ def _remove_stale(path: str) -> None:
 
 
 def _is_listening(path: str) -> bool:
-    """Whether a connection would be taken, be it later."""
+    """Whether a connection would be accepted, now or later."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.setblocking(False)
         try:

@@ -138,13 +138,13 @@ class SharedRun:
         return {"addresses": list(self._controller.addresses), "key": self._controller.key}
 
     def pytest_runtest_logreport(self) -> None:
-        """Take in what the server process has sent, such as log records."""
+        """Read what the server process has sent, such as log records."""
         if self._controller._link is not None:
             with self._log:
                 self._controller._link.try_now(lambda: True)
 
     def stop(self) -> None:
-        """Stop the server; nobody leases any more."""
+        """Stop the server, and refuse further leases."""
         if self._controller._link is None:
             return
         with self._log:

@@ -25,7 +25,7 @@ _ADDRESSES = 5
 #: Errors that mean "no room": 452 and not 451 (RFC 5321, 4.2.3).
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-#: Whether this Python is built to run without its interpreter lock, be it in use or not.
+#: Whether this Python is built to run without its interpreter lock, whether in use or not.
 FREE_THREADED = "t" in getattr(sys, "abiflags", "")
 
 
@@ -48,7 +48,7 @@ def time_of_day() -> float:
 
 
 def utc(timestamp: float) -> datetime:
-    """Return the time, in UTC, that is so many seconds after the epoch."""
+    """Return the time, in UTC, that is this many seconds after the epoch."""
     return datetime.fromtimestamp(timestamp, timezone.utc)
 
 
@@ -186,7 +186,7 @@ def addresses(found: Iterable[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown or "nobody"
 
 
-# What plugged-in code raised.
+# What the test's own code raised.
 
 
 def what_raised(where: str, error: BaseException) -> str:

@@ -83,7 +83,7 @@ CODES: dict[str, tuple[str, str, str]] = {
     "parser-*": ("advice", "another defect that Python's parser finds", "email.errors"),
 }
 
-#: As many problems are reported of one kind; who has more has seen enough.
+#: How many problems of one kind are reported.
 _MOST = 20
 
 #: What RFC 5322 (3.6), RFC 2045 (3) and RFC 2183 (2) allow once.

@@ -53,7 +53,7 @@ _SETTINGS: dict[str, tuple[str, str | None, Callable[[Any], Any]]] = {
 
 
 class _Config(SimpleNamespace):
-    """Settings with the names of smtpdfix.  To set one restarts the server, if need be."""
+    """Settings with the names of smtpdfix.  Setting one restarts the server, if need be."""
 
     def __init__(self, own_certificate: str | None) -> None:
         (values := vars(self)).update(_own_certificate=own_certificate, _server=SimpleNamespace())

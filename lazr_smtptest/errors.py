@@ -2,10 +2,10 @@
 
 `SMTPTestError` is never raised itself.  Its subclasses say where the fault
 is: `AlreadyRunning` and `NotRunning` are the caller's mistakes,
-`HandlerError` is a mistake in the code that a test plugged into the server,
+`HandlerError` is a mistake in the test's own code in the server,
 `MessageNotReceived` and `UnexpectedMessage` are what a test is for, and the
-rest is about the server process.  A port or a UNIX socket that is taken, or a host
-that is not ours, stays the plain `OSError` that the operating system raised.
+rest is about the server process.  If a port or a UNIX socket is taken, or this machine
+does not have the host, the plain `OSError` of the operating system is raised.
 `HandlerDataWarning` is the one warning.
 """
 
@@ -137,7 +137,7 @@ class ServerStuck(SMTPTestError, TimeoutError):
 
 
 class HandlerError(SMTPTestError):
-    """Raised when code that was plugged into the server raised.
+    """Raised when your own code in the server raised.
 
     That is an override of `Server.handle_message` or `Server.reset`, a
     ``handle_*`` hook, or the ``put`` of a `QueueServer`'s queue.  The client

@@ -98,7 +98,7 @@ class Gate(_InForce):
 
         :param count: For how many sessions.
         :param timeout: How long to wait at most, in seconds.
-        :return: How many are.
+        :return: How many it holds.
         :raises GateTimeout: They did not come.
         :raises NotRunning: The server has been stopped.
         :raises ServerDied: The server process has ended by itself.

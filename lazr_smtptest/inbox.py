@@ -64,7 +64,7 @@ class InboxCalls:
     def messages(self) -> list[Message]:
         """A list of what is there now, in order.  Takes nothing.
 
-        An IndexError of the list says what to do about it.  Blocks like `MessageQueue.get_nowait`.
+        Its IndexError says what to do about it.  Blocks like `MessageQueue.get_nowait`.
 
         :raises HandlerError: See `MessageQueue.get`.
         :raises ServerDied: See `MessageQueue.get`.
@@ -77,8 +77,8 @@ class InboxCalls:
 
         The others stay, in order.
 
-        :param timeout: How long to wait at most, in seconds; at once when the
-            message is there, or when no server is running any more.
+        :param timeout: How long to wait at most, in seconds.  It does not wait once the
+            message is there, nor if no server is running any more.
         :param wanted: See `MessageQueue`; without any, every message matches.
         :return: The message.
         :raises MessageNotReceived: It did not come; the text says what came instead.
@@ -238,9 +238,7 @@ class MessageQueue(InboxCalls):
 
     You read it like a `queue.Queue`, in any number of threads.  The server
     process of the controller that runs its `QueueServer` fills it.  Once a client
-    has its 250 for a message, the very next call here sees that message.  You need
-    not wait, so there is no reason to call with ``block=True`` for a message that
-    has been sent.
+    has its 250 for a message, the very next call here sees that message.
 
     For mail that a program sends later, there are `wait`,
     `wait_many`, `wait_for_each` and `expect_none`; and for coroutines
@@ -252,20 +250,22 @@ class MessageQueue(InboxCalls):
         a recipient of the envelope (RCPT), blind copies included
     ``sender``
         the sender of the envelope (MAIL); ``""`` is the null reverse-path
-    ``to``
-        an address in the header field To
+    ``to``, ``cc``, ``reply_to``
+        an address in the header field To, Cc or Reply-To
     ``subject``
         the header field Subject, decoded
+    ``text``
+        the plain text, the words of the HTML, or its source
     ``where``
         a callable that takes the message and returns whether you want it; it is
         only called for messages that match everything else
 
-    The first four may be a callable that takes the text, or a compiled pattern
-    to search for in it.  A string matches any part of the subject, but an
-    address must match whole; its domain's case and its quoting are ignored
-    (RFC 5321, 2.4).
+    All but ``where`` may be a callable that takes the string, or a compiled
+    pattern to search for in it.  A string matches any part of the subject or the
+    text, but an address must match whole; its domain's case and its quoting are
+    ignored (RFC 5321, 2.4).
 
-    You can still take after `Controller.stop` what was accepted before it.
+    After `Controller.stop` you can still take what was accepted before it.
 
     >>> MessageQueue().qsize()
     0
@@ -276,7 +276,7 @@ class MessageQueue(InboxCalls):
         #: The last messages that were taken, where a report may want them.
         self._taken: deque[PickledItem] = deque(maxlen=0)
         self._taken_count = 0
-        #: Who waits for what the last test wanted gets nothing of this one's.
+        #: A call that waits for mail of the last test gets none of this one's.
         self._generation = 0
 
     def get(self, block: bool = True, timeout: float | None = None) -> Message:
@@ -492,7 +492,7 @@ class MessageQueue(InboxCalls):
             return True
 
     def _attach(self, link: ServerLink) -> None:
-        """Be filled by another server process; what is left of the last one stays."""
+        """Read from another server process from now on; what is left of the last one stays."""
         old = self._link
         if old is not None:
             with old.lock:
@@ -510,7 +510,7 @@ class MessageQueue(InboxCalls):
         self._taken_count = 0
 
     def _begin_anew(self) -> None:
-        """End all waiting: whoever waits now is of a test that is over."""
+        """End all waiting: a call that waits now belongs to a test that is over."""
         self._generation += 1
         if self._link is not None:
             with self._link.lock:

@@ -446,9 +446,8 @@ def packed_item(item: Any) -> tuple[Any, ...]:
 class PickledItem:
     """One item that the server process sent: pickled until somebody looks.
 
-    Most messages are thrown away by a reset, or are looked at once.  So the
-    octets are kept as they came, and what is made of them is made once: who
-    looks again gets the same object.
+    A reset throws most messages away, and most others are looked at once.  So the
+    octets are kept as they came, and parsed once: a second look gets the same object.
     """
 
     __slots__ = ("_item", "_pickled")
@@ -486,7 +485,7 @@ class Unreadable(NamedTuple):
 
 
 def _add_headers(message: EmailMessage, envelope: Envelope) -> None:
-    """Replace the X- headers of 2.x by true ones."""
+    """Replace the X- headers of 2.x, which may be forged, by our own."""
     if not _OURS.isdisjoint([name.lower() for name in message.keys()]):  # noqa: SIM118
         for name in (_X_PEER, _X_MAILFROM, _X_RCPTTO):
             del message[name]

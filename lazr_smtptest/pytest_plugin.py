@@ -352,7 +352,7 @@ def smtptest_server(
 ) -> QueueController:
     """Run this worker's SMTP server, for fixtures of a wide scope.
 
-    It is started once.  Tests had better use `smtptest`, which resets it.
+    It starts once.  Tests should use `smtptest`, which resets it.
     """
     return _smtptest_worker.serve(smtptest_options)
 
@@ -380,8 +380,8 @@ def smtptest_factory(
 ) -> Callable[..., QueueController]:
     """Start more SMTP servers; they are stopped at the end of the test.
 
-    Called with the options that are to differ from `smtptest_options`; the
-    port is a free one, unless it is among them.
+    Call it with the options that should differ from `smtptest_options`.  The
+    port is a free one, unless you pass one.
     """
 
     def start(**own: Any) -> QueueController:

@@ -34,12 +34,12 @@ _DATA_SIZE_LIMIT = 33_554_432
 #: (RFC 5321, 4.5.3.1.6).
 _LINE_LENGTH_LIMIT = 1001
 
-#: What EHLO's reply can tell of.
+#: What EHLO's reply can announce.
 EXTENSIONS = frozenset(
     "8BITMIME AUTH DSN ENHANCEDSTATUSCODES HELP PIPELINING SIZE SMTPUTF8 STARTTLS".split()
 )
 
-#: What it can tell of as well, in this order, where that is asked for (RFC 3030).
+#: What it can announce as well, in this order, if asked for (RFC 3030).
 OFFERABLE = ("CHUNKING", "BINARYMIME")
 
 #: Ways to log in.  Two are offered only if they are asked for: SCRAM-SHA-256 needs an extra,
@@ -78,8 +78,7 @@ class Server:
 
     :param host: A name or an address to listen on.  A name is bound on every
         address it resolves to.  An empty string means all interfaces.
-    :param port: The TCP port; 0 asks for a free one; read it
-        from `Controller.port`.
+    :param port: The TCP port; 0 takes a free one, which is in `Controller.port`.
     :param unix_socket: The path of a UNIX socket to listen on, instead of host and port.
         A relative one is made absolute at once.  It may be 107 bytes long on Linux, and 103 on
         macOS; abstract sockets are not supported.  The umask decides who may connect, see
@@ -124,10 +123,10 @@ class Server:
     :param reset_on_rset: Whether a client's RSET command resets the server as
         well, as it did in 2.x.
     :raises TypeError: A value is of the wrong type.
-    :raises ValueError: The port or a limit is out of range, or a name would
-        break the line of the greeting, or there is no such mechanism or extension, or
-        you ask for LMTP on port 25 (RFC 2033, 5); or a path cannot be a socket's, or you
-        pass it together with a host or a port.
+    :raises ValueError: The port or a limit is out of range; a name would break the
+        line of the greeting; there is no such mechanism or extension; you ask for LMTP
+        on port 25 (RFC 2033, 5); a path cannot be a socket's; or you pass it together
+        with a host or a port.
     :raises ImportError: You ask for SCRAM-SHA-256, and scramp is not installed.
 
     >>> Server("localhost", 70000)
@@ -278,7 +277,7 @@ class Server:
         return None
 
     def reset(self) -> None:
-        """Forget all messages; here there are none.
+        """Forget all messages; a plain `Server` has none.
 
         Runs in the server process, on the thread of `handle_message`.
         """
@@ -291,8 +290,8 @@ class QueueServer(Server):
     :param host: See `Server`.
     :param port: See `Server`.
     :param queue: A `MessageQueue`, or anything with a method ``put(message)``; its ``put_nowait``
-        is used if it has one, so that a full queue is an error and
-        not a wait.  It stays in the test process and is filled there.
+        is used if it has one, so that a full queue raises and does
+        not block.  It stays in the test process and is filled there.
     :param options: The keyword arguments of `Server`.
 
     :ivar queue: The queue.  In the server process it is a `queue.Queue` that sends

@@ -43,7 +43,7 @@ _COMMAND = re.compile(
 )
 _SIZE = re.compile(r"\sSIZE=(\d+)", re.IGNORECASE)
 _CONTENT = re.compile(r"(\d+) octets of content")
-#: Mechanisms that show the secret to whoever reads along.
+#: Mechanisms that show the secret to anybody who listens in.
 _CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b", re.IGNORECASE)
 
 #: An AUTH command, and an answer to a challenge or its refusal, as the dialogue has them.

@@ -165,7 +165,7 @@ class SharedController(Controller):
     def stop(self) -> None:
         """Stop the server process: see `Controller.stop`.  All leases end.
 
-        Those that have mail which they did not read have a second to do so.
+        Leases with unread mail have a second to read it.
 
         :raises ServerDied: The server process had ended by itself.
         """
@@ -385,7 +385,7 @@ class Lease(InboxCalls, ServerCalls):
     # What the plugin asks for.
 
     def _begin(self, name: str) -> None:
-        """Begin anew, with other addresses; what was waited for is waited for no more."""
+        """Begin anew, with other addresses; end all waiting."""
         self.queue._begin_anew()
         self.label: str = self._ask(self._link, "begin", name or f"process {os.getpid()}")
         with self._link.lock:

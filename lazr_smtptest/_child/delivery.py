@@ -9,8 +9,8 @@ ways a message goes is settled once, by what the server is:
   until the test process has put the message there.
 - Any other server: its `handle_message` runs on the one worker thread.
 
-Putting and counting come before the reply, always: what the client was told
-must be true by the time it reads it.
+Putting and counting come before the reply, always: a 250 must be true by the time
+that the client reads it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _is_untouched(item: Any) -> bool:
 
 
 class _Held(threading.local):
-    """What a thread has yet to send, pickled, and what it was; None where it sends at once."""
+    """What a thread has yet to send, pickled, and what it was; None if it sends at once."""
 
     sealed: list[tuple[Sealed, Any]] | None = None
 
@@ -98,7 +98,7 @@ class Outbox:
         self.flush = self._writer.flush
 
     def close(self) -> None:
-        """Take no more messages: they might be counted, and not written any more."""
+        """Refuse further messages: they might be counted, and never written."""
         with self._count:
             self._is_closed = True
 
@@ -134,7 +134,7 @@ class Outbox:
 
     def _put(self, sealed: Sealed) -> None:
         with self._count:
-            if self._is_closed:  # whoever sent it has been hung up on, and gets no 250
+            if self._is_closed:  # its client has been hung up on, and gets no 250
                 return
             self._writer.write_sealed(sealed)
             self._counters[ACCEPTED] += 1
@@ -148,7 +148,7 @@ class Outbox:
                 self._counters[counter] += 1
 
     async def forget(self) -> None:
-        """Have the test process forget all messages that were put so far."""
+        """Make the test process forget all messages that were put so far."""
         self.send("forget")
 
     def report(self, where: str, error: BaseException, envelope: Envelope | None = None) -> str:
@@ -217,7 +217,7 @@ class AcknowledgedOutbox(Outbox):
             raise _put_timed_out() from None
 
     async def forget(self) -> None:
-        """Have the test process empty the queue, and wait for it.  See `put`."""
+        """Make the test process empty the queue, and wait for it.  See `put`."""
         await _acknowledged(self._post(self.send, "forget"))
 
     def acknowledge(self, refused: str | None) -> None:
@@ -259,7 +259,7 @@ class QueueStandIn(queue.Queue[Any]):
         self._outbox.put_if_accepted(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> NoReturn:  # noqa: ARG002
-        """Raise Empty at once: nothing is ever going to be here."""
+        """Raise Empty at once: this queue is always empty."""
         raise queue.Empty
 
 
@@ -357,7 +357,7 @@ def _handling(
 
 
 def _reply(returned: object) -> str:
-    """Return what a client is told, where `handle_message` has returned this."""
+    """Return the reply for the client, given what `handle_message` has returned."""
     if returned is None:
         return ACCEPTED_REPLY
     must = "handle_message must return None or a reply, such as '553 5.7.1 No'"

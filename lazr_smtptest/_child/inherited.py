@@ -1,7 +1,7 @@
 """What the fork copied into a new server process, and what of it is kept.
 
-A forked server process lets go of every descriptor it inherited, but for its
-own, for the standard streams, and for those the server's code was given on
+A forked server process drops every descriptor it inherited, except its own, the
+standard streams, and those the server's code was given on
 purpose: a `multiprocessing.Queue` to send results through, a socket, an open
 file.  Those are the ones that can be reached from the server object: by its
 attributes, and by the variables that its class's own functions use.
@@ -61,7 +61,7 @@ class FirstStep:
         self.close = self._anonymous.close
 
     def __call__(self) -> None:
-        """Take that step.  An exception would be lost here, so it is raised by `check`."""
+        """Take that step.  An exception would be lost here, so `check` raises it."""
         try:
             self._drop_inherited_descriptors()
             self._was_taken = True
@@ -70,7 +70,7 @@ class FirstStep:
         self.close()
 
     def _drop_inherited_descriptors(self) -> None:
-        """Let go of all descriptors that the fork copied and that are not for this process.
+        """Drop all descriptors that the fork copied and that are not for this process.
 
         They are pointed at the null device and not closed: the objects that hold
         their numbers live on here, and would one day close what had been given

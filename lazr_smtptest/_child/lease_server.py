@@ -1,4 +1,4 @@
-"""Takes those who want a lease of a shared server, and answers them.  Server process."""
+"""Accepts clients that want a lease of a shared server, and answers them.  Server process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger("lazr_smtptest")
 #: Seconds for each step by which a client shows that it has the key.
 _PROOF_TIMEOUT = 5.0
 
-#: Who may be showing that at once; others wait.
+#: How many may be proving that at once; others wait.
 _PROVING = 256
 
 #: Seconds that leases have at the end to read what waits for them.
@@ -165,7 +165,7 @@ class LeaseClient:
 
 
 class LeaseServer:
-    """Takes those who want a lease, and has the table of all leases."""
+    """Accepts clients that want a lease, and has the table of all leases."""
 
     def __init__(self, sharing: Sharing, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -190,7 +190,7 @@ class LeaseServer:
         sessions: Callable[[], Iterable[SMTPSession]],
         wait_for_handlers: Callable[[], Awaitable[None]],
     ) -> None:
-        """Take them from now on."""
+        """Accept them from now on."""
         self._welcome = welcome
         self._sessions = sessions
         self.wait_for_handlers = wait_for_handlers
@@ -204,9 +204,9 @@ class LeaseServer:
         return Welcome(os.getpid(), endpoint, known_of(server), sharing.template, sharing.trust)
 
     async def close(self) -> None:
-        """Say to all that this is the end, which was asked for.
+        """Announce to all leases that the server stops, as it was asked to.
 
-        Who does not read has a second to do so.
+        Those with unread mail have a second to read it.
         """
         for sock in self._listening:
             self.loop.remove_reader(sock)
@@ -232,7 +232,7 @@ class LeaseServer:
         proof.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self._open, proof))
 
     def _prove(self, sock: socket.socket) -> Connection | None:
-        """Let in who has the key; on a thread, as this waits for the other side."""
+        """Accept a client that proves to have the key; on a thread, since this blocks."""
         where = self._welcome.endpoint
         try:
             return prove(sock, self._sharing.key, _PROOF_TIMEOUT, is_server=True)

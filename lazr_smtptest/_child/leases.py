@@ -161,7 +161,7 @@ class LeaseTable:
         lease.forget()
 
     def forget(self, lease: Lease, count: int) -> None:
-        """Forget that a lease got so many messages, the first of those that are known."""
+        """Forget that a lease got the first ``count`` of the messages that are known."""
         with self.lock:
             for _ in range(count):
                 sequence, _ = lease.sequences.popitem(last=False)
@@ -177,7 +177,7 @@ class LeaseTable:
         """Add claims; return why none of them was added, if so."""
         with self.lock:
             if self.is_over(lease):
-                return None  # whoever asks gets no mail any more
+                return None  # the client gets no mail any more
             for claim in claims:
                 held = self._holder(normal(claim), lease)
                 if held is not None:
@@ -191,7 +191,7 @@ class LeaseTable:
             return None
 
     def withdraw(self, lease: Lease, claims: list[str]) -> None:
-        """Take claims of a lease back."""
+        """Withdraw claims of a lease."""
         with self.lock:
             for claim in claims:
                 del self._claims_like(claim)[normal(claim)]
@@ -232,7 +232,7 @@ class LeaseTable:
     def named_in(self, transcript: Transcript) -> set[Lease]:
         """Return the leases that a session has named since they began, or were reset."""
         with self.lock:
-            # Of a long session, no more than the last lines are known.
+            # Of a long session, only the last lines are known.
             found = {one for n in transcript.messages for one in self.takers.get(n, ())}
         for at, address in _named(transcript):
             lease = self.find(normal(address))

@@ -1,4 +1,4 @@
-"""The server process's end of what joins it with whoever reads its mail.  Server process.
+"""The server process's end of what joins it with a reader of its mail.  Server process.
 
 `ChildLink` takes requests and sends records, for the test process that started the server
 and for each lease alike.
@@ -49,7 +49,7 @@ class ChildLink:
         self.outbox = make_outbox(records, self._on_backlog)
 
     def listen(self, on_end: Callable[[], object]) -> None:
-        """Take requests from now on; ``on_end`` is called when no more can come."""
+        """Take requests from now on; call ``on_end`` when no more can come."""
         self._loop.add_reader(self._requests, self._read, on_end)
 
     def _read(self, on_end: Callable[[], object]) -> None:
@@ -107,7 +107,7 @@ class ChildLink:
             await self._has_room.wait()
 
     def close(self) -> None:
-        """Have no more to do with the reader, who is gone."""
+        """Close this end; the reader is gone."""
         self._is_gone = True
         self.outbox.close()
         self._loop.remove_reader(self._requests)

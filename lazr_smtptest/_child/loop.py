@@ -217,7 +217,7 @@ class ServerLoop:
         self.outbox.acknowledge(refused)
 
     def _undo(self, number: int) -> bool:
-        """Undo a request that somebody gave up on; return whether it is not to go on."""
+        """Undo a request that somebody gave up on; return whether it must end."""
         self._faults.withdraw(number)
         work = self._resets.get(number)
         # A reset that has begun is finished: half of one would be worse than all of it.
@@ -248,7 +248,7 @@ class ServerLoop:
         return count
 
     async def _accept_all(self) -> None:
-        """Let those in who have connected, and wait in the backlog."""
+        """Accept the clients that wait in the backlog."""
         for _ in range(BACKLOG):
             if not self._is_backlog():
                 break

@@ -107,7 +107,7 @@ def main(
 
 
 def _reset_signals(ends: ChildEnds) -> None:
-    """Undo what the test process wanted of signals, and die with that process."""
+    """Undo the test process's signal handling, and die with that process."""
     signal.set_wakeup_fd(-1)
     for number in valid_signals():
         if callable(getsignal(number)):
@@ -184,7 +184,7 @@ def _forward_logs(outbox: Outbox, level: int, loggers: list[logging.Logger]) -> 
 
 
 def _finish_queues() -> None:
-    """Let the feeder threads of a handler's multiprocessing queues finish.
+    """Wait until the feeder threads of a handler's multiprocessing queues finish.
 
     Cut off half way through a record, they would leave a test waiting for the
     rest of it.  This happens at an orderly end only, and not for ever: if

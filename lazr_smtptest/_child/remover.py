@@ -27,7 +27,7 @@ from lazr_smtptest._wire.endpoint import SocketFile
 
 @contextlib.contextmanager
 def remover(files: Sequence[SocketFile], lifeline: Connection) -> Iterator[None]:
-    """Have a child that removes files when this is left, or no longer can be."""
+    """Start a child that removes files when this is left, or no longer can be."""
     reader, writer = os.pipe()
     ready, starting = os.pipe()
     # What others want done in a child need not be done in this one.  gevent's fails, as its

@@ -49,7 +49,7 @@ class LeaseOutbox(Outbox):
         self._waiting = 0
 
     def has_room(self, size: int, limit: int) -> bool:
-        """Return whether so many octets more may wait for the reader."""
+        """Return whether this many octets more may wait for the reader."""
         if not self._writer.has_backlog:
             self._waiting = 0
         self._waiting += size
@@ -77,14 +77,14 @@ class LeaseOutbox(Outbox):
                 return None
 
     def close(self) -> None:
-        """Send no more: the descriptor is about to be somebody else's."""
+        """Send no more: the descriptor is about to be reused."""
         with self._count:
             super().close()
             self._writer.close()
 
 
 class RoutingOutbox(Outbox):
-    """The way to whoever a message is for; what is no message goes to the owner of the run."""
+    """The way of a message to its leases; all other records go to the owner of the run."""
 
     def __init__(
         self,

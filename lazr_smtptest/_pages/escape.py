@@ -28,7 +28,7 @@ _NAME = 100
 def shown(text: str, limit: int | None = None, unit: str = "characters") -> Markup:
     """Return a text as markup, with odd characters as Python writes them.
 
-    :param limit: Show so many characters, and say how many are left out.
+    :param limit: Show this many characters, and say how many are left out.
     """
     kept = text[:limit]
     markup = _ODD.sub(_in_words, html.escape(kept))
@@ -95,13 +95,13 @@ def data_url(kind: str, octets: bytes) -> Markup:
 
 
 class Allowance:
-    """So many octets, and no more."""
+    """A number of octets that may be used up."""
 
     def __init__(self, octets: int) -> None:
         self._left = octets
 
     def take(self, octets: int) -> bool:
-        """Return whether so many are left; if they are, take them off."""
+        """Return whether this many are left; if they are, use them up."""
         if octets > self._left:
             return False
         self._left -= octets

@@ -8,7 +8,7 @@ from lazr_smtptest._pages.escape import counted
 from lazr_smtptest._pages.folder import Folder
 from lazr_smtptest._pages.page import Entry, MailOfServer, index, page_of_test
 
-#: Pages that one process writes; who has more failures has one cause for most of them.
+#: Pages that one process writes; more failures than that mostly have one cause.
 _PAGES = 500
 
 

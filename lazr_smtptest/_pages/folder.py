@@ -74,7 +74,7 @@ class Folder:
                 os.unlink(os.path.join(self.path, name))
 
     def write_index(self, page: str) -> None:
-        """Write the index, in place of the one before; whoever reads sees one or the other.
+        """Write the index, in place of the one before; a reader sees one or the other.
 
         :raises OSError: It cannot be written.
         """

@@ -1,6 +1,6 @@
 """HTML mail in a frame that runs nothing and loads nothing.
 
-Three things see to that, each by itself enough for nearly all: the frame has an empty
+Three things prevent it, each enough for nearly all mail: the frame has an empty
 ``sandbox`` (HTML Standard, 4.8.5: no scripts, forms, refreshes, windows, downloads); the
 page around it has a Content-Security-Policy, which the frame inherits (HTML Standard, 7.1.7)
 and which rules where the frame may go, too; and the frame's document has its own.  None of them

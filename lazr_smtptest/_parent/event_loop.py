@@ -1,8 +1,8 @@
 """Waiting on an event loop of asyncio, without a thread.  Test process.
 
 A pipe and a process are descriptors, and a loop watches any number of those.  A call
-that is cancelled is so while it waits, and what it has not taken by then it does not
-take: from taking to returning, nothing is awaited.
+can be cancelled only while it waits, and then takes nothing: from taking to returning,
+nothing is awaited.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 async def run(steps: Steps[T], name: str) -> T:
-    """Run a call, and let the event loop go on while it waits."""
+    """Run a call; the event loop continues while it waits."""
     __tracebackhide__ = True  # for pytest
     _check_loop(name)
     came: Any = None
@@ -66,10 +66,10 @@ async def _wait_for(awaited: Wait) -> Any:
 
 
 class _Watch:
-    """Has an event loop look out for news of a server process, for one call.
+    """Makes an event loop watch for news of a server process, for one call.
 
     The descriptors are copies: a loop knows each once, and several calls may wait; and
-    whoever stops the server closes the others meanwhile.
+    stopping the server closes the others meanwhile.
     """
 
     def __init__(self, link: ServerLink) -> None:

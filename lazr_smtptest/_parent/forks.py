@@ -1,4 +1,4 @@
-"""What forked children of the test process let go of.  Test process.
+"""What forked children of the test process close at once.  Test process.
 
 A child gets a copy of everything, the locks that other threads hold included,
 and those threads do not exist there.
@@ -15,8 +15,8 @@ from typing import Protocol
 
 #: Held while descriptors are closed that a forked child would close again,
 #: and held over every fork: the child would hit what has that number by then.
-#: Nobody may fork while holding it: other modules have such locks, too, and
-#: who forks takes those first that came last.
+#: No code may fork while holding it: other modules have such locks, too, and
+#: a fork takes those first that came last.
 FORKING = RLock()
 
 

@@ -1,15 +1,15 @@
 """What handlers put where only the test process would look for it.  Test process.
 
 A handler runs in the server process, on a copy: what it puts into a
-`queue.Queue` of the test's is lost there, without a word.  So before a server
+`queue.Queue` of the test's is lost there silently.  So before a server
 starts, this reads the bytecode of what will run there: the methods that are
 called with mail and commands, and the functions that these name in turn.  None of
 it is run.
 
-An object is reported if that code writes to it and never reads from it: whoever
-is meant to read it is the test.  What is used in any other way is the server's own
+An object is reported if that code writes to it and never reads from it: only the
+test can be meant to read it.  What is used in any other way is the server's own
 affair, such as a cache, or a queue that a thread is started with.  `Server.reset` does
-not count as a reader, since what it reads is thrown away.  Where code looks attributes
+not count as a reader, since what it reads is thrown away.  If code looks attributes
 up by names that it computes, nothing is known of it, and nothing is reported.
 """
 

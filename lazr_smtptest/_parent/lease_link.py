@@ -49,7 +49,7 @@ class _LeaseEnds:
 class RemoteServer:
     """A server process that somebody else started, as far as it can be known from here.
 
-    It stands where a `ServerProcess` does.  That it has ended, the socket's end of file says.
+    It takes the place of a `ServerProcess`.  The socket's end of file says that it has ended.
     """
 
     pidfd = None
@@ -101,7 +101,7 @@ class RemoteServer:
         return False
 
     def show_stacks(self, _timeout: float = 0.0) -> str:
-        return ""  # it would show them to whoever started it
+        return ""  # it would show them to the process that started it
 
     def note_end(self) -> None:
         """Do nothing: how it ended, nobody knows here."""
@@ -171,7 +171,7 @@ class LeaseLink(ServerLink):
         self.process.asked_to_stop = True
 
     def end(self, _timeout: float = 0.0) -> None:
-        """Give the lease back; the server goes on."""
+        """End the lease; the server carries on."""
         self.process.asked_to_stop = self.process.was_given_back = True
         with self.lock:
             self._read_the_rest()

@@ -5,7 +5,7 @@ and ends the process.  Taking and looking at messages is `MessageQueue`'s part.
 
 Nothing is read behind the test's back: each call takes in what has arrived.
 Any thread may call.  When several wait, one of them watches the pipes and
-notifies the others; and whoever reads meanwhile wakes that one.
+notifies the others; and a thread that reads meanwhile wakes that one.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class ServerLink:
         self._changed = Condition(self.lock)
         #: The id of the thread that watches the pipes, if one does.
         self.watcher: int | None = None
-        #: Called when there is news, with the lock held: by event loops, who watch, too.
+        #: Called when there is news, with the lock held; event loops, which watch too, add these.
         self.listeners: list[Callable[[], object]] = []
 
     def is_alive(self) -> bool:
@@ -245,7 +245,7 @@ class ServerLink:
         self.note_failure(HandlerError(text, traceback=traceback, **self.process.where))
 
     def note_failure(self, error: SMTPTestError) -> None:
-        """Have the next call raise an error."""
+        """Make the next call raise an error."""
         with self.lock:
             self.failures.append(error)
             self.notify()
@@ -269,7 +269,7 @@ class ServerLink:
         return self.process.death(self._lost(), more)
 
     def catch_up(self) -> None:
-        """Have the counters be those of this moment, as they are where memory is shared."""
+        """Bring the counters up to date; with shared memory they always are."""
 
     # Waiting.
 
@@ -378,7 +378,7 @@ class ServerLink:
     # All of what follows, to the next heading, is called with the lock held.
 
     def notify(self) -> None:
-        """Have all threads that wait look again at what they wait for."""
+        """Wake all threads that wait, to look again at what they wait for."""
         self._changed.notify_all()
         for listener in tuple(self.listeners):
             listener()
@@ -469,7 +469,7 @@ class ServerLink:
         return found[0]
 
     def send(self, what: str, *details: Any) -> None:
-        """Send what has no answer, unless nobody is there any more."""
+        """Send what has no answer, unless the server process has ended."""
         with self.lock:
             if not self.ended:
                 self._send(UNASKED, what, *details)
@@ -537,7 +537,7 @@ class ServerLink:
                 self._close_pipes()
             # Nobody changes them any more, and shared memory may have a descriptor.  It goes
             # when the last reference does: a signal handler that calls this may have
-            # interrupted whoever reads them.
+            # interrupted code that reads them.
             self._counters = self._ends.counters = memoryview(bytes(self._counters)).cast("Q")
         self._pass_on_logs()
 
@@ -617,7 +617,7 @@ class ServerLink:
 
 
 def _undisturbed(do: Callable[[], T]) -> T:
-    """Do what an exception from a signal handler would leave half done.
+    """Do what an exception from a signal handler must not interrupt half way.
 
     What has left a pipe and is not yet in its place would be lost.  Only the main thread
     runs handlers.  (It runs them, too, for a signal that a thread received which does not

@@ -1,6 +1,6 @@
 """Imports what only some calls need, before a test makes them.  Test process.
 
-A test may have replaced by then what an import finds; and a Ctrl-C that comes amid an import
+A test may have replaced by then what an import finds; and a Ctrl-C that comes during an import
 can be lost, as Python itself ignores it there now and then.
 """
 

@@ -82,7 +82,7 @@ class ServerProcess:
         self._last_words = ""
         #: What becomes readable when it ends; None where the system has no such thing.
         self.pidfd = _open_pidfd(self.pid)
-        #: Whether its end is to be looked for now and then.
+        #: Whether to look for its end now and then.
         self.must_be_looked_at = self.pidfd is None
         self._poll: poll | None = None
         if self.pidfd:
@@ -199,7 +199,7 @@ class ServerProcess:
         return self._was_forced or self.exitcode in (0, None)
 
     def death(self, lost: int, more: str = "") -> ServerDied:
-        """Make the error for an end that was not asked for, and cost so many messages."""
+        """Make the error for an end that was not asked for, and how many messages that cost."""
         self.death_was_raised = True
         text = (
             f"{self.name} {describe_end(self.exitcode, forced=self._was_forced)}; "

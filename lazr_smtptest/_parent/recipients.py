@@ -19,7 +19,7 @@ _Key = tuple[str, str]
 
 
 class ForEach:
-    """So many messages for each recipient: a goal of a search.
+    """A number of messages for each recipient: a goal of a search.
 
     :raises TypeError: The recipients are not several addresses.
     :raises ValueError: There is none, or one is there twice.
@@ -74,7 +74,7 @@ class ForEach:
         return "\n".join(lines + shown), {"near_misses": tuple(nearest), "missing": names}
 
     def _counts(self, messages: Iterable[Any]) -> tuple[Counter[_Key], Counter[str]]:
-        """Return how many messages each recipient had, and each address that is none."""
+        """Return how many messages each recipient had, and each address that is no recipient."""
         counts, others = Counter(dict.fromkeys(self._names, 0)), Counter[str]()
         for message in messages:
             counts.update(_recipients(message) & self._names.keys())

@@ -25,11 +25,11 @@ class Goal(Protocol):
     def report(
         self, found: Sequence[tuple[Any, list[str]]], elapsed: float, place: str
     ) -> tuple[str, dict[str, Any]]:
-        """Return what a search in vain found, each with what it does not meet: text, facts."""
+        """Return what a failed search found, each with what it does not meet: text, facts."""
 
 
 class First:
-    """The first so many messages."""
+    """The first ``count`` messages."""
 
     def __init__(self, criteria: Criteria, count: int) -> None:
         self._criteria = criteria
@@ -85,7 +85,7 @@ class Search:
         if link is None:
             self._is_last_look = True
             return []
-        # Before looking: what came just before the end is to be seen.
+        # Before looking: what came just before the end must be seen.
         self._is_last_look = link.ended
         self._link = link
         self._items, self._seen = yield from self._inbox._look(link)
@@ -121,7 +121,7 @@ class Search:
         return link.received > self._seen or bool(link.failures) or not self._is_wanted()
 
     def failure(self, goal: Goal) -> MessageNotReceived:
-        """Make the error that reports a search in vain."""
+        """Make the error that reports a failed search."""
         elapsed = now() - self.started
         found = [(item.peek(), self._unmet[item]) for item in self._items]
         text, facts = goal.report(found, elapsed, self._inbox._place())
@@ -145,7 +145,7 @@ class Search:
         return MessageNotReceived(text, elapsed=elapsed, **facts, **self._inbox._where())
 
     def surprise(self, item: PickledItem, quiet: float) -> UnexpectedMessage:
-        """Make the error that reports a message that was not to come."""
+        """Make the error that reports a message that should not have come."""
         elapsed = now() - self.started
         message = item.peek()
         text = self.criteria.report_surprise(message, elapsed, quiet, self._inbox._place())

@@ -79,7 +79,7 @@ def _is_closed(text: str) -> bool:
 
 
 def _mailbox(words: list[str], bracketed: str | None) -> Iterator[Mailbox]:
-    # A route before the address is to be ignored (RFC 5322, 4.4).
+    # A route before the address must be ignored (RFC 5322, 4.4).
     if bracketed is None:
         yield from (Mailbox("", one.strip(">")) for one in _bare("".join(words)) if "@" in one)
     elif "@" in bracketed:

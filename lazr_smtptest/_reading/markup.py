@@ -196,7 +196,7 @@ class _Scanner:
             if end:
                 return end.end()
             self.missing.add(_COMMENT)
-        # A tag that comes before the first ">" is none of the comment's.
+        # A tag that comes before the first ">" is not part of the comment.
         next_tag = self._html.find("<", begin + 1)
         limit = next_tag if next_tag >= 0 else len(self._html)
         return self._html.find(">", begin, limit) + 1 or limit

@@ -39,7 +39,7 @@ def parameters(text: str) -> list[tuple[str, str]]:
 
 
 def without_asides(text: str) -> str:
-    """Take out comments, but leave "report (1).pdf" whole, which lacks its quotes."""
+    """Remove comments, but leave "report (1).pdf" whole, which lacks its quotes."""
     return _ASIDES.sub(lambda found: found[1] or found[2] or " ", text) if "(" in text else text
 
 

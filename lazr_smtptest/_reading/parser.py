@@ -64,7 +64,7 @@ class ReadPolicy(EmailPolicy):
 
 
 def _is_endless_type(name: str, value: str) -> bool:
-    """Whether this is to be a media type and is none; the policy reads it in quadratic time."""
+    """Whether this should be a media type and is none; the policy reads it in quadratic time."""
     return name.lower() == "content-type" and len(value.partition(";")[0]) > _LONGEST_TYPE
 
 
@@ -93,7 +93,7 @@ class _Part(EmailMessage):
         value = self.get("content-type", "")
         found = (value and media_type(value)) or self.get_default_type()
         if value and value.partition(";")[0].strip().lower() not in (found, ""):
-            # There is a comment or the like: what the policy says later is to be true now.
+            # There is a comment or the like: this must agree with what the policy says later.
             found = _type_by_policy(value)
         if self.depth < _DEEPEST or not found.startswith(("message/", "multipart/")):
             return found

@@ -31,7 +31,7 @@ def readable(text: str) -> str:
 
 
 def unfolded(value: str) -> str:
-    """Take out the line ends of folding, and nothing else (RFC 5322, 2.2.3)."""
+    """Remove the line ends of folding, and nothing else (RFC 5322, 2.2.3)."""
     return value.replace("\r\n", "").replace("\n", "") if "\n" in value else value
 
 

@@ -210,8 +210,8 @@ class AuthMechanisms:
     async def _xoauth2(self, smtp: SMTP, args: list[str]) -> AuthResult:
         """An OAuth 2.0 token, in the way that Google and Microsoft have it.
 
-        A client whose token is wrong is told why in a challenge, and answers
-        that by an empty line before it gets its 535.
+        A client whose token is wrong gets the reason in a challenge, and answers
+        with an empty line before it gets its 535.
         """
         response = await _response(smtp, args)
         if response is MISSING:
@@ -224,7 +224,7 @@ class AuthMechanisms:
     async def _oauthbearer(self, smtp: SMTP, args: list[str]) -> AuthResult:
         """An OAuth 2.0 token, in the way of RFC 7628.
 
-        A client whose token is wrong is told why in a challenge, and answers that by a
+        A client whose token is wrong gets the reason in a challenge, and answers with a
         control-A before it gets its 535 (3.2.3).
         """
         response = await _response(smtp, args)
@@ -306,7 +306,7 @@ def _unescaped(name: str) -> str:
 
 
 def _verdict(returned: object, user: str) -> AuthResult:
-    """Return what it means that a test's own function has returned this."""
+    """Return the verdict, given what a test's own function has returned."""
     if isinstance(returned, bool):
         return _accepted(user) if returned else _REFUSED
     must = "auth must return True, False or a refusal, such as '535 5.7.8 Locked'"
@@ -335,7 +335,7 @@ async def _response(smtp: SMTP, args: list[str], challenge: str = "") -> Any:
 
 
 async def _explained(smtp: SMTP, result: AuthResult | None, why: dict[str, str]) -> AuthResult:
-    """Say in a challenge why a token was refused; the result is for after its answer."""
+    """Send a challenge that says why a token was refused; return the result for after it."""
     if result is not None and result.success:
         return result
     if await smtp.challenge_auth(json.dumps(why)) is MISSING:

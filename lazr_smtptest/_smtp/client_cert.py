@@ -37,7 +37,7 @@ def subject_of(certificate: Mapping[str, Any]) -> str:
 
 
 def identity_of(certificate: Mapping[str, Any]) -> str:
-    """Return one name for whoever it is.
+    """Return one name for the owner.
 
     It is the last common name; or else an alternative name, an e-mail address before a host;
     or else the subject.

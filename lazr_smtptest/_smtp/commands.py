@@ -40,7 +40,7 @@ from lazr_smtptest.message import Envelope
 
 _log = logging.getLogger("mail.log")
 
-#: Why what comes behind the end is not kept; nobody is told.
+#: Why what comes behind the end is not kept; it is shown nowhere.
 _DROPPED = "dropped"
 
 #: Said of a chunk whose size is not read; then the connection is closed, as by Postfix.
@@ -295,7 +295,7 @@ class SMTPCommands(SMTPConnection):
             return
         await self.push(GO_AHEAD)
         if self._is_to_drop:
-            if not self._is_mute:  # in the midst of the content, that is
+            if not self._is_mute:  # that is, within the content
                 await self._stream.read(1)
             await self._drop_if_due()
         rule = self._faults.match("DATA", self._names("DATA"), self.transcript, amid_content=True)
@@ -367,7 +367,7 @@ class SMTPCommands(SMTPConnection):
             self._content_ended.set_result(None)
 
     async def _interrupt(self, content: InterruptedReader) -> None:
-        """Do what a fault says amid the content."""
+        """Carry out a fault within the content."""
         rule = content.rule
         await self._await_content(lambda: content.is_reached)
         if not content.is_reached:
@@ -402,7 +402,7 @@ class SMTPCommands(SMTPConnection):
         """
         self._note_end("dropped by the server")
         if not content.ended and not self._tls_protocol:  # whose transport does this by itself
-            with contextlib.suppress(OSError):  # the connection is gone, as is to be found out yet
+            with contextlib.suppress(OSError):  # the connection is gone, unnoticed so far
                 self.transport.write_eof()
                 self.transport.resume_reading()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -412,8 +412,8 @@ class SMTPCommands(SMTPConnection):
     async def _end_data(self, content: DataReader | ChunkReader, trickle: float = 0.0) -> None:
         """Send the reply to a message; by LMTP, one for each recipient (RFC 2033, 4.2).
 
-        Faults strike each reply by itself.  The message is for the recipients that none
-        refuses, and has arrived before the first of them is told.
+        Faults fire for each reply by itself.  The message is for the recipients that none
+        refuses, and has arrived before the first of them gets a reply.
         """
         self._begin("EOM")
         # What a fault at BDAT has begun is for all replies.
@@ -457,7 +457,7 @@ class SMTPCommands(SMTPConnection):
         return rules
 
     def _leave_out(self, rules: list[Rule | None]) -> tuple[str, ...]:
-        """Take the recipients that get no message out of the envelope; return them."""
+        """Remove the recipients that get no message from the envelope; return them."""
         envelope = self.envelope
         paths = envelope.rcpt_tos
         kept = [n for n, rule in enumerate(rules) if rule is None or not rule.prevents]
@@ -626,7 +626,7 @@ class SMTPCommands(SMTPConnection):
 
     @aiosmtpd.smtp.syntax("RSET")
     async def smtp_RSET(self, arg: str | None) -> None:
-        """End the transaction, and reset the server if that was asked for."""
+        """End the transaction, and reset the server with ``reset_on_rset``."""
         if self._context.on_rset and not arg:
             await self._context.on_rset()
         await super().smtp_RSET(arg)

@@ -1,8 +1,8 @@
 """A session, and what stands between aiosmtpd and the wire.  Server process.
 
-aiosmtpd's session takes a line, and says what it makes of it.  Here it is told
-what `Server` and its options mean; what goes in and out is written down; and
-what a test has asked for by `Controller.fault` and `Controller.gate` is done.
+aiosmtpd's session takes a line, and replies.  This class applies the options of
+`Server`, records what goes in and out, and carries out what a test has asked for by
+`Controller.fault` and `Controller.gate`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _MASK = b"***"
 #: Octets that are kept of what had no line end.
 _UNREAD = 2000
 
-#: Seconds that a client has to read what it was told last, when it was silent for too long.
+#: Seconds that a client has to read the last reply, when it was silent for too long.
 LAST_WORDS = 5.0
 
 #: RFC 5321, 4.2.2: it may come at any time, when the server has to close.
@@ -100,18 +100,18 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     _deadline = _began = 0.0
 
     _command = ""  # the one that is being answered; empty before the first
-    _corked: bytearray | None = None  # lines of a reply that are to be sent together
+    _corked: bytearray | None = None  # lines of a reply that wait to be sent together
 
     # What a fault has left to be done: say nothing; close the connection
     # after this command; send no greeting; refuse all commands.
     _is_mute = _is_to_drop = _is_greeted = _is_refused = False
 
-    _mid_line = False  # what is in the reader's buffer ends in the midst of a line
+    _mid_line = False  # what is in the reader's buffer ends within a line
     _is_discarding = False  # the rest of a line that was too long is still to come
     _is_challenged = False  # an answer to AUTH's challenge is to come
     _is_after_auth = False  # no other command has come since AUTH
 
-    #: The client sends no more (RFC 9293, 3.6), and may well read what it is told.
+    #: The client sends no more (RFC 9293, 3.6), and may still read.
     _is_at_eof = False
 
     def __init__(self, context: SessionContext, *, loop: asyncio.AbstractEventLoop) -> None:
@@ -387,7 +387,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     def _note(self, said: bytes | int | str | None, told: bytes | None = None) -> None:
         self.transcript.note(self.loop.time(), said, told)
 
-    # What it is told.
+    # What the server replies.
 
     async def push(self, status: str | bytes) -> None:
         """Send a reply, or add it to those that are sent together."""
@@ -418,7 +418,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     async def _apply_faults(self, stage: str, names: list[str]) -> bool:
         """Do at a stage what a test asked for; the names are for its glob.
 
-        Return whether that was all, and nothing else is to be done.
+        Return whether that was all, and the command must not be carried out.
         """
         if not self._faults.active:
             return False
@@ -450,7 +450,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         return True
 
     async def _say(self, octets: bytes, *, is_raw: bool) -> None:
-        """Say what a fault says."""
+        """Send the reply of a fault."""
         if not is_raw:
             await self.push(octets[:-2])
         elif not self._is_mute:
@@ -490,7 +490,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
             raise asyncio.CancelledError
         close = self.transport.abort if abruptly else self.transport.close
         close()
-        # The end of the connection cancels whoever waits here.
+        # The end of the connection cancels what waits here.
         await self.loop.create_future()
         raise AssertionError("unreachable")
 
@@ -527,7 +527,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
     # Time limits.
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        """Hang up on a client that is silent for so long.
+        """Hang up on a client that is silent for ``idle_timeout``.
 
         The time begins anew whenever the session waits for the client.  Moving a number
         is cheaper than cancelling a timer and making another, so the timer stays and looks.
@@ -599,7 +599,7 @@ class SMTPConnection(aiosmtpd.smtp.SMTP):
         return True
 
     def _cancel(self) -> None:
-        """Leave undone what the client is not to hear of any more."""
+        """Cancel what the client must not get a reply to any more."""
         if self._finishing is not None:
             self._finishing.cancel()
         self._handler_coroutine.cancel()

@@ -50,7 +50,7 @@ def octet_codes(
 
 _END = b"\r\n.\r\n"
 
-#: How it begins, as does a line whose dot transparency has doubled.
+#: How it begins; so does a line whose dot transparency has doubled.
 _DOT = b"\r\n."
 
 
@@ -65,7 +65,7 @@ class DataReader:
     No more than the size limit is kept in memory.  The line limit counts CRLF.
     """
 
-    #: Whether the client has been told what becomes of it, before its end.
+    #: Whether the client has its reply before the end of the content.
     is_answered = False
 
     def __init__(
@@ -131,7 +131,7 @@ class DataReader:
 
 
 class InterruptedReader(DataReader):
-    """Content in the midst of which a fault happens; it calls back when it is time."""
+    """Content in the middle of which a fault fires; it calls back when it is time."""
 
     def __init__(
         self, rule: Rule, on_reached: Callable[[], object], *limits: Any, may_be_8bit: bool

@@ -41,7 +41,7 @@ class _Gate:
                 self.parked.remove(place)
 
     async def await_parked(self, count: int, timeout: float) -> int:
-        """Wait until so many are parked, or none will be; return how many are."""
+        """Wait until ``count`` sessions are parked, or none will be; return how many are."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         # In a loop: when this goes on, those who came may have left.
@@ -58,7 +58,7 @@ class _Gate:
         self._waiters.clear()
 
     def release(self, count: int | None, *, may_go_on: bool = True) -> int:
-        """Let so many go; without a count, open the gate."""
+        """Release ``count`` sessions; without a count, open the gate."""
         going = self.parked[:count]
         del self.parked[:count]
         for place in going:
@@ -162,7 +162,7 @@ class FaultScript:
         return 0 if gate is None else await gate.await_parked(count, timeout)
 
     def release(self, number: int, count: int | None) -> int:
-        """Let sessions go, and return how many; without a count, open the gate."""
+        """Release sessions, and return how many; without a count, open the gate."""
         gate = self._gates.get(number)
         if gate is None:
             return 0
@@ -174,7 +174,7 @@ class FaultScript:
     def clear(self) -> None:
         """Remove all faults and gates, and drop the sessions that are parked.
 
-        Otherwise they would go on in the test that comes next.
+        Otherwise they would continue in the next test.
         """
         self._rules.clear()
         gates = list(self._gates.values())

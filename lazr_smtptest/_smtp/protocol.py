@@ -48,7 +48,7 @@ _PATH = re.compile(
     rf"(?:<((?:{_QUOTED}|[^\">])*)>|((?:{_QUOTED}|[^\"<\s])+))(?=[ \t]|\Z)", re.DOTALL
 )
 
-#: 4.1.1.3: a source route is to be ignored.
+#: 4.1.1.3: a source route must be ignored.
 _ROUTE = re.compile(r"\A@[^\s@:,<>]+(?:,@[^\s@:,<>]+)*:(?=.)", re.DOTALL)
 
 #: An unquoted local part: no blanks, controls, parentheses, or marks that separate
@@ -64,7 +64,7 @@ _MARKS = "\u200c\u200d\u00b7\u0375\u05f3\u05f4\u30fb"
 def split_path(command: str, argument: str) -> tuple[str, str] | None:
     """Split what follows MAIL or RCPT into the path, as it was sent, and the rest.
 
-    Return None if it cannot be told where the path ends.
+    Return None if the end of the path cannot be found.
     """
     keyword = _KEYWORDS[command].match(argument)
     found = keyword and _PATH.match(argument, keyword.end())
@@ -341,7 +341,7 @@ def says_no(reply: str) -> bool:
 
 
 def one_for_each(text: str, count: int) -> list[str]:
-    """Return the replies of `handle_DATA` to so many recipients; a single one is for all."""
+    """Return the replies of `handle_DATA` to ``count`` recipients; a single one is for all."""
     replies: list[str] = [VerbatimReply(found[0]) for found in _REPLY.finditer(text)]
     if len(replies) not in (1, count):
         raise ValueError(

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 #: Octets that are decrypted at a time.
 _READ_SIZE = 65_536
 
-#: Seconds that a client has to close the connection, once it was told that we do.
+#: Seconds that a client has to close the connection after we have.
 _LINGER = 5.0
 
 #: What OpenSSL calls a failed handshake, and what that means.  An alert is the client's.

@@ -36,8 +36,8 @@ _TLS = (
 _HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 _CONTROLS = bytes(set(range(32)) - {9}) + b"\x7f"
 
-#: When, what the client sent, and what it was told; a number stands for so
-#: many octets of content, a str for a remark.
+#: When, what the client sent, and the reply; a number stands for that many
+#: octets of content, a str for a remark.
 Exchange = tuple[float, "bytes | int | str | None", "bytes | None"]
 
 

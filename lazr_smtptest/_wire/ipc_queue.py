@@ -2,7 +2,7 @@
 
 This is what a `multiprocessing.Queue` is made of, a `multiprocessing.Pipe` and
 pickles, without its feeder thread and its locks.  Its thread may still hold a
-message that a client was told 250 for when the process is killed; and
+message that has its 250 already when the process is killed; and
 `Connection.recv` can say whether a record has begun to arrive, but then blocks
 until it is whole, so a process that is stopped half way through would stop the
 other one with it.  Here, each end keeps in memory what is half read or not yet
@@ -47,7 +47,7 @@ def pickled(value: Any) -> bytes:
 
 
 class Sealed(NamedTuple):
-    """A pickle that is to be left so, and the buffer that it lacks if it lacks one."""
+    """A pickle that must stay one, and the buffer that belongs to it, if there is one."""
 
     octets: bytes
     buffer: bytes | bytearray | None = None
@@ -165,7 +165,7 @@ class Piece:
         self.counts: list[int] = []
 
 
-#: A record that is to be written: its octets, in one piece or more.
+#: A record that waits to be written: its octets, in one piece or more.
 Record = tuple[Piece, ...]
 
 
@@ -189,7 +189,7 @@ class RecordWriter:
         self, fd: int, on_backlog: Callable[[], object], lock: RLock | None = None
     ) -> None:
         set_blocking(fd, False)
-        # For `write`, which fails once this is closed, whoever has the number by then.
+        # For `write`, which fails once this is closed, even if something has reused the number.
         self._file = FileIO(fd, "w", closefd=False)
         self._on_backlog = on_backlog
         self._lock = lock or RLock()
@@ -239,7 +239,7 @@ class RecordWriter:
             return self._write_backlog()
 
     def withdraw(self, record: Record) -> bool:
-        """Take back a record, if nothing of it has been written; return whether that was so."""
+        """Withdraw a record, if nothing of it is written yet; return whether that was so."""
         with self._lock:
             if self._is_writing or record[0].counts or record[0] not in self._backlog:
                 return False

@@ -28,7 +28,7 @@ Stage = Literal[
 #: and EOM, the end of a message, are commands.
 STAGES: tuple[_Stage, ...] = get_args(_Stage)
 
-#: Those at which content comes, and in the midst of which a fault may fire.
+#: Those at which content comes, in the middle of which a fault may fire.
 CONTENT_STAGES = ("DATA",)
 
 #: RFC 5321, 4.2: Reply-code.  What follows it is a space, a hyphen or nothing.
@@ -48,7 +48,7 @@ class Rule(NamedTuple):
     delay: float  # in seconds, before anything is done
     trickle: float  # in seconds, before each further piece of what is sent
     drop: str  # when to close the connection; empty for not at all
-    after: int | None  # octets of content that come first; None for not amid the content
+    after: int | None  # octets of content that come first; None if not within the content
 
     @property
     def closes(self) -> bool:
@@ -171,7 +171,7 @@ def _check_drop(drop: bool | str, *, is_silent: bool, is_amid: bool) -> str:
 
 
 def _check_after(stage: str, drop: str, after: int | None) -> int | None:
-    """Return the octets of content that come first; None for what is not amid the content."""
+    """Return the octets of content that come first; None if not within the content."""
     if after is not None:
         after = int(whole_number("after", after, 1))
         what = "after"

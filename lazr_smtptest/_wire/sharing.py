@@ -101,7 +101,7 @@ def check_name(name: object) -> str:
 
 
 def check_claims(addresses: Iterable[object]) -> list[str]:
-    """Check what is to be claimed, and return it."""
+    """Check the addresses to claim, and return them."""
     claims = []
     for one in addresses:
         if not isinstance(one, str):
@@ -176,7 +176,7 @@ class Sharing(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """What whoever connects is told first."""
+    """The first record that a client gets."""
 
     pid: int  # of the server process
     endpoint: Endpoint
@@ -208,7 +208,7 @@ def known_of(server: Server) -> Server:
 
 
 def limit_time(sock: socket.socket, seconds: float) -> None:
-    """Have each call that waits for a socket's other side fail after so long."""
+    """Set a time limit on each call that waits for a socket's other side."""
     set_blocking(sock.fileno(), True)  # one of gevent's or eventlet's only looks so
     spell = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
     for each in socket.SO_RCVTIMEO, socket.SO_SNDTIMEO:

@@ -15,7 +15,7 @@ from lazr_smtptest.server import QueueServer, Server
 class PickledServer:
     """A server on its way to the server process; pickled, unless that is forked.
 
-    So what goes wrong with pickling, at either end, is told apart from all else
+    So what goes wrong with pickling, at either end, is kept apart from all else
     that can go wrong with starting a process.
     """
 

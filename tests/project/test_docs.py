@@ -49,6 +49,7 @@ WITHOUT_EXAMPLES = {
     "contributing.rst",
     "design.rst",
     "glossary.rst",
+    "how-it-works.rst",
     "machines.rst",
     "news.rst",
     "options.rst",
@@ -294,8 +295,9 @@ def test_pictures_have_a_text(page):
     assert all(re.search(r"^ *:alt: \S", options, re.M) for _, options in pictures)
 
 
-def test_drawing_describes_itself():
-    drawing = ElementTree.parse(DOCS / "processes.svg").getroot()
+@pytest.mark.parametrize("name", ["message.svg", "processes.svg"])
+def test_drawing_describes_itself(name):
+    drawing = ElementTree.parse(DOCS / name).getroot()
     texts = {element.get("id"): element.text for element in drawing.iter()}
     assert all(texts[name].strip() for name in drawing.attrib["aria-labelledby"].split())
 

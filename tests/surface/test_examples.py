@@ -274,6 +274,13 @@ def send_receipt(host, port, customer):
 """
 
 
+def test_first_page_begins_with_what_works(tmp_path):
+    name = "test_receipt.py"
+    (tmp_path / name).write_text(literal_block(PAGES["index.rst"], f".. file: {name}"))
+    (tmp_path / "shop.py").write_text(SHOP.replace("{}", "receipt"))
+    assert check_passed(run_pytest(tmp_path, "-p", "no:asyncio")) == 1
+
+
 @pytest.mark.parametrize("word", ["receipt", "reciept"])
 def test_readme_shows_what_happens(tmp_path, word):
     name = "test_receipt.py"
