@@ -16,6 +16,10 @@ _T = TypeVar("_T")
 #: Letters of a name that are enough for a guess.
 _SHORTEST = 3
 
+#: How like a name must be to one of ours, and to what that is called elsewhere, as difflib
+#: measures it.  Three letters of four are not enough: smtp is not meant to be lmtp.
+_LIKE, _LIKE_ELSEWHERE = 0.76, 0.89
+
 #: What inspect.CO_COROUTINE is.
 _COROUTINE = 0x80
 
@@ -38,7 +42,7 @@ OPTIONS_ELSEWHERE = {
     **dict.fromkeys("key ssl_key_file".split(), _OF_TLS["keyfile"]),
     **dict.fromkeys("ssl use_ssl use_tls implicit smtps".split(), "tls='implicit'"),
     **dict.fromkeys("starttls use_starttls".split(), "tls='starttls'"),
-    "require_starttls": _OF_TLS["required"],
+    **dict.fromkeys("require_starttls require_tls tls_required".split(), _OF_TLS["required"]),
     **dict.fromkeys("username user login login_username login_name".split(), "auth"),
     **dict.fromkeys(
         "login_password users credentials authenticator auth_callback".split(), "auth"
@@ -90,6 +94,23 @@ MODES_ELSEWHERE = {
     **dict.fromkeys("tls start_tls explicit opportunistic upgrade".split(), "starttls"),
 }
 
+#: Certificates that a client should not accept.
+VARIANTS_ELSEWHERE = {
+    **dict.fromkeys("invalid self-signed selfsigned unknown-ca self_signed".split(), "untrusted"),
+    **dict.fromkeys("not-yet-valid outdated old".split(), "expired"),
+    **dict.fromkeys("trusted good".split(), "valid"),
+    **dict.fromkeys(
+        "host hostname wrong-name wrong_hostname wrong-hostname".split(), "wrong-host"
+    ),
+}
+
+#: Versions of TLS.
+VERSIONS_ELSEWHERE = {
+    form.format(digit): f"TLSv1.{digit}"
+    for digit in "23"
+    for form in ("1.{}", "tls1.{}", "tlsv1_{}", "tls1_{}", "tls 1.{}", "tlsv1{}")
+}
+
 #: Arguments of faults and gates.
 FAULT_ELSEWHERE = {
     **dict.fromkeys("count n number repeat limit max_times how_often".split(), "times"),
@@ -111,17 +132,39 @@ STAGES_ELSEWHERE = {
     **dict.fromkeys("login authenticate".split(), "AUTH"),
     **dict.fromkeys(["from", "mail_from", "mail from", "sender"], "MAIL"),
     **dict.fromkeys(["to", "rcpt_to", "rcpt to", "recipient", "recipients"], "RCPT"),
-    **dict.fromkeys("end end_of_data end_of_message message content body .".split(), "EOM"),
+    **dict.fromkeys(
+        "end end_of_data data_end end_of_message message content body .".split(), "EOM"
+    ),
     "reset": "RSET",
     "verify": "VRFY",
     **dict.fromkeys("disconnect close bye".split(), "QUIT"),
 }
 
+#: Options of the command line.
+FLAGS_ELSEWHERE = {
+    **dict.fromkeys("listen bind address addr interface ip".split(), "--host"),
+    **dict.fromkeys("p number".split(), "--port"),
+    **dict.fromkeys("ssl smtps use-ssl".split(), "--tls implicit"),
+    **dict.fromkeys("starttls use-tls".split(), "--tls starttls"),
+    **dict.fromkeys("cert ssl-cert tls-cert".split(), "--certfile"),
+    **dict.fromkeys("key ssl-key tls-key".split(), "--keyfile"),
+    **dict.fromkeys("user username login".split(), "--auth"),
+    **dict.fromkeys("no-auth anonymous".split(), "--auth-any"),
+    **dict.fromkeys("max limit n messages".split(), "--count"),
+    **dict.fromkeys("output out dir mailbox directory".split(), "--maildir or --mbox"),
+    **dict.fromkeys("html pages".split(), "--report"),
+    **dict.fromkeys("debug d log trace".split(), "--verbose"),
+    **dict.fromkeys("silent q".split(), "--quiet"),
+    **dict.fromkeys("socket unix uds".split(), "--unix-socket"),
+}
+
 #: Arguments of calls that wait, or look for messages.
 CRITERIA_ELSEWHERE = {
     **dict.fromkeys(
-        "recipient recipients rcpts rcpt_to rcpt_tos rcpttos to_addr to_addrs".split(), "rcpt"
+        "recipient recipients recepient rcpts rcpt_to rcpt_tos rcpttos to_addr to_addrs".split(),
+        "rcpt",
     ),
+    "bcc": "rcpt",
     **dict.fromkeys("from from_ from_addr from_email mail_from mailfrom".split(), "sender"),
     **dict.fromkeys("header_to".split(), "to"),
     **dict.fromkeys("title topic".split(), "subject"),
@@ -205,21 +248,48 @@ def hint(name: object, known: Iterable[str], elsewhere: Mapping[str, str] | None
     """Return what a wrong name was meant to be, as the end of a text; or nothing."""
     if not isinstance(name, str):
         return ""
-    from difflib import get_close_matches  # for errors alone
-
-    name, elsewhere = name.lower(), elsewhere or {}
-    ours = {each.lower(): each for each in known}
+    name, elsewhere = name.lower().lstrip("-"), elsewhere or {}
+    ours = {each.lower().lstrip("-"): each for each in known}
     if name in elsewhere:
         meant = elsewhere[name]
     elif len(name) < _SHORTEST:
         return ""
-    elif near := get_close_matches(name, ours, 1):
-        meant = ours[near[0]]
-    elif near := get_close_matches(name, elsewhere, 1, 0.8):
-        meant = elsewhere[near[0]]
+    elif near := _nearest(name, ours, _LIKE, _begun(name, ours)):
+        meant = ours[near]
+    elif near := _nearest(name, elsewhere, _LIKE_ELSEWHERE):
+        meant = elsewhere[near]
     else:
         return ""
     return f": did you mean {meant}?"
+
+
+def _begun(name: str, known: Iterable[str]) -> list[str]:
+    """Return the names that a name begins or ends, or goes on from."""
+    return [
+        each
+        for each in known
+        if each.startswith(name)
+        or each.endswith(name)
+        or (len(each) >= _SHORTEST and name.startswith(each))
+    ]
+
+
+def _nearest(
+    name: str, known: Iterable[str], cutoff: float, near: Collection[str] = ()
+) -> str | None:
+    """Return what a name is misspelt from, or the one that is most like it of some; or None.
+
+    Other digits make another name: TLSv1.1 is not misspelt.
+    """
+    from difflib import get_close_matches  # for errors alone
+
+    def digits(text: str) -> str:
+        return "".join(filter(str.isdigit, text))
+
+    same = [one for one in known if not digits(name) or digits(one) in ("", digits(name))]
+    swapped = [one for one in same if sorted(one) == sorted(name)]  # as in "prot"
+    like = swapped or get_close_matches(name, same, 1, cutoff) or [n for n in near if n in same]
+    return next(iter(get_close_matches(name, like, 1, 0.0)), None)
 
 
 def hints(
@@ -368,6 +438,10 @@ class Spelling:
     #: What stands before the other values of an option that may be a bool.
     bool_or = "True, False or"
 
+    def has(self, name: str) -> bool:  # noqa: ARG002
+        """Whether the reader can set this option."""
+        return True
+
     def option(self, name: str) -> str:
         return name
 
@@ -387,6 +461,9 @@ class CommandLine(Spelling):
     def __init__(self, flags: Collection[str]) -> None:
         self._flags = flags
 
+    def has(self, name: str) -> bool:
+        return self.option(name) in self._flags
+
     def option(self, name: str) -> str:
         name = {"mode": "tls", "password": "key_password"}.get(name, name)
         flag = f"--{name.replace('_', '-')}"
@@ -403,6 +480,21 @@ class CommandLine(Spelling):
         return f"{written}{' ' if written in self._flags else '='}{value}"
 
 
+class IniFile(Spelling):
+    """How options are written in pytest's ini file, which has these two alone."""
+
+    def has(self, name: str) -> bool:
+        return name in ("host", "port")
+
+    def option(self, name: str) -> str:
+        return f"smtptest_{name}"
+
+    def setting(self, name: str, value: object, within: str = "") -> str:  # noqa: ARG002
+        return f"{self.option(name)} = {value}"
+
+
+INI_FILE = IniFile()
+
 #: Set by the command line, which writes them in another way.
 SPELLING = ContextVar("SPELLING", default=Spelling())  # noqa: B039 -- it has no state
 
@@ -410,6 +502,11 @@ SPELLING = ContextVar("SPELLING", default=Spelling())  # noqa: B039 -- it has no
 def option(name: str) -> str:
     """Return how an option is written."""
     return SPELLING.get().option(name)
+
+
+def has_option(name: str) -> bool:
+    """Whether the reader can set an option; there are fewer on the command line."""
+    return SPELLING.get().has(name)
 
 
 def setting(name: str, value: object, within: str = "") -> str:

@@ -108,6 +108,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # What is wrong with these is said at once.
+    _check_host(config)
     _base_port(config)
     _is_strict(config)
     check = config.getini("smtptest_check")
@@ -284,6 +285,19 @@ def pytest_configure_node(node: Any) -> None:
         name = node.gateway.id
         numbers = _worker_numbers(node.config, [*_worker_specs(node.config), name])
         node.workerinput["smtptest_port"] = port + numbers[name]
+
+
+def _check_host(config: pytest.Config) -> None:
+    host = config.getini("smtptest_host")
+    if not host.isidentifier():  # nothing is imported for a host such as localhost
+        from lazr_smtptest._names import INI_FILE, spelled
+        from lazr_smtptest.server import check_host
+
+        try:
+            with spelled(INI_FILE):
+                check_host("host", host)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def _base_port(config: pytest.Config) -> int:

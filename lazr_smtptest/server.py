@@ -12,12 +12,21 @@ import contextlib
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._names import OF_CONTROLLERS, OPTIONS_ELSEWHERE, checked, hints, option, setting
+from lazr_smtptest._names import (
+    OF_CONTROLLERS,
+    OPTIONS_ELSEWHERE,
+    checked,
+    has_option,
+    hints,
+    option,
+    setting,
+)
 from lazr_smtptest._util import file_path, positive_seconds, true_or_false, whole_number
 from lazr_smtptest._version import __version__
 
@@ -59,6 +68,13 @@ _SMTP_PORT = 25
 
 #: RFC 5321, 4.5.3.2.7 asks for no less than 5 minutes.
 _IDLE_TIMEOUT = 300.0
+
+#: Where to listen as others write it, such as smtp://localhost:2525 and unix:/run/mail.sock.
+_PLACE = re.compile(
+    r"(?:unix:)?(?P<path>\.{0,2}/.*)|(?:[a-z][a-z0-9+.-]*://)?(?:[^@/]*@)?"
+    r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^\[\]:/]*))(?::(?P<port>\d{1,5})?)?(?:/.*)?",
+    re.IGNORECASE,
+)
 
 #: Octets of a socket's path: sun_path (unix(7)) has them, and a NUL at the end.
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103
@@ -159,7 +175,7 @@ class Server:
         proxy_protocol: bool = False,
         reset_on_rset: bool = False,
     ) -> None:
-        self.host = _text("host", host)
+        self.host = check_host("host", host)
         self.port = _int("port", port, 0, 65535)
         self.unix_socket = None if unix_socket is None else _unix_socket(unix_socket)
         if unix_socket is not None and (host, port) != ("localhost", 0):
@@ -185,8 +201,8 @@ class Server:
                 f"{option('auth_require_tls')} needs {option('tls')}, "
                 f"such as {setting('tls', 'starttls')}"
             )
-        self._hidden_extensions = _extensions("hide", hide, sorted(EXTENSIONS))
-        self._offered_extensions = _extensions("offer", offer, OFFERABLE)
+        self._hidden_extensions = _extensions("hide", hide, sorted(EXTENSIONS), _why_not_hidden)
+        self._offered_extensions = _extensions("offer", offer, OFFERABLE, _why_not_offered)
         self._check_binarymime()
         self.hostname = _hostname(hostname)
         self._ident = None if ident is None else _text("ident", ident)
@@ -370,6 +386,27 @@ def _text(name: str, value: object) -> str:
     return value
 
 
+def check_host(name: str, value: object) -> str:
+    """Check where to listen, and return it: ports, brackets and schemes are no part of a host."""
+    host = _text(name, value)
+    if "/" not in host and "[" not in host and host.count(":") != 1:
+        return host
+    found = _PLACE.fullmatch(host)
+    place = found.groupdict("") if found else {}
+    meant: dict[str, Any] = {name: place.get("v6") or place.get("host")}
+    if (port := place.get("port")) and int(port) <= 65535:
+        meant["port"] = int(port)
+    if path := place.get("path"):
+        meant = {"unix_socket": path}
+    said = " and ".join(
+        setting(*each) for each in meant.items() if each[1] and has_option(each[0])
+    )
+    raise ValueError(
+        f"{option(name)} must be a name or an address alone, without a port, brackets or a "
+        f"scheme, not {host!r}{said and f': did you mean {said}?'}"
+    )
+
+
 def _hostname(value: object) -> str:
     """Check the name in the greeting; others' hostname is where to listen."""
     name = _text("hostname", value)
@@ -532,12 +569,33 @@ def _scram_keys(logins: Any) -> dict[str, ScramKeys]:
     return keys
 
 
-def _extensions(name: str, value: Iterable[str], known: Sequence[str]) -> frozenset[str]:
+def _extensions(
+    name: str, value: Iterable[str], known: Sequence[str], why_not: Callable[[str], str]
+) -> frozenset[str]:
     names = frozenset(_names(name, value, known[0]))
     unknown = sorted(names.difference(known))
     if unknown:
+        reasons = "".join(f"; {why}" for each in unknown if (why := why_not(each)))
         raise ValueError(
             f"{option(name)} may have {', '.join(known)}, not {', '.join(unknown)}"
-            f"{hints(unknown, known)}"
+            f"{reasons or hints(unknown, known)}"
         )
     return names
+
+
+def _why_not_hidden(extension: str) -> str:
+    if extension not in OFFERABLE:
+        return ""
+    return f"{extension} is offered only where {option('offer')} has it"
+
+
+def _why_not_offered(extension: str) -> str:
+    """Return why an extension is not to be offered by name."""
+    if extension not in EXTENSIONS:
+        return ""
+    if extension == "STARTTLS":
+        return f"{extension} is offered with {setting('tls', 'starttls')}"
+    if extension == "AUTH":
+        return f"{extension} is offered with {setting('auth', {'kim': 'secret'})}"
+    hide = f", unless {setting('hide', (extension,))}" if has_option("hide") else ""
+    return f"{extension} is offered already{hide}"

@@ -31,7 +31,7 @@ from lazr_smtptest.controller import Controller
 from lazr_smtptest.errors import LeaseError, SMTPTestError
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.message import Message, headline, parse
-from lazr_smtptest.server import QueueServer
+from lazr_smtptest.server import QueueServer, check_host
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,8 +123,8 @@ class SharedController(Controller):
             raise ValueError(f"faults must be 'own' or 'all', not {faults!r}")
         if server_options.get("reset_on_rset"):
             raise ValueError("reset_on_rset is not for a shared server: it would reset all leases")
-        if lease_host is not None and not isinstance(lease_host, str):
-            raise TypeError(f"lease_host must be a str, such as '127.0.0.1', not {lease_host!r}")
+        if lease_host is not None:
+            check_host("lease_host", lease_host)
         self._template = template
         self._scope = faults
         self._unread_limit = whole_number("unread_limit", unread_limit, 1)

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lazr_smtptest._names import (
     MODES_ELSEWHERE,
     TLS_ELSEWHERE,
+    VARIANTS_ELSEWHERE,
+    VERSIONS_ELSEWHERE,
     check_choice,
     checked,
     one_of,
@@ -44,6 +46,7 @@ CLIENT_CERTS = ("optional", "required")
 
 #: As `ssl.SSLSocket.version` has them, the lowest first.
 VERSIONS = ("TLSv1.2", "TLSv1.3")
+NO_OLDER = "; older versions are not offered (RFC 8996)"
 
 #: Reserved: there is no such host (RFC 2606, 2).
 _WRONG_HOST = "wrong-host.invalid"
@@ -138,7 +141,7 @@ class TLS:
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, MODES, MODES_ELSEWHERE, _files_in(self.mode))
         true_or_false("required", self.required)
-        check_choice("variant", self.variant, _VARIANTS)
+        check_choice("variant", self.variant, _VARIANTS, VARIANTS_ELSEWHERE)
         self._check_versions()
         if self.client_cert is not None:
             check_choice("client_cert", self.client_cert, CLIENT_CERTS)
@@ -166,7 +169,7 @@ class TLS:
         versions = {}
         for name in ("minimum_version", "maximum_version"):
             versions[name] = version = _version_name(getattr(self, name))
-            check_choice(name, version, VERSIONS)
+            check_choice(name, version, VERSIONS, VERSIONS_ELSEWHERE, NO_OLDER)
             object.__setattr__(self, name, version)
         lowest, highest = versions.values()
         if lowest > highest:

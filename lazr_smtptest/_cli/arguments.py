@@ -6,15 +6,24 @@ import argparse
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from lazr_smtptest._names import FAULT_ELSEWHERE, MODES_ELSEWHERE, CommandLine, hint, hints, one_of
+from lazr_smtptest._names import (
+    FAULT_ELSEWHERE,
+    FLAGS_ELSEWHERE,
+    MODES_ELSEWHERE,
+    VERSIONS_ELSEWHERE,
+    CommandLine,
+    hint,
+    hints,
+    one_of,
+)
 from lazr_smtptest._version import __version__
 from lazr_smtptest._wire.rules import make_rule
 from lazr_smtptest._wire.sharing import ADDRESS
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.server import MECHANISMS, OFFERABLE, Server
-from lazr_smtptest.tls import CLIENT_CERTS, MODES, TLS, VERSIONS
+from lazr_smtptest.tls import CLIENT_CERTS, MODES, NO_OLDER, TLS, VERSIONS
 
 if TYPE_CHECKING:
     from lazr_smtptest.shared import SharedController
@@ -101,12 +110,14 @@ def _check_faults(server: Server, faults: Iterable[dict[str, Any]]) -> None:
             raise ValueError(f"argument --fault: {error}") from None
 
 
-def _choice(known: Collection[str], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the parameters of an option that is one of a few names."""
+def _choice(
+    known: Collection[str], elsewhere: Mapping[str, str] | None = None, advice: str = ""
+) -> dict[str, Any]:
+    """Return the parameters of an option that is one of a few names; see `check_choice`."""
 
     def parse(text: str) -> str:
         if text not in known:
-            meant = hint(text, known, elsewhere)
+            meant = hint(text, known, elsewhere) or advice
             raise argparse.ArgumentTypeError(
                 f"invalid choice: {text!r}, must be {one_of(known)}{meant}"
             )
@@ -240,8 +251,14 @@ _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "FILE",
             "help": "which certificates of clients to trust, if not those made here",
         },
-        "--minimum-version": {**_choice(VERSIONS), "help": "the lowest version of TLS"},
-        "--maximum-version": {**_choice(VERSIONS), "help": "the highest version of TLS"},
+        "--minimum-version": {
+            **_choice(VERSIONS, VERSIONS_ELSEWHERE, NO_OLDER),
+            "help": "the lowest version of TLS",
+        },
+        "--maximum-version": {
+            **_choice(VERSIONS, VERSIONS_ELSEWHERE, NO_OLDER),
+            "help": "the highest version of TLS",
+        },
     },
     "how it misbehaves": {
         "--fault": {
@@ -275,8 +292,15 @@ SPELLING = CommandLine(_FLAGS)
 _EITHER = (("--port", "--unix-socket"), ("--auth", "--auth-any"), ("--raw", "--json", "--quiet"))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong, and not how all of it is used."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\nsee {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lazr-smtptest",
         description="Run an SMTP server that accepts every message and prints it.",
         epilog="It ends on Ctrl-C, SIGTERM and SIGHUP.  The exit status is 0; or 1 if the server "
@@ -307,7 +331,9 @@ def parse(
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        meant = hints([word.partition("=")[0] for word in unknown], _FLAGS)
+        names = [word.partition("=")[0] for word in unknown]
+        port = {names[0]: f"--port {names[0]}"} if names[0].isdecimal() else {}
+        meant = hints(names, _FLAGS, FLAGS_ELSEWHERE | port)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     if options.verbose and options.quiet:
         parser.error("argument --quiet: not allowed with argument --verbose")

@@ -65,4 +65,4 @@ def test_bad_arguments(arguments: str, why: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as caught:
         main(arguments.split())
     assert caught.value.code == 2
-    assert why in capsys.readouterr().err.splitlines()[-1]
+    assert why in capsys.readouterr().err.splitlines()[0]

@@ -85,6 +85,8 @@ IN_PEM_FORM = (
 #: Octets of a UNIX socket's path; see unix(7).
 LONGEST_PATH = 107 if sys.platform == "linux" else 103
 
+HOST_ALONE = "must be a name or an address alone, without a port, brackets or a scheme"
+
 SERVER_OPTIONS = (
     "unix_socket, lmtp, tls, auth, auth_mechanisms, auth_required, auth_require_tls, hide, offer, "
     "hostname, ident, data_size_limit, line_length_limit, recipient_limit, idle_timeout, "
@@ -662,6 +664,30 @@ SITUATIONS = {
     "Server(7)": "TypeError: host must be a str, not 7: did you mean port=7?",
     "Server(b'localhost')": "TypeError: host must be a str, not b'localhost'",
     r"Server('a\nb')": r"ValueError: host must be one line of printable text, not 'a\nb'",
+    **{
+        f"Server({value!r})":
+            f"ValueError: host {HOST_ALONE}, not {value!r}"
+            f"{meant and f': did you mean {meant}?'}"
+        for value, meant in {
+            "127.0.0.1:2525": "host='127.0.0.1' and port=2525",
+            "localhost:2525": "host='localhost' and port=2525",
+            "localhost:smtp": "",
+            "localhost:": "host='localhost'",
+            "localhost:70000": "host='localhost'",
+            "[::1]": "host='::1'",
+            "[::1]:2525": "host='::1' and port=2525",
+            "smtp://localhost:2525": "host='localhost' and port=2525",
+            "smtp://kim:secret@localhost:2525/": "host='localhost' and port=2525",
+            "http://127.0.0.1": "host='127.0.0.1'",
+            "/run/mail.sock": "unix_socket='/run/mail.sock'",
+            "unix:/run/mail.sock": "unix_socket='/run/mail.sock'",
+        }.items()
+    },
+    "configure('smtptest_host = localhost:2525')":
+        f"UsageError: smtptest_host {HOST_ALONE}, not 'localhost:2525': did you mean "
+        "smtptest_host = localhost and smtptest_port = 2525?",
+    "configure('smtptest_host = /run/mail.sock')":
+        f"UsageError: smtptest_host {HOST_ALONE}, not '/run/mail.sock'",
     "Server(port='25')": "TypeError: port must be an int, not '25'",
     "Server(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
     **{
@@ -742,6 +768,9 @@ SITUATIONS = {
     "TLS(variant='revoked')":
         "ValueError: variant must be 'valid', 'expired', 'wrong-host' or 'untrusted', "
         "not 'revoked'",
+    "TLS(variant='self-signed')":
+        "ValueError: variant must be 'valid', 'expired', 'wrong-host' or 'untrusted', "
+        "not 'self-signed': did you mean untrusted?",
     "TLS(keyfile='key.pem')": "ValueError: keyfile needs a certfile: give that, too, or neither",
     "TLS(password='x')": "ValueError: password needs a certfile: give that, too, or neither",
     "TLS(certfile='cert.pem', password=7)":
@@ -750,8 +779,15 @@ SITUATIONS = {
         "ValueError: client_cert must be 'optional' or 'required', not True",
     "TLS(client_ca_file='ca.pem')":
         "ValueError: client_ca_file needs client_cert, 'optional' or 'required'",
-    "TLS(minimum_version='SSLv3')":
-        "ValueError: minimum_version must be 'TLSv1.2' or 'TLSv1.3', not 'SSLv3'",
+    **{
+        f"TLS(minimum_version={value!r})":
+            f"ValueError: minimum_version must be 'TLSv1.2' or 'TLSv1.3', not {value!r}; older "
+            "versions are not offered (RFC 8996)"
+        for value in ("TLSv1.1", "TLSv1", "SSLv3")
+    },
+    "TLS(maximum_version='1.3')":
+        "ValueError: maximum_version must be 'TLSv1.2' or 'TLSv1.3', not '1.3': "
+        "did you mean TLSv1.3?",
     "TLS(minimum_version='TLSv1.3', maximum_version='TLSv1.2')":
         "ValueError: minimum_version 'TLSv1.3' is above maximum_version 'TLSv1.2'",
     "TLS(variant='expired', certfile='cert.pem')":
@@ -801,10 +837,16 @@ SITUATIONS = {
         "SIZE, SMTPUTF8, STARTTLS, not VRFY",
     "Server(offer='CHUNKING')": "TypeError: offer must be several names, such as ('CHUNKING',)",
     "Server(offer=['DSN', 'CHUNKING'])":
-        "ValueError: offer may have CHUNKING, BINARYMIME, not DSN",
+        "ValueError: offer may have CHUNKING, BINARYMIME, not DSN; DSN is offered already, "
+        "unless hide=('DSN',)",
+    "Server(offer=['starttls', 'auth'])":
+        "ValueError: offer may have CHUNKING, BINARYMIME, not AUTH, STARTTLS; AUTH is offered "
+        "with auth={'kim': 'secret'}; STARTTLS is offered with tls='starttls'",
+    "Server(offer=['CHUNK'])":
+        "ValueError: offer may have CHUNKING, BINARYMIME, not CHUNK: did you mean CHUNKING?",
     "Server(hide=['CHUNKING'], offer=['CHUNKING'])":
         "ValueError: hide may have 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP, PIPELINING, "
-        "SIZE, SMTPUTF8, STARTTLS, not CHUNKING",
+        "SIZE, SMTPUTF8, STARTTLS, not CHUNKING; CHUNKING is offered only where offer has it",
     "Server(offer=['BINARYMIME'])":
         "ValueError: BINARYMIME of offer needs CHUNKING: offer=('CHUNKING', 'BINARYMIME')",
     "Server(hide=['8BITMIME'], offer=['CHUNKING', 'BINARYMIME'])":
@@ -928,8 +970,10 @@ SITUATIONS = {
     "SharedController(faults='mine')": "ValueError: faults must be 'own' or 'all', not 'mine'",
     "SharedController(unread_limit=0)":
         "ValueError: unread_limit must be a whole number from 1 on, not 0",
-    "SharedController(lease_host=25)":
-        "TypeError: lease_host must be a str, such as '127.0.0.1', not 25",
+    "SharedController(lease_host=25)": "TypeError: lease_host must be a str, not 25",
+    "SharedController(lease_host='[::1]:2525')":
+        f"ValueError: lease_host {HOST_ALONE}, not '[::1]:2525': did you mean lease_host='::1' "
+        "and port=2525?",
     "SharedController(reset_on_rset=True)":
         "ValueError: reset_on_rset is not for a shared server: it would reset all leases",
     "connect('leases', 'key')": f"ValueError: {THE_ADDRESS}, not 'leases'",

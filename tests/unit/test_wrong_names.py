@@ -25,7 +25,10 @@ from lazr_smtptest import (
     Server,
     _names,
     faults,
+    server,
+    tls,
 )
+from lazr_smtptest._cli import arguments
 from lazr_smtptest._names import hint
 from lazr_smtptest._parent import options
 from lazr_smtptest._parent.matching import CriteriaArgs
@@ -231,12 +234,20 @@ def test_an_error_of_what_was_called_stays_as_it_is():
         (lambda: Server(tls="cert.pem"), "TLS(certfile='cert.pem')"),
         (lambda: Server(tls=Path("cert.pem")), "TLS(certfile='cert.pem')"),
         (lambda: TLS(variant="expire"), "expired"),
+        (lambda: TLS(variant="invalid"), "untrusted"),
         (lambda: TLS(client_cert="require"), "required"),
+        (lambda: TLS(client_cert="CERT_OPTIONAL"), "optional"),
         (lambda: TLS(minimum_version="1.3"), "TLSv1.3"),
         (lambda: Server(offer=["CHUNK"]), "CHUNKING"),
         (lambda: Server(hide=["SMTPUTF-8"]), "SMTPUTF8"),
         (lambda: Server(auth=True, auth_mechanisms=["PLAN"]), "PLAIN"),
+        (lambda: Server(hide=["UTF8"]), "SMTPUTF8"),
         (lambda: QueueController(start_method="forks"), "fork"),
+        (lambda: QueueController(start_method="fork-server"), "forkserver"),
+        (lambda: QueueController(idle=3), "idle_timeout"),
+        (lambda: QueueController(tsl="starttls"), "tls"),
+        (lambda: QueueController(require_tls=True), "tls=TLS(required=...)"),
+        (lambda: MessageQueue().wait(bcc="x"), "rcpt"),
     ],
 )
 def test_what_was_meant(call, meant):
@@ -274,6 +285,10 @@ def test_the_tables_lead_to_names_that_there_are():
     assert {*_names.OF_CONTROLLERS} == {*options._OWN}
     known = {"host", "port", *OWN_OPTIONS, *SERVER_OPTIONS, "a subclass of Server with h"}
     assert {re.split("=|andle", meant)[0] for meant in _names.OPTIONS_ELSEWHERE.values()} <= known
+    assert {*_names.VARIANTS_ELSEWHERE.values()} <= {*tls._VARIANTS}
+    assert {*_names.VERSIONS_ELSEWHERE.values()} == {*tls.VERSIONS}
+    flags = " ".join(_names.FLAGS_ELSEWHERE.values()).split()
+    assert {flag for flag in flags if flag.startswith("-")} <= {*arguments._FLAGS}
     fields = {*inspect.signature(TLS).parameters, "certfile and keyfile"}
     assert {*_names.TLS_ELSEWHERE.values()} <= fields
 
@@ -287,8 +302,25 @@ def test_no_table_hides_a_name_that_there_is():
         assert not [name for name in _names.CONTROLLERS_ELSEWHERE if name in vars(kind)]
 
 
-def test_a_name_that_is_like_no_other():
-    assert hint("colour", SERVER_OPTIONS) == ""
+@pytest.mark.parametrize(
+    ("names", "known", "elsewhere"),
+    [
+        ("colour fault verbose backlog smtp", SERVER_OPTIONS, _names.OPTIONS_ELSEWHERE),
+        ("header message_id attachments html_text", CRITERIA, _names.CRITERIA_ELSEWHERE),
+        ("TURN ETRN SEND XCLIENT message-id", faults.STAGES, _names.STAGES_ELSEWHERE),
+        ("TLSv1.1 TLSv1 SSLv3", tls.VERSIONS, _names.VERSIONS_ELSEWHERE),
+        ("8BITMIME VRFY", server.OFFERABLE, {}),
+        ("BINARYMIME ESMTP VRFY", server.EXTENSIONS, {}),
+        ("NTLM SCRAM-SHA-1 DIGEST-MD5", server.MECHANISMS, {}),
+        ("--bad --hide --ident --size --smtp", arguments._FLAGS, _names.FLAGS_ELSEWHERE),
+    ],
+)
+def test_names_that_are_like_no_other(names, known, elsewhere):
+    """A guess that is no good is worse than none."""
+    assert [name for name in names.split() if hint(name, known, elsewhere)] == []
+
+
+def test_what_is_no_name_is_like_no_other():
     assert hint(7, SERVER_OPTIONS) == ""
 
 
