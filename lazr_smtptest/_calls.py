@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lazr_smtptest._names import CONTROLLERS_ELSEWHERE, FAULT_ELSEWHERE, checked
+from lazr_smtptest._names import CONTROLLERS_ELSEWHERE, FAULT_ELSEWHERE, checked, is_refusal
 from lazr_smtptest._parent import certificates
 from lazr_smtptest._util import Found
 from lazr_smtptest._wire.endpoint import Endpoint
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from lazr_smtptest.faults import Fault, Gate, Stage
     from lazr_smtptest.server import Server
     from lazr_smtptest.sessions import Session
+
+__tracebackhide__ = is_refusal  # for pytest
 
 
 @checked(

@@ -13,6 +13,29 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
+
+def is_refusal(excinfo: Any) -> bool:
+    """Whether an error is an argument's that we have refused.
+
+    Modules have this as ``__tracebackhide__``: what pytest shows then is the test's own line
+    and the error, and with ``--full-trace`` all.  What goes wrong in our code itself is shown.
+
+    :param excinfo: pytest's `ExceptionInfo`.
+    """
+    if excinfo is None or type(excinfo.value) not in (TypeError, ValueError):
+        return False
+    trace = excinfo.value.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    from opcode import opmap
+
+    code, globals_ = trace.tb_frame.f_code, trace.tb_frame.f_globals
+    is_raised = code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
+    return is_raised and globals_.get("__tracebackhide__") is is_refusal
+
+
+__tracebackhide__ = is_refusal
+
 #: Letters of a name that are enough for a guess.
 _SHORTEST = 3
 
@@ -338,21 +361,19 @@ def checked(
     *,
     attributes: Mapping[str, str] | None = None,
     also: Collection[str] = (),
-    hides: bool = False,
     **methods: Mapping[str, str],
 ) -> Callable[[type[_T]], type[_T]]:
     """Have a class refuse names that it has not in our words.
 
     :param attributes: What its attributes are called elsewhere, if these are checked.
     :param also: What its methods take as ``**options``.
-    :param hides: Whether a traceback ends at these methods, since they run our code alone.
     :param methods: What the arguments of these methods are called elsewhere.
     """
 
     def wrap(cls: type[_T]) -> type[_T]:
         made: Any = cls
         for name, elsewhere in methods.items():
-            setattr(made, name, _checked_call(vars(made)[name], elsewhere, also, hides))
+            setattr(made, name, _checked_call(vars(made)[name], elsewhere, also))
         if attributes is not None:
             made.__getattr__ = functools.partialmethod(no_attribute, attributes=attributes)
         return cls
@@ -372,18 +393,14 @@ def no_attribute(self: object, name: str, attributes: Mapping[str, str]) -> Any:
     raise AttributeError(text)
 
 
-def _checked_call(
-    function: Any, elsewhere: Mapping[str, str], also: Collection[str], hides: bool
-) -> Any:
+def _checked_call(function: Any, elsewhere: Mapping[str, str], also: Collection[str]) -> Any:
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         __tracebackhide__ = True  # for pytest
         try:
             return function(*args, **options)
-        except (TypeError, ValueError) as error:
+        except TypeError as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                if hides:
-                    raise error.with_traceback(None) from None
                 raise  # it had begun
         raise _misfit(function, args[1:], options, elsewhere, also)
 

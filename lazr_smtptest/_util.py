@@ -14,7 +14,9 @@ from datetime import datetime, timezone
 from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime
 from typing import Any, TypeVar
 
-from lazr_smtptest._names import option
+from lazr_smtptest._names import is_refusal, option
+
+__tracebackhide__ = is_refusal  # for pytest
 
 _T = TypeVar("_T")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._limits import check_descriptors
+from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from lazr_smtptest._wire.sharing import Sharing
 
 __all__ = ["Controller", "QueueController"]
+
+__tracebackhide__ = is_refusal  # for pytest
 
 
 @options.checked_controller

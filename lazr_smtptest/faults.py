@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lazr_smtptest._names import CRITERIA_ELSEWHERE, FAULTS_ELSEWHERE, checked
+from lazr_smtptest._names import CRITERIA_ELSEWHERE, FAULTS_ELSEWHERE, checked, is_refusal
 from lazr_smtptest._util import now, seconds, whole_number
 from lazr_smtptest._wire.rules import STAGES, Stage
 from lazr_smtptest.errors import GateTimeout, NotRunning, ServerDied, ServerStuck
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from lazr_smtptest._wire.rules import Rule
 
 __all__ = ["STAGES", "Fault", "Gate", "Stage"]
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: Seconds for the server process to answer, beyond what it is to wait for.
 _ANSWER_TIMEOUT = 5.0

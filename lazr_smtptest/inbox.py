@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
-from lazr_smtptest._names import CONTROLLERS_ELSEWHERE, CRITERIA_ELSEWHERE, checked
+from lazr_smtptest._names import CONTROLLERS_ELSEWHERE, CRITERIA_ELSEWHERE, checked, is_refusal
 from lazr_smtptest._util import Found, now, seconds
 from lazr_smtptest.errors import Difference as Difference  # where they were in 3.0
 from lazr_smtptest.errors import NearMiss as NearMiss
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lazr_smtptest.message import Message, PickledItem
 
 __all__ = ["MessageQueue"]
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: Seconds that `MessageQueue.get` waits when it is given no timeout.
 DEFAULT_TIMEOUT = 60.0

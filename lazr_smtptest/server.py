@@ -24,6 +24,7 @@ from lazr_smtptest._names import (
     checked,
     has_option,
     hints,
+    is_refusal,
     option,
     setting,
 )
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from lazr_smtptest.tls import TLS, Credentials
 
 __all__ = ["QueueServer", "Server"]
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: 2**25 octets, which is what aiosmtpd allows.
 _DATA_SIZE_LIMIT = 33_554_432

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent import certificates
 from lazr_smtptest._parent.describe import Remark
 from lazr_smtptest._util import Found, positive_seconds, whole_number
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from lazr_smtptest.sessions import Session
 
 __all__ = ["Lease", "SharedController", "UnclaimedMail", "connect"]
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: Octets of randomness in a key, and in what tells one run's addresses from another's.
 _KEY = 32

@@ -27,6 +27,7 @@ from lazr_smtptest._names import (
     VERSIONS_ELSEWHERE,
     check_choice,
     checked,
+    is_refusal,
     one_of,
     option,
 )
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 __all__ = ["TLS"]
+
+__tracebackhide__ = is_refusal  # for pytest
 
 MODES = ("starttls", "implicit")
 _VARIANTS = ("valid", "expired", "wrong-host", "untrusted")
@@ -87,7 +90,7 @@ def _files_in(value: object) -> str:
     return f": did you mean TLS(certfile={str(value)!r})?" if is_file else ""
 
 
-@checked(hides=True, __init__=TLS_ELSEWHERE)
+@checked(__init__=TLS_ELSEWHERE)
 @dataclass(frozen=True, slots=True)
 class TLS:
     """How a server speaks TLS.

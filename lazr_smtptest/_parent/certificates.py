@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent.forks import ForkSafeLock
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from lazr_smtptest.server import Server
     from lazr_smtptest.tls import TLS, Credentials, Trust
+
+__tracebackhide__ = is_refusal  # for pytest
 
 
 #: Held while something is made that is kept: of threads that start servers at once, each would

@@ -14,8 +14,11 @@ from collections.abc import Callable
 from selectors import EVENT_READ
 from typing import Any, TypeVar
 
+from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent.link import LONGEST_WAIT, LOOK_INTERVAL, ServerLink, Steps, Wait
 from lazr_smtptest._util import new_selector, now
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: Seconds that a loop stands still at most, where its own clock cannot end a wait.
 _TURN = 0.01

@@ -25,6 +25,7 @@ from threading import Condition, RLock, get_ident, main_thread
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.process import ServerProcess
 from lazr_smtptest._util import new_selector, now
@@ -43,6 +44,8 @@ from lazr_smtptest._wire.ipc_queue import Record, RecordReader, RecordWriter, Se
 from lazr_smtptest.errors import HandlerError, NotRunning, ServerDied, ServerStuck, SMTPTestError
 from lazr_smtptest.message import PickledItem
 from lazr_smtptest.sessions import Session
+
+__tracebackhide__ = is_refusal  # for pytest
 
 _log = logging.getLogger("lazr_smtptest")
 

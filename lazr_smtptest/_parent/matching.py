@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
-from lazr_smtptest._names import CRITERIA_ELSEWHERE, EXPECT_NONE_ELSEWHERE, hints
+from lazr_smtptest._names import CRITERIA_ELSEWHERE, EXPECT_NONE_ELSEWHERE, hints, is_refusal
 from lazr_smtptest._parent.describe import describe
 from lazr_smtptest._reading.addresses import Mailbox, canonical, mailboxes
 from lazr_smtptest._reading.markup import words
@@ -15,6 +15,8 @@ from lazr_smtptest._reading.words import decode_words, in_one_line
 from lazr_smtptest._util import quoted
 from lazr_smtptest.errors import Difference, NearMiss
 from lazr_smtptest.message import Message, headline
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: Near misses that a report has.
 _REPORTED = 5

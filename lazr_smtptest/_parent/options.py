@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._names import OPTIONS_ELSEWHERE, checked, hint, no_option
+from lazr_smtptest._names import OPTIONS_ELSEWHERE, checked, hint, is_refusal, no_option
 from lazr_smtptest._util import FREE_THREADED, positive_seconds, true_or_false
 from lazr_smtptest.server import OPTIONS, QueueServer, Server, changed_attributes
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
 
     from lazr_smtptest.controller import Controller
+
+__tracebackhide__ = is_refusal  # for pytest
 
 
 def start_context(start_method: str | None) -> BaseContext:

@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent.matching import Criteria
 from lazr_smtptest._reading.addresses import canonical
 from lazr_smtptest._util import quoted
 from lazr_smtptest.message import Message, PickledItem
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: Recipients that a report has, of each kind.
 _REPORTED = 10

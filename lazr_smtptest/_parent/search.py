@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent.link import ServerLink, Steps, Wait
 from lazr_smtptest._parent.matching import Criteria, CriteriaArgs, check_names, meant_by
 from lazr_smtptest._util import now, seconds, whole_number
@@ -14,6 +15,8 @@ from lazr_smtptest.message import PickledItem
 
 if TYPE_CHECKING:
     from lazr_smtptest.inbox import MessageQueue
+
+__tracebackhide__ = is_refusal  # for pytest
 
 
 class Goal(Protocol):

@@ -8,8 +8,12 @@ from os import lstat, rmdir, unlink
 from os.path import dirname
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lazr_smtptest._names import is_refusal
+
 if TYPE_CHECKING:
     from lazr_smtptest.server import Server
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: What stands for all interfaces, and who to connect to then, as far as is known
 #: before the server listens.

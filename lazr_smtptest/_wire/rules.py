@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from lazr_smtptest._names import STAGES_ELSEWHERE, bool_or, hint, setting
+from lazr_smtptest._names import STAGES_ELSEWHERE, bool_or, hint, is_refusal, setting
 from lazr_smtptest._util import seconds, whole_number
 
 if TYPE_CHECKING:
     from lazr_smtptest.server import Server
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: A stage, for type checkers: in capitals, or in small letters.
 # fmt: off

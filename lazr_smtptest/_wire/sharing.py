@@ -19,7 +19,7 @@ from multiprocessing import AuthenticationError, connection
 from os import set_blocking
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazr_smtptest._names import option
+from lazr_smtptest._names import is_refusal, option
 from lazr_smtptest._reading.addresses import canonical
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket
@@ -28,6 +28,8 @@ from lazr_smtptest.sessions import Session
 
 if TYPE_CHECKING:
     from lazr_smtptest.tls import Trust
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: What `Lease.address` makes, unless the owner of the run says otherwise.
 ADDRESS = "{name}@{lease}.example.test"

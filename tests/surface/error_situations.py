@@ -346,6 +346,9 @@ class Stage:
         # In a traceback, an E marks the error; without one, there is the text alone.
         shown = "\n".join(re.findall(r"^E +(.*)", report, re.MULTILINE)) or report
         assert shown in (str(error), f"{type(error).__name__}: {error}")
+        assert not re.search(
+            r"lazr_smtptest/(?!compat)\S+\.py:\d", report
+        )  # compat is to be short
         if isinstance(error, pytest.fail.Exception):
             error.msg = re.sub(r"port \d+", "port PORT", str(error))
         raise error

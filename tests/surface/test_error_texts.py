@@ -1125,6 +1125,8 @@ def test_error_text(situation: str, request: pytest.FixtureRequest) -> None:
         error = caught.value
         where = whereabouts(error) if isinstance(error, StartError) else stage.where
         assert stage.reply + told(error, where) == SITUATIONS[situation]
+    if type(error) in (TypeError, ValueError) and not situation.startswith("run_test"):
+        assert ours_in(caught.traceback.filter(caught)) == []
     if isinstance(error, OSError) and isinstance(error.__cause__, OSError):
         assert error.errno == error.__cause__.errno
     if isinstance(error, SMTPTestError):
@@ -1132,6 +1134,12 @@ def test_error_text(situation: str, request: pytest.FixtureRequest) -> None:
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again)) == (type(error), str(error))
         assert vars(again).keys() == vars(error).keys()
+
+
+def ours_in(trace: list[Any]) -> list[Any]:
+    """Find our frames among those that pytest shows."""
+    package = Path(lazr_smtptest.__file__).parent
+    return [entry for entry in trace if Path(entry.frame.code.path).is_relative_to(package)]
 
 
 def whereabouts(error: StartError) -> dict[str, Any]:

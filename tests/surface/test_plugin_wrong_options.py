@@ -117,3 +117,75 @@ def test_the_factory_raises_in_the_line_of_the_test(inner):
         assert f">       smtptest_factory({list(OPTIONS)[number]})\n" in told
         assert f": {start.partition(': ')[2] or start}" in told
         assert "lazr_smtptest/" not in told
+
+
+#: What a test calls, and what is wrong with it.
+CALLS = {
+    "smtptest.fault('rcptt', '550 No')": "ValueError: stage must be one of CONNECT, ",
+    "smtptest.fault('RCPT', '550 No', count=2)": "TypeError: fault() has no option 'count'",
+    "smtptest.gate('RCPT').wait_parked(timeout=-1)": "ValueError: timeout must be a finite ",
+    "smtptest.wait(timout=5)": "TypeError: a message has no 'timout' to look for",
+    "smtptest.wait('kim@x')": "TypeError: timeout must be a number of seconds, not 'kim@x'",
+    "smtptest.wait_for_each([7])": "TypeError: recipients must be addresses, each a str, not 7",
+    "smtptest.queue.get(timeout='x')": "TypeError: timeout must be a number of seconds, not 'x'",
+    "smtptest.restart(tls='ssl')": "ValueError: tls must be 'starttls' or 'implicit', not 'ssl'",
+    "smtptest.client_context()": "ValueError: the server on localhost port ",
+    "QueueController(prot=1)": "TypeError: QueueController() has no option 'prot'",
+    "QueueController(port=70000)": "ValueError: port must be from 0 to 65535, not 70000",
+    "SharedController(faults='mine')": "ValueError: faults must be 'own' or 'all', not 'mine'",
+    "connect('leases', 'key')": "ValueError: address must be what a SharedController has",
+    "TLS(variant='revoked')": "ValueError: variant must be 'valid', 'expired', 'wrong-host'",
+}
+
+OF_CALLS = """
+from lazr_smtptest import *
+
+"""
+
+
+def test_a_refused_argument_is_shown_in_the_line_of_the_test(inner):
+    tests = [f"def test_{n}(smtptest):\n    {call}\n" for n, call in enumerate(CALLS)]
+    inner.files(test_calls="\n".join([OF_CALLS, *tests]))
+    run = inner.run("-p", "no:xdist")
+    assert list(run.outcomes.values()) == ["failed"] * len(CALLS)
+    for number, (call, start) in enumerate(CALLS.items()):
+        told = run.told(f"test_{number}")
+        assert f">       {call}\n" in told
+        assert f"E       {start}" in told
+        assert "lazr_smtptest/" not in told
+
+
+def test_a_refused_argument_of_a_coroutine(inner):
+    test = """
+        import asyncio
+
+        async def wait(server):
+            await server.wait_async("x")
+
+        def test_it(smtptest):
+            asyncio.run(wait(smtptest))
+        """
+    inner.files(test_it=test)
+    told = inner.run("-p", "no:xdist").told("test_it")
+    assert '>       await server.wait_async("x")\n' in told
+    assert "lazr_smtptest/" not in told
+
+
+def test_a_refused_argument_with_a_full_trace(inner):
+    inner.files(test_it="def test_it(smtptest):\n    smtptest.fault('rcptt', '550 No')\n")
+    run = inner.run("-p", "no:xdist", "--full-trace")
+    assert "lazr_smtptest/_wire/rules.py" in run.told("test_it")
+
+
+def test_what_goes_wrong_in_our_code_is_shown(inner):
+    """No argument is refused there."""
+    inner.files(
+        test_it="""
+            def test_it(smtptest, monkeypatch):
+                monkeypatch.setattr("lazr_smtptest._wire.rules.STAGES", None)
+                smtptest.fault("RCPT", "550 No")
+            """
+    )
+    run = inner.run("-p", "no:xdist")
+    assert "for name in STAGES" in run.told("test_it")
+    assert "lazr_smtptest/_wire/rules.py" in run.told("test_it")
