@@ -322,18 +322,23 @@ def wrong_codes(codes: Iterable[object]) -> str:
     return text if unknown else ""
 
 
+def allowed_by(marks: Iterable[pytest.Mark]) -> list[str]:
+    """Return the codes that a test's ``smtptest_allow`` marks allow; fail it if one is none."""
+    codes: list[str] = []
+    for mark in marks:
+        given = [*mark.args, *(f"{name}=" for name in mark.kwargs)]
+        needs = 'smtptest_allow needs a code, such as @pytest.mark.smtptest_allow("from-missing")'
+        if wrong := wrong_codes(given) if given else needs:
+            pytest.fail(f"@pytest.mark.{wrong}", pytrace=False)
+        codes += mark.args
+    return codes
+
+
 def check_problems(
-    used: Iterable[AnyServer],
-    allowed: Iterable[str],
-    iter_markers: Callable[[str], Iterable[pytest.Mark]],
+    used: Iterable[AnyServer], allowed: Iterable[str], marks: Iterable[pytest.Mark]
 ) -> None:
     """Fail a test whose mail or sessions have errors, but for codes that are allowed."""
-    marks = list(iter_markers("smtptest_allow"))
-    marked = [code for mark in marks for code in mark.args]
-    wrong = wrong_codes([*marked, *(f"{name}=" for mark in marks for name in mark.kwargs)])
-    if wrong:
-        pytest.fail(wrong, pytrace=False)
-    allow = {*allowed, *marked}
+    allow = {*allowed, *allowed_by(marks)}
     errors = [line for controller in used for line in _errors(controller, allow)]
     if errors:
         first = min(line.split()[1].rstrip(":") for line in errors)

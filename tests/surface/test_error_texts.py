@@ -1078,8 +1078,14 @@ SITUATIONS = {
         "- from-missing: There is no From field; add one.\n"
         f"    in {HEADLINE[2:]} '1'",
     "run_test('smtptest', above='@pytest.mark.smtptest_allow(\"no-from\")')":
-        "Failed: smtptest_allow has no code 'no-from'; it has "
+        "Failed: @pytest.mark.smtptest_allow has no code 'no-from'; it has "
         + ", ".join(sorted([*CODES, *SESSION_CODES])),
+    "run_test('smtptest', above='@pytest.mark.smtptest_allow')":
+        "Failed: @pytest.mark.smtptest_allow needs a code, such as "
+        '@pytest.mark.smtptest_allow("from-missing")',
+    "configure('smtptest_check = off\\nsmtptest_allow = form-missing')":
+        "UsageError: smtptest_allow has no code 'form-missing'; it has "
+        + ", ".join(sorted([*CODES, *SESSION_CODES])) + ": did you mean from-missing?",
     "run_test('smtpd', 'smtpd.config.use_ssl = \"perhaps\"', "
     "above='pytest_plugins = [\"lazr_smtptest.compat\"]')":
         "ValueError: a truth value must be one of y, yes, t, true, on, 1, n, no, f, false, off, "

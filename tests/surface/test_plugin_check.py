@@ -94,7 +94,8 @@ def test_codes_that_are_allowed_everywhere(inner):
 def test_they_are_reported_where_a_test_fails(inner):
     inner.files(test_mail=MAIL)
     run = inner.run()
-    assert [n for n, o in run.outcomes.items() if o != "passed"] == ["test_fails_by_itself"]
+    failed = {name: outcome for name, outcome in run.outcomes.items() if outcome != "passed"}
+    assert failed == {"test_no_such_code": "error", "test_fails_by_itself": "failed"}
     assert "\n  problem: from-missing: " in run.section("test_fails_by_itself")
 
 
@@ -103,6 +104,7 @@ def test_off(inner):
     inner.files(test_mail=MAIL)
     run = inner.run()
     assert "problem" not in run.section("test_fails_by_itself")
+    assert run.outcomes["test_no_such_code"] == "error"  # a typo is a typo
 
 
 @pytest.mark.parametrize("codes", ["from-missing bcc-leaked", "from-missing, parser-some-new"])
@@ -110,7 +112,7 @@ def test_codes_in_the_ini_file(inner, codes):
     inner.ini(smtptest_check="error", smtptest_allow=codes)
     inner.files(test_mail=MAIL)
     run = inner.run("-k", "test_wrong_and_taken or test_no_such_code")
-    assert run.outcomes == {"test_wrong_and_taken": "passed", "test_no_such_code": "failed"}
+    assert run.outcomes == {"test_wrong_and_taken": "passed", "test_no_such_code": "error"}
 
 
 def test_codes_that_there_are_not_are_told_at_once(inner):
@@ -119,16 +121,31 @@ def test_codes_that_there_are_not_are_told_at_once(inner):
     assert "smtptest_allow has no code 'form-missing'; it has 8bit-in-7bit, " in inner.run().err
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"), [('["from-missing"]', "['from-missing']"), ('code="nul"', "'code='")]
-)
-def test_a_marker_that_is_given_something_else(inner, given, shown):
-    inner.ini(smtptest_check="error")
-    mail = MAIL.replace('smtptest_allow("form-missing")', f"smtptest_allow({given})")
-    inner.files(test_mail=mail)
-    run = inner.run("-k", "test_no_such_code")
-    text = run.failure("test_no_such_code")["text"]
-    assert text.startswith(f"smtptest_allow has no code {shown}; it has ")
+#: What is given to the marker, and how the report on that begins and ends.
+WRONG_MARKS = {
+    '"form-missing"': ("has no code 'form-missing'; it has 8bit-", ": did you mean from-missing?"),
+    '"nul", "typo"': ("has no code 'typo'; it has 8bit-", ", transfer-encoding-invalid"),
+    '["from-missing"]': ("has no code ['from-missing']; it has ", "ing-invalid"),
+    'code="nul"': ("has no code 'code='; it has ", ", transfer-encoding-invalid"),
+    "": ("needs a code, such as ", '@pytest.mark.smtptest_allow("from-missing")'),
+}
+
+
+@pytest.mark.parametrize("check", ["off", "report", "error"])
+def test_a_marker_that_is_given_something_else(inner, check):
+    """Whatever is checked, and whether the test has a server or not."""
+    inner.ini(smtptest_check=check)
+    tests = [
+        f"@pytest.mark.smtptest_allow({given})\ndef test_{number}(): pass\n"
+        for number, given in enumerate(WRONG_MARKS)
+    ]
+    inner.files(test_mail="\n".join(["import pytest", *tests]))
+    run = inner.run()
+    for number, (start, end) in enumerate(WRONG_MARKS.values()):
+        told = run.told(f"test_{number}").rstrip()
+        assert told.startswith(f"@pytest.mark.smtptest_allow {start}")
+        assert told.endswith(end)
+        assert "\n" not in told
 
 
 def test_a_value_that_there_is_not(inner):
