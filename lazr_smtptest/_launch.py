@@ -39,6 +39,7 @@ from lazr_smtptest._child.main import main
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
+from lazr_smtptest._names import SPELLING, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, first_step
 from lazr_smtptest._parent.link import RAISING, ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
@@ -65,9 +66,10 @@ _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _ANY_IPV4, _ANY_IPV6 = "0.0.0.0", "::"  # noqa: S104
 
-_SEE_STDERR = (
-    "Its standard error may say why.  Unless it is forked, it imports the main module "
-    "again, which must be a file, and guard what it runs by __name__ == '__main__'"
+_SEE_STDERR = "Its standard error may say why"
+_SEE_MAIN_MODULE = (
+    ".  Unless it is forked, it imports the main module again, which must be a file, and guard "
+    "what it runs by __name__ == '__main__'"
 )
 
 
@@ -479,7 +481,9 @@ def await_ready(link: ServerLink, timeout: float) -> None:
 
 def _describe_silence() -> str:
     limits = limits_set(*MEMORY)
-    return _SEE_STDERR + (f".  It may have run out of memory: {limits}" if limits else "")
+    main_module = _SEE_MAIN_MODULE if SPELLING.get().is_program else ""
+    memory = f".  It may have run out of memory: {limits}" if limits else ""
+    return f"{_SEE_STDERR}{main_module}{memory}"
 
 
 def _await_report(link: ServerLink, timeout: float) -> str | None:
@@ -491,7 +495,7 @@ def _await_report(link: ServerLink, timeout: float) -> str | None:
         raise StartTimeout(
             f"{process.name} was started, and did not report that it serves within "
             f"{timeout:g} seconds.  "
-            "Look for what keeps it, or give a longer start_timeout on a busy machine"
+            f"Look for what keeps it{or_longer('start_timeout', ' on a busy machine')}"
             + (f".  It was here:\n{error.stack}" if error.stack else ""),
             elapsed=timeout,
             **process.where,

@@ -446,14 +446,22 @@ def _misfit(
     return TypeError(f"{what} needs {' and '.join(missing)}, and has none")
 
 
-# How an option is written: as Python has it, but on the command line.
+# How an option is written, and what the reader of an error can do: as a program in Python
+# has it, but on the command line, and for what pytest runs by itself.
 
 
 class Spelling:
-    """How options are written in Python."""
+    """What a program in Python writes."""
 
     #: What stands before the other values of an option that may be a bool.
     bool_or = "True, False or"
+    #: Whether the reader's own program starts the server, and may have put code into it.
+    is_program = True
+    #: What to do where a server process has died.
+    anew = "call start() for a new one"
+    #: How to have a lease again, when there is none any more, and when it was closed.
+    lease_anew = "connect() anew, when whoever shares it has started it again"
+    lease_closed = "connect() anew"
 
     def has(self, name: str) -> bool:  # noqa: ARG002
         """Whether the reader can set this option."""
@@ -461,6 +469,14 @@ class Spelling:
 
     def option(self, name: str) -> str:
         return name
+
+    def call(self, name: str) -> str:
+        """Return a call, behind a verb; empty where the reader makes none."""
+        return f" {name}()"
+
+    def longer(self, name: str) -> str:
+        """Return advice to set a longer time limit; empty where the reader cannot."""
+        return f"give a longer {self.option(name)}" if self.has(name) else ""
 
     def setting(self, name: str, value: object, within: str = "") -> str:
         setting = f"{name}={value!r}"
@@ -474,6 +490,8 @@ class CommandLine(Spelling):
     """
 
     bool_or = "alone, or"
+    is_program = False
+    anew = "run it again"
 
     def __init__(self, flags: Collection[str]) -> None:
         self._flags = flags
@@ -485,6 +503,9 @@ class CommandLine(Spelling):
         name = {"mode": "tls", "password": "key_password"}.get(name, name)
         flag = f"--{name.replace('_', '-')}"
         return flag if flag in self._flags else name  # such as one of a fault
+
+    def call(self, name: str) -> str:  # noqa: ARG002
+        return ""
 
     def setting(self, name: str, value: object, within: str = "") -> str:  # noqa: ARG002
         written = self.option(name)
@@ -512,6 +533,24 @@ class IniFile(Spelling):
 
 INI_FILE = IniFile()
 
+
+class SharedRunSpelling(Spelling):
+    """How the options of a server are set that pytest starts before the tests."""
+
+    is_program = False
+    anew = "run the tests again"
+    lease_anew = "the end of the run says how it ended"
+    lease_closed = "leave close() to the fixture"
+
+    def longer(self, name: str) -> str:
+        return (
+            f"return a longer {name} from the hook pytest_smtptest_shared_options(config) in "
+            "conftest.py"
+        )
+
+
+SHARED_RUN = SharedRunSpelling()
+
 #: Set by the command line, which writes them in another way.
 SPELLING = ContextVar("SPELLING", default=Spelling())  # noqa: B039 -- it has no state
 
@@ -524,6 +563,12 @@ def option(name: str) -> str:
 def has_option(name: str) -> bool:
     """Whether the reader can set an option; there are fewer on the command line."""
     return SPELLING.get().has(name)
+
+
+def or_longer(name: str, when: str = "") -> str:
+    """Return how to set a longer time limit, as an alternative; empty if the reader cannot."""
+    longer = SPELLING.get().longer(name)
+    return f", or {longer}{when}" if longer else ""
 
 
 def setting(name: str, value: object, within: str = "") -> str:

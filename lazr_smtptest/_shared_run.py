@@ -8,17 +8,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
 import re
+import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from lazr_smtptest._fixtures import WorkerServers, _left, _mapping
-from lazr_smtptest._names import hint
+from lazr_smtptest._names import SHARED_RUN, hint, spelled
 from lazr_smtptest._parent.options import check_names
+from lazr_smtptest._util import what_raised
 from lazr_smtptest._wire.sharing import SCOPES, AddressTemplate
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import HandlerError, LeaseError, SMTPTestError
@@ -33,6 +36,8 @@ Access = dict[str, Any]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 -- to refuse them
+
+_HOOK = "pytest_smtptest_shared_options"
 
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:]*)):(?P<port>\d{1,5})")
 
@@ -67,26 +72,57 @@ def ini_options(config: pytest.Config) -> dict[str, Any]:
     return {"faults": faults, "template": template}
 
 
-def hook_options(config: pytest.Config) -> dict[str, Any]:
-    """Return what conftest.py says of the server, as options of `SharedController`.
+class HookOptions(NamedTuple):
+    """What conftest.py says of the server.
 
-    :raises pytest.UsageError: It is no dict of options.
+    :ivar options: Options of `SharedController`; none if no hook returned any.
+    :ivar source: Which hook that is, and where it is.
     """
-    name = "pytest_smtptest_shared_options"
-    options = config.hook.pytest_smtptest_shared_options(config=config)
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise pytest.UsageError(f"{name} must return a dict of options, not {options!r}")
-    if said := [one for one in _IN_THE_INI_FILE if one in options]:
-        raise pytest.UsageError(
-            f"{name} must not return {' and '.join(said)}: smtptest_shared says where to listen"
-        )
-    try:
-        check_names(name, options, _OPTIONS)
-    except TypeError as error:
-        raise pytest.UsageError(str(error)) from None
-    return dict(options)
+
+    options: Mapping[str, Any]
+    source: str
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> HookOptions:
+        """Ask the hook.
+
+        :raises pytest.UsageError: It raises, or what it returns is no dict of options.
+        """
+        impls = config.hook.pytest_smtptest_shared_options.get_hookimpls()
+        found = [inspect.unwrap(impl.function) for impl in reversed(impls)]
+        codes = [code for one in found if (code := getattr(one, "__code__", None))]
+        places = {code.co_filename: code.co_firstlineno for code in codes}
+        source = f"{_HOOK}{_in_files(config, places)}"
+        try:
+            options = config.hook.pytest_smtptest_shared_options(config=config)
+        except (pytest.UsageError, pytest.exit.Exception):
+            raise
+        except (Exception, pytest.fail.Exception, pytest.skip.Exception) as error:
+            trace = traceback.extract_tb(error.__traceback__)
+            lines = {at.filename: at.lineno for at in trace if at.filename in places}
+            source = f"{_HOOK}{_in_files(config, lines or places)}"
+            raise pytest.UsageError(what_raised(source, error)) from None
+        if options is None:
+            return cls({}, "")
+        if not isinstance(options, Mapping):
+            raise pytest.UsageError(f"{source} must return a dict of options, not {options!r}")
+        if said := [one for one in _IN_THE_INI_FILE if one in options]:
+            raise pytest.UsageError(
+                f"{source} must not return {' and '.join(said)}: smtptest_shared says where to "
+                "listen"
+            )
+        try:
+            check_names(source, options, _OPTIONS)
+        except TypeError as error:
+            raise pytest.UsageError(str(error)) from None
+        return cls(options, source)
+
+
+def _in_files(config: pytest.Config, places: Mapping[str, int | None]) -> str:
+    """Return in which files something is, and in which line of each."""
+    folder = config.invocation_params.dir
+    shown = [f"{os.path.relpath(name, folder)}:{line}" for name, line in places.items()]
+    return f" in {' and '.join(shown)}" if shown else ""
 
 
 def place(text: str) -> tuple[str, int]:
@@ -106,8 +142,10 @@ def place(text: str) -> tuple[str, int]:
 class SharedRun:
     """The server of a run, in the process that pytest was started in."""
 
-    def __init__(self, where: str, options: dict[str, Any], *, has_remote_workers: bool) -> None:
+    def __init__(self, config: pytest.Config, where: str, *, has_remote_workers: bool) -> None:
         host, port = place(where)
+        hook = HookOptions.of(config)
+        options = {**ini_options(config), **hook.options}
         if has_remote_workers:
             if host in _WILDCARDS and "lease_host" not in options:
                 raise pytest.UsageError(
@@ -120,9 +158,10 @@ class SharedRun:
         try:
             self._controller = SharedController(host, port, **options)
         except (TypeError, ValueError, ImportError) as error:
-            raise pytest.UsageError(f"smtptest_shared: {error}") from None
+            raise pytest.UsageError(f"{hook.source or 'smtptest_shared'}: {error}") from None
         try:
-            self._controller.start()
+            with spelled(SHARED_RUN):
+                self._controller.start()
         except (OSError, SMTPTestError) as error:
             raise pytest.UsageError(f"smtptest_shared: {error}") from None
         self._log = _Log()
@@ -140,14 +179,14 @@ class SharedRun:
     def pytest_runtest_logreport(self) -> None:
         """Read what the server process has sent, such as log records."""
         if self._controller._link is not None:
-            with self._log:
+            with self._log, spelled(SHARED_RUN):
                 self._controller._link.try_now(lambda: True)
 
     def stop(self) -> None:
         """Stop the server, and refuse further leases."""
         if self._controller._link is None:
             return
-        with self._log:
+        with self._log, spelled(SHARED_RUN):
             for step in self._note_unclaimed, self._controller.stop:
                 try:
                     step()
@@ -231,7 +270,8 @@ class WorkerLeases(WorkerServers):
         try:
             if lease is None or lease._link.is_closed:
                 addresses, key = self._access["addresses"], self._access["key"]
-                lease = self._leases[lasts] = connect(addresses, key, name=name)
+                with spelled(SHARED_RUN):
+                    lease = self._leases[lasts] = connect(addresses, key, name=name)
             elif not lasts:
                 lease._begin(name)
         except SMTPTestError as error:

@@ -174,12 +174,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if any(getattr(config.option, name, None) for name in _WITHOUT_TESTS):
         return
     with without_fakes():
-        from lazr_smtptest._shared_run import SharedRun, hook_options, ini_options
+        from lazr_smtptest._shared_run import SharedRun
 
-    options = ini_options(config) | hook_options(config)
     specs = _worker_specs(config).values()
     is_remote = any(_field(spec, name) for spec in specs for name in _REMOTE)
-    run = config.stash[_SHARED] = SharedRun(where, options, has_remote_workers=is_remote)
+    run = config.stash[_SHARED] = SharedRun(config, where, has_remote_workers=is_remote)
     config.add_cleanup(run.stop)
     config.pluginmanager.register(run)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._limits import limit_behind
+from lazr_smtptest._names import SPELLING
 from lazr_smtptest._parent.forks import FORKING
 from lazr_smtptest._parent.link import LONGEST_WAIT, ServerLink
 from lazr_smtptest._util import now
@@ -26,6 +27,10 @@ from lazr_smtptest.errors import LeaseError, NotRunning, ServerDied
 
 if TYPE_CHECKING:
     from typing import NoReturn
+
+_TAKE_KEY = (
+    ".  Take address and key from the SharedController, while that runs; its log may say more"
+)
 
 #: Seconds that one step of connecting has at least, however late it is.
 _LEAST = 0.1
@@ -58,6 +63,8 @@ class RemoteServer:
 
     def __init__(self, address: str) -> None:
         self._owner = getpid()
+        #: Of whoever took the lease: a test, or pytest.
+        self._spelling = SPELLING.get()
         self.name = f"the shared server at {address}"
         self.endpoint = Endpoint()
         self.where: dict[str, Any] = {}
@@ -77,13 +84,11 @@ class RemoteServer:
 
     @property
     def advice(self) -> str:
-        if self.was_given_back:
-            return "connect() anew"
-        return "connect() anew, when whoever shares it has started it again"
+        return self._spelling.lease_closed if self.was_given_back else self._spelling.lease_anew
 
     @property
     def closed(self) -> str:
-        return f"this lease of {self.name} is closed: connect() anew"
+        return f"this lease of {self.name} is closed: {self._spelling.lease_closed}"
 
     def is_inherited(self) -> bool:
         return getpid() != self._owner
@@ -205,8 +210,7 @@ def connect_to(addresses: Iterable[str], key: bytes, timeout: float) -> tuple[Le
     raise LeaseError(
         "cannot connect to a shared server: "
         + "; ".join(reasons)
-        + ".  Take address and key from the SharedController, while that runs; its log may say "
-        "more"
+        + (_TAKE_KEY if SPELLING.get().is_program else "")
     )
 
 

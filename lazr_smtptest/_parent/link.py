@@ -25,7 +25,7 @@ from threading import Condition, RLock, get_ident, main_thread
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._names import is_refusal
+from lazr_smtptest._names import SPELLING, is_refusal, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.process import ServerProcess
 from lazr_smtptest._util import new_selector, now
@@ -445,7 +445,7 @@ class ServerLink:
             number = next(self._numbers)
         found: tuple[Any] | None = None
         record: Record | None = None
-        silence = f"did not answer {what}()"
+        silence = f"did not answer{SPELLING.get().call(what)}"
         try:
             with self.lock:
                 self._replies[number] = None
@@ -608,7 +608,7 @@ class ServerLink:
             raise process.death(lost)
         stack = process.show_stacks()
         text = f"{process.name} {what} within {elapsed:g} seconds"
-        longer = f", or give a longer {option}" if option else ""
+        longer = or_longer(option) if option else ""
         if stack:
             text += f".  Look in its stack for what keeps it{longer}:\n{stack}"
         else:

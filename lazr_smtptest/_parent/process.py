@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import original
 from lazr_smtptest._limits import limit_behind
+from lazr_smtptest._names import SPELLING
 from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import STACK_SIGNAL
 from lazr_smtptest.errors import NotRunning, ServerDied, StartError
@@ -298,16 +299,17 @@ def describe_end(exitcode: int | None, *, forced: bool = False) -> str:
 
 def _advice(exitcode: int | None, *, forced: bool) -> str:
     if forced:
-        return "The log shows what kept it; if it was only slow, give a longer stop_timeout"
+        longer = SPELLING.get().longer("stop_timeout")
+        return f"The log shows what kept it{longer and f'; if it was only slow, {longer}'}"
     if exitcode is None:
         look = "Do not ignore SIGCHLD, so that there is an exit code"
     elif exitcode >= 0:
-        look = "Look for what exits in its handlers"
+        look = f"Look for what exits{' in its handlers' if SPELLING.get().is_program else ''}"
     elif -exitcode in _CRASHES:
         look = "Look for the call into C code that did it"
     else:
         look = "Look for what killed it (the system itself does so when memory runs out)"
-    return f"{look}, and call start() for a new one"
+    return f"{look}, and {SPELLING.get().anew}"
 
 
 def _describe_lost(count: int) -> str:

@@ -207,22 +207,21 @@ def test_a_port_in_use(shared):
         )
 
 
+HOOK = "pytest_smtptest_shared_options in conftest.py:1"
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ("[1]", "pytest_smtptest_shared_options must return a dict of options, not [1]"),
+        ("[1]", f"{HOOK} must return a dict of options, not [1]"),
         (
             "{'host': 'localhost', 'port': 25}",
-            "pytest_smtptest_shared_options must not return host and port: smtptest_shared says "
-            "where to listen",
+            f"{HOOK} must not return host and port: smtptest_shared says where to listen",
         ),
-        ("{'start_timeout': -1}", "smtptest_shared: start_timeout must be a positive number of"),
-        ("{'faults': 'none'}", "smtptest_shared: faults must be 'own' or 'all', not 'none'"),
-        ("{'tls': 'on'}", "smtptest_shared: tls must be 'starttls' or 'implicit', not 'on'"),
-        (
-            "{'nosuch': 1}",
-            "pytest_smtptest_shared_options has no option 'nosuch'; it has template",
-        ),
+        ("{'start_timeout': -1}", f"{HOOK}: start_timeout must be a positive number of"),
+        ("{'faults': 'none'}", f"{HOOK}: faults must be 'own' or 'all', not 'none'"),
+        ("{'tls': 'on'}", f"{HOOK}: tls must be 'starttls' or 'implicit', not 'on'"),
+        ("{'nosuch': 1}", f"{HOOK} has no option 'nosuch'; it has template"),
     ],
 )
 def test_wrong_options_of_conftest_s(shared, options, error):
@@ -237,11 +236,54 @@ def test_wrong_options_of_conftest_s(shared, options, error):
     assert line.startswith(f"ERROR: {error}")
 
 
-def test_a_conftest_that_raises_is_heard(shared):
-    write(shared, OWN_MAIL, conftest="def pytest_smtptest_shared_options(config):\n    1 / 0\n")
+@pytest.mark.parametrize(
+    ("body", "line", "error"),
+    [
+        ("1 / 0", 2, "ZeroDivisionError: division by zero"),
+        ("return config.nosuch", 2, "AttributeError: 'Config' object has no attribute 'nosuch'"),
+        ("\n    return int('x')", 3, "ValueError: invalid literal for int() with base 10: 'x'"),
+        ("import pytest; pytest.fail('not\\ntoday')", 2, "Failed: not today"),
+        ("raise KeyError", 2, "KeyError"),
+    ],
+)
+@pytest.mark.parametrize("way", [ALONE, WORKERS], ids=["alone", "workers"])
+def test_a_conftest_that_raises(shared, way, body, line, error):
+    hook = f"def pytest_smtptest_shared_options(config):\n    {body}\n"
+    write(shared, OWN_MAIL, conftest=hook)
+    run = shared.run(*way)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    where = f"pytest_smtptest_shared_options in conftest.py:{line}"
+    assert run.err.strip() == f"ERROR: {where} raised {error}"
+    assert "lazr_smtptest" not in run.out
+
+
+@pytest.mark.parametrize("way", [ALONE, WORKERS], ids=["alone", "workers"])
+def test_a_server_that_is_not_ready_in_time(shared, way):
+    """What is advised can be done there."""
+    hook = (
+        "def pytest_smtptest_shared_options(config):\n"
+        "    return {'start_timeout': 0.001, 'start_method': 'spawn'}\n"
+    )
+    write(shared, OWN_MAIL, conftest=hook)
+    run = shared.run(*way)
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert re.fullmatch(
+        r"ERROR: smtptest_shared: the server process \d+ on localhost port \d+ was started, and "
+        r"did not report that it serves within 0\.001 seconds\.  Look for what keeps it, or "
+        r"return a longer start_timeout from the hook pytest_smtptest_shared_options\(config\) in "
+        r"conftest\.py on a busy machine(\.  It was here:\n.*)?",
+        run.err.strip(),
+        re.DOTALL,
+    )
+
+
+def test_a_conftest_that_says_itself_what_is_wrong(shared):
+    body = 'import pytest\n    raise pytest.UsageError("set MAIL_HOST")'
+    hook = f"def pytest_smtptest_shared_options(config):\n    {body}\n"
+    write(shared, OWN_MAIL, conftest=hook)
     run = shared.run(*ALONE)
-    assert run.ret == pytest.ExitCode.INTERNAL_ERROR
-    assert "ZeroDivisionError" in run.out + run.err
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert run.err.strip() == "ERROR: set MAIL_HOST"
 
 
 # What a test cannot have of its own, and what it can.

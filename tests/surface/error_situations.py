@@ -54,7 +54,9 @@ from lazr_smtptest import (
     connect,
     tls,
 )
+from lazr_smtptest._cli.arguments import SPELLING
 from lazr_smtptest._fixtures import WorkerServers as WorkerServers
+from lazr_smtptest._names import SHARED_RUN, spelled
 from lazr_smtptest.message import parse
 
 #: Seconds that a server has for what it will not do.
@@ -239,6 +241,14 @@ class Stage:
         self._monkeypatch.setattr(logging.getLogger("app"), "handle", handle)
         return server
 
+    def on_command_line(self) -> None:
+        """Write as for the reader of the command line's errors."""
+        self._ending.enter_context(spelled(SPELLING))
+
+    def in_shared_run(self) -> None:
+        """Write as for the reader of what pytest says of a server that it has started."""
+        self._ending.enter_context(spelled(SHARED_RUN))
+
     def hurry(self, name: str) -> None:
         """Shorten a time limit of the package, in whichever modules have it."""
         found = pkgutil.walk_packages(lazr_smtptest.__path__, "lazr_smtptest.")
@@ -394,6 +404,12 @@ def be_rid_of(controller: Any, pid: int) -> None:
 def stopped(server: Any) -> Any:
     server.stop()
     return server
+
+
+def stopped_under(lease: Any) -> Any:
+    """Stop the server of a lease."""
+    lease.owner.stop()
+    return lease
 
 
 def killed(server: Any, number: int = signal.SIGKILL) -> Any:

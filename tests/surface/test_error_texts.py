@@ -123,6 +123,8 @@ NOT_YOUR_OWN = (
     "smtptest_shared_faults = all in the ini file"
 )
 
+HOOK = "pytest_smtptest_shared_options"
+
 THERE_BEFORE = (
     "with smtptest_shared there is one server for all tests, and it is started before them: it "
     "cannot have {} for this one.  Return options from the hook "
@@ -1039,6 +1041,48 @@ SITUATIONS = {
     "in_a_child(shared().reset)":
         f"NotRunning: this lease of {SHARED} belongs to process PARENT; this is process CHILD, a "
         "child of that.  connect() here for another",
+    # What a server says that the command line, or pytest, has started: there is no call to make.
+    "on_command_line(); Controller(Server(), start_method='spawn', start_timeout=0.001).start()":
+        f"StartTimeout(elapsed=0.001): {SERVER} was started, and did not report that it serves "
+        "within 0.001 seconds.  Look for what keeps it",
+    "on_command_line(); "
+    "Controller(Awkward('os.kill(os.getpid(), signal.SIGKILL)'), start_method='fork').start()":
+        f"StartError(exitcode=-9): {SERVER} was killed by SIGKILL before it served.  Its standard "
+        "error may say why",
+    "on_command_line(); busy(LONG_NOOP).fault('RCPT', '450 No')":
+        f"ServerStuck(elapsed=0.2): {SERVER} did not answer within 0.2 seconds.  Look in its "
+        "stack for what keeps it:\nSTACK in handle_NOOP",
+    "on_command_line(); paused().fault('RCPT', '450 No')":
+        f"ServerStuck(elapsed=0.2): {SERVER} did not answer {NO_STACK}",
+    "on_command_line(); stopped(paused()).queue.get_nowait()":
+        f"ServerDied(exitcode=-9, lost=1): {SERVER} did not stop when asked, and was ended by "
+        "SIGKILL; 1 message that it had accepted is lost.  The log shows what kept it",
+    "on_command_line(); killed(own()).queue.get_nowait()":
+        f"ServerDied(exitcode=-9): {SERVER} was killed by SIGKILL; no message that it had "
+        "accepted is lost.  Look for what killed it (the system itself does so when memory runs "
+        "out), and run it again",
+    "on_command_line(); killed_by(own(Obedient), 'os._exit(9)').queue.get_nowait()":
+        f"ServerDied(exitcode=9): {SERVER} ended with exit code 9; no message that it had "
+        "accepted is lost.  Look for what exits, and run it again",
+    "in_shared_run(); Controller(Server(), start_method='spawn', start_timeout=0.001).start()":
+        f"StartTimeout(elapsed=0.001): {SERVER} was started, and did not report that it serves "
+        "within 0.001 seconds.  Look for what keeps it, or return a longer start_timeout from "
+        f"the hook {HOOK}(config) in conftest.py on a busy machine",
+    "in_shared_run(); killed(own()).queue.get_nowait()":
+        f"ServerDied(exitcode=-9): {SERVER} was killed by SIGKILL; no message that it had "
+        "accepted is lost.  Look for what killed it (the system itself does so when memory runs "
+        "out), and run the tests again",
+    "in_shared_run(); stopped(paused()).queue.get_nowait()":
+        f"ServerDied(exitcode=-9, lost=1): {SERVER} did not stop when asked, and was ended by "
+        "SIGKILL; 1 message that it had accepted is lost.  The log shows what kept it; if it was "
+        f"only slow, return a longer stop_timeout from the hook {HOOK}(config) in conftest.py",
+    "in_shared_run(); connect('/none/leases', 'key')":
+        f"{NO_LEASE}: /none/leases: No such file or directory",
+    "in_shared_run(); a = shared(); a.close(); a.reset()":
+        f"NotRunning: this lease of {SHARED} is closed: leave close() to the fixture",
+    "in_shared_run(); stopped_under(shared()).wait(0.01)":
+        "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
+        "No server is running, so none can come: the end of the run says how it ended",
     # The pytest plugin.
     "run_test('smtptest', above='@pytest.mark.smtptest(tls=True)', "
     "ini='smtptest_shared = localhost:0')":
@@ -1110,9 +1154,14 @@ SITUATIONS = {
         "UsageError: smtptest_port = 25 is for servers of the workers' own, and with "
         "smtptest_shared = h:0 there are none: leave out one of them (-o smtptest_port=0)",
     "share('localhost:0', '[1]')":
-        "UsageError: pytest_smtptest_shared_options must return a dict of options, not [1]",
+        f"UsageError: {HOOK} in conftest.py:1 must return a dict of options, not [1]",
+    "share('localhost:0', '1 / 0')":
+        f"UsageError: {HOOK} in conftest.py:2 raised ZeroDivisionError: division by zero",
+    "share('localhost:0', '{\"tls\": \"ssl\"}')":
+        f"UsageError: {HOOK} in conftest.py:1: tls must be 'starttls' or 'implicit', not 'ssl': "
+        "did you mean implicit?",
     "share('localhost:0', '{\"host\": \"h\", \"port\": 1}')":
-        "UsageError: pytest_smtptest_shared_options must not return host and port: "
+        f"UsageError: {HOOK} in conftest.py:1 must not return host and port: "
         "smtptest_shared says where to listen",
     "share('0.0.0.0:0', 'None', '--tx=ssh=build-1')":
         "UsageError: smtptest_shared = 0.0.0.0:0 does not say by which address workers on other "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -14,11 +15,22 @@ import sys
 import time
 
 import pytest
-from command_line import COMMAND, finish, run_command, running, send_message, send_octets
+from command_line import (
+    COMMAND,
+    assert_no_python,
+    finish,
+    run_command,
+    running,
+    send_message,
+    send_octets,
+)
 from helpers import refused
 from programs import missing
 
 import lazr_smtptest
+from lazr_smtptest import QueueController
+from lazr_smtptest._cli import arguments
+from lazr_smtptest._cli.command import main
 
 
 def server_of(process: subprocess.Popen) -> int:
@@ -258,11 +270,24 @@ def test_a_server_that_dies():
         assert err.startswith("lazr-smtptest: the server process ")
         assert f"port {port}" in err
         assert "Traceback" not in err
+        assert "and run it again" in err
+        assert_no_python(err)
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [([], 0), (["--count", "9"], 1)])
-def test_a_reader_that_goes_away(arguments, expected):
-    with running(*arguments) as (process, port):
+def test_a_server_that_does_not_start_in_time(monkeypatch, capsys):
+    """What is advised can be done on the command line, which has no such option."""
+    late = functools.partial(QueueController, start_method="spawn", start_timeout=0.001)
+    monkeypatch.setattr(arguments, "QueueController", late)
+    assert main(["--port", "0"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("lazr-smtptest: the server process ")
+    assert "did not report that it serves within 0.001 seconds.  Look for what keeps it" in err
+    assert_no_python(err.partition(".  It was here:")[0])
+
+
+@pytest.mark.parametrize(("options", "expected"), [([], 0), (["--count", "9"], 1)])
+def test_a_reader_that_goes_away(options, expected):
+    with running(*options) as (process, port):
         process.stdout.close()
         send_message(port)
         assert process.wait(timeout=10) == expected
