@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lazr_smtptest._parent.describe import Remark
     from lazr_smtptest._parent.link import ServerLink
-    from lazr_smtptest.faults import Fault, Gate, Stage
+    from lazr_smtptest.faults import Drop, Fault, Gate, Stage
     from lazr_smtptest.server import Server
     from lazr_smtptest.sessions import Session
 
@@ -110,7 +110,7 @@ class ServerCalls:
         times: int | None = None,
         delay: float = 0.0,
         trickle: float = 0.0,
-        drop: bool | str = False,
+        drop: bool | Drop = False,
         after: int | None = None,
     ) -> Fault:
         """Make the server misbehave, from when this returns until `reset`.

@@ -77,7 +77,7 @@ class _Config(SimpleNamespace):
     def options(self) -> dict[str, Any]:  # all else
         is_own = self.ssl_cert_files[0] == self._own_certificate
         certificate, key = (None, None) if is_own else self.ssl_cert_files
-        mode = "starttls" if self.use_starttls else "implicit" if self.use_ssl else None
+        mode: Any = "starttls" if self.use_starttls else "implicit" if self.use_ssl else None
         tls = mode and TLS(mode, required=self.use_starttls, certfile=certificate, keyfile=key)
         return {
             "tls": tls,

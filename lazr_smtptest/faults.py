@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lazr_smtptest._names import CRITERIA_ELSEWHERE, FAULTS_ELSEWHERE, checked, is_refusal
 from lazr_smtptest._util import now, seconds, whole_number
-from lazr_smtptest._wire.rules import STAGES, Stage
+from lazr_smtptest._wire.rules import STAGES, Drop, Stage
 from lazr_smtptest.errors import GateTimeout, NotRunning, ServerDied, ServerStuck
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazr_smtptest._parent.link import ServerLink
     from lazr_smtptest._wire.rules import Rule
 
-__all__ = ["STAGES", "Fault", "Gate", "Stage"]
+__all__ = ["STAGES", "Drop", "Fault", "Gate", "Stage"]
 
 __tracebackhide__ = is_refusal  # for pytest
 

@@ -33,7 +33,7 @@ from lazr_smtptest._version import __version__
 
 if TYPE_CHECKING:
     from lazr_smtptest.message import Message
-    from lazr_smtptest.tls import TLS, Credentials
+    from lazr_smtptest.tls import TLS, Credentials, Mode
 
 __all__ = ["QueueServer", "Server"]
 
@@ -161,7 +161,7 @@ class Server:
         *,
         unix_socket: str | os.PathLike[str] | None = None,
         lmtp: bool = False,
-        tls: TLS | str | None = None,
+        tls: TLS | Mode | None = None,
         auth: Mapping[str, str] | bool | Callable[[str, str, str], bool | str] | None = None,
         auth_mechanisms: Iterable[str] | None = None,
         auth_required: bool = False,
@@ -461,7 +461,7 @@ def _int(name: str, value: object, least: int, most: int | None = None) -> int:
     return whole_number(name, value, least, most, wrong_type=TypeError)
 
 
-def _tls(value: TLS | str) -> TLS:
+def _tls(value: TLS | Mode) -> TLS:
     # Not at the head: few servers need it.
     with without_fakes():
         from lazr_smtptest.tls import TLS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._names import is_refusal
+from lazr_smtptest._names import check_choice, is_refusal
 from lazr_smtptest._parent import certificates
 from lazr_smtptest._parent.describe import Remark
 from lazr_smtptest._util import Found, positive_seconds, whole_number
@@ -23,6 +23,7 @@ from lazr_smtptest._wire.sharing import (
     SCOPES,
     UNREAD_LIMIT,
     AddressTemplate,
+    Scope,
     Sharing,
     check_claims,
     check_name,
@@ -111,7 +112,7 @@ class SharedController(Controller):
         port: int = 0,
         *,
         template: str = ADDRESS,
-        faults: str = "own",
+        faults: Scope = "own",
         unread_limit: int = UNREAD_LIMIT,
         lease_host: str | None = None,
         start_method: str | None = None,
@@ -122,8 +123,7 @@ class SharedController(Controller):
         **server_options: Any,
     ) -> None:
         AddressTemplate(template)
-        if faults not in SCOPES:
-            raise ValueError(f"faults must be 'own' or 'all', not {faults!r}")
+        check_choice("faults", faults, SCOPES)
         if server_options.get("reset_on_rset"):
             raise ValueError("reset_on_rset is not for a shared server: it would reset all leases")
         if lease_host is not None:

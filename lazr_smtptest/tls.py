@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from lazr_smtptest._names import (
     MODES_ELSEWHERE,
@@ -39,16 +39,26 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-__all__ = ["TLS"]
+__all__ = ["TLS", "ClientCert", "Mode", "Variant", "Version"]
 
 __tracebackhide__ = is_refusal  # for pytest
 
-MODES = ("starttls", "implicit")
-_VARIANTS = ("valid", "expired", "wrong-host", "untrusted")
-CLIENT_CERTS = ("optional", "required")
+#: For type checkers: when TLS begins.
+Mode = Literal["starttls", "implicit"]
 
-#: As `ssl.SSLSocket.version` has them, the lowest first.
-VERSIONS = ("TLSv1.2", "TLSv1.3")
+#: For type checkers: what is wrong with a certificate, if anything.
+Variant = Literal["valid", "expired", "wrong-host", "untrusted"]
+
+#: For type checkers: whether clients show a certificate.
+ClientCert = Literal["optional", "required"]
+
+#: For type checkers: as `ssl.SSLSocket.version` has them, the lowest first.
+Version = Literal["TLSv1.2", "TLSv1.3"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+_VARIANTS: tuple[Variant, ...] = get_args(Variant)
+CLIENT_CERTS: tuple[ClientCert, ...] = get_args(ClientCert)
+VERSIONS: tuple[Version, ...] = get_args(Version)
 NO_OLDER = "; older versions are not offered (RFC 8996)"
 
 #: Reserved: there is no such host (RFC 2606, 2).
@@ -128,18 +138,18 @@ class TLS:
     False
     """
 
-    mode: str = "starttls"
+    mode: Mode = "starttls"
     _: KW_ONLY
     required: bool = False
-    variant: str = "valid"
+    variant: Variant = "valid"
     certfile: str | os.PathLike[str] | None = None
     keyfile: str | os.PathLike[str] | None = None
     password: str | bytes | None = field(default=None, repr=False)
     ca_file: str | os.PathLike[str] | None = None
-    client_cert: str | None = None
+    client_cert: ClientCert | None = None
     client_ca_file: str | os.PathLike[str] | None = None
-    minimum_version: str | ssl.TLSVersion = VERSIONS[0]
-    maximum_version: str | ssl.TLSVersion = VERSIONS[-1]
+    minimum_version: Version | ssl.TLSVersion = VERSIONS[0]
+    maximum_version: Version | ssl.TLSVersion = VERSIONS[-1]
 
     def __post_init__(self) -> None:
         check_choice("mode", self.mode, MODES, MODES_ELSEWHERE, _files_in(self.mode))
@@ -180,7 +190,7 @@ class TLS:
             raise ValueError(f"{lower} {lowest!r} is above {upper} {highest!r}")
 
     @classmethod
-    def of(cls, value: TLS | str) -> TLS:
+    def of(cls, value: TLS | Mode) -> TLS:
         """Return a value for what may be the mode alone.
 
         :param value: A value, or a mode.

@@ -36,7 +36,10 @@ CONTENT_STAGES = ("DATA",)
 #: RFC 5321, 4.2: Reply-code.  What follows it is a space, a hyphen or nothing.
 _CODE = re.compile(r"([2-5][0-5][0-9])(?:[ -](.*))?\Z", re.DOTALL)
 
-_DROPS = ("before", "instead", "after", "content")
+#: For type checkers: when to close the connection.
+Drop = Literal["before", "instead", "after", "content"]
+
+_DROPS: tuple[Drop, ...] = get_args(Drop)
 
 
 class Rule(NamedTuple):
@@ -101,7 +104,7 @@ def make_rule(
     times: int | None = None,
     delay: float = 0.0,
     trickle: float = 0.0,
-    drop: bool | str = False,
+    drop: bool | Drop = False,
     after: int | None = None,
 ) -> Rule:
     """Check the parts of a fault, and return the rule; TypeError or ValueError otherwise."""
@@ -111,18 +114,18 @@ def make_rule(
     delay = float(seconds("delay", delay))
     trickle = float(seconds("trickle", trickle))
     octets, code = _what_is_said(reply, raw)
-    drop = _check_drop(drop, is_silent=octets is None, is_amid=after is not None)
-    after = _check_after(stage, drop, after)
-    if octets is None and not (drop or delay or trickle):
+    drops = _check_drop(drop, is_silent=octets is None, is_amid=after is not None)
+    after = _check_after(stage, drops, after)
+    if octets is None and not (drops or delay or trickle):
         raise ValueError("a fault needs a reply, raw, a delay, a trickle, or drop")
-    if trickle and octets is None and (after is not None or drop in ("before", "instead")):
+    if trickle and octets is None and (after is not None or drops in ("before", "instead")):
         raise ValueError("trickle needs something to say there: give reply or raw, or no trickle")
-    if stage == "DATA" and after is None and not drop and (octets or b"").startswith(b"354"):
+    if stage == "DATA" and after is None and not drops and (octets or b"").startswith(b"354"):
         raise ValueError(
             "a fault at DATA that says 354 has the client send content that nobody awaits: "
             "give a delay alone, drop, or a fault at EOM"
         )
-    return Rule(stage, octets, code, when, times, delay, trickle, drop, after)
+    return Rule(stage, octets, code, when, times, delay, trickle, drops, after)
 
 
 def check_stage(server: Server, stage: str, when: str | None) -> tuple[str, str | None]:

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from multiprocessing import AuthenticationError, connection
 from os import set_blocking
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from lazr_smtptest._names import is_refusal, option
 from lazr_smtptest._reading.addresses import canonical
@@ -38,7 +38,8 @@ ADDRESS = "{name}@{lease}.example.test"
 UNREAD_LIMIT = 268_435_456
 
 #: Whose mail a lease's faults and gates may affect: its own, or everybody's.
-SCOPES = ("own", "all")
+Scope = Literal["own", "all"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 #: What a lease is named in its addresses: a number, and the run's own letters.
 LABEL = "t[0-9]+-[0-9a-f]{6}"
