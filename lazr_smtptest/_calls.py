@@ -28,6 +28,8 @@ __tracebackhide__ = is_refusal  # for pytest
     gate=FAULT_ELSEWHERE,
     hang_up=FAULT_ELSEWHERE,
     client_context={},
+    reset={"timeout": "reset_timeout of the controller"},
+    sessions={"timeout": "reset_timeout of the controller"},
 )
 class ServerCalls:
     """What you can ask of a server: your own, or your part of a shared one."""

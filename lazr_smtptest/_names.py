@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def is_refusal(excinfo: Any) -> bool:
@@ -191,8 +192,9 @@ CRITERIA_ELSEWHERE = {
     **dict.fromkeys("from from_ from_addr from_email mail_from mailfrom".split(), "sender"),
     **dict.fromkeys("header_to".split(), "to"),
     **dict.fromkeys("title topic".split(), "subject"),
-    **dict.fromkeys("body content html message plain contains".split(), "text"),
+    **dict.fromkeys("body content html_text message plain contains".split(), "text"),
     **dict.fromkeys("predicate match matching filter key condition check".split(), "where"),
+    **dict.fromkeys("header headers date message_id attachment attachments html".split(), "where"),
     **dict.fromkeys("n number times how_many".split(), "count"),
     **dict.fromkeys("seconds within deadline delay sleep max_wait quiet".split(), "timeout"),
 }
@@ -221,7 +223,7 @@ CONTROLLERS_ELSEWHERE = {
     **dict.fromkeys("certfile cafile ca ca_cert certificate".split(), "ca_file"),
     **dict.fromkeys("wait_for wait_for_message wait_until".split(), "wait()"),
     **dict.fromkeys("wait_for_messages wait_for_count".split(), "wait_many()"),
-    **dict.fromkeys("last first pop peek".split(), "messages or wait()"),
+    **dict.fromkeys("last first last_message pop peek".split(), "messages or wait()"),
     **dict.fromkeys("put put_nowait".split(), "get()"),
     **dict.fromkeys("count size length".split(), "qsize()"),
 }
@@ -333,12 +335,17 @@ def no_option(
     """Make the error for names that are no options of something."""
     names = ", ".join(map(repr, unknown))
     meant = hints(unknown, known, elsewhere)
-    return TypeError(f"{what} has no option {names}; it has {', '.join(known)}{meant}")
+    return TypeError(f"{what} has no option {names}; it has {', '.join(known) or 'none'}{meant}")
 
 
 def one_of(names: Iterable[str]) -> str:
     *all_but_last, last = map(repr, names)
     return f"{', '.join(all_but_last)} or {last}" if all_but_last else last
+
+
+def leave_out(value: object) -> str:
+    """Return what to do where False is given for an option that may be None."""
+    return ": leave it out for none" if value is False else ""
 
 
 def check_choice(
@@ -393,7 +400,19 @@ def no_attribute(self: object, name: str, attributes: Mapping[str, str]) -> Any:
     raise AttributeError(text)
 
 
-def _checked_call(function: Any, elsewhere: Mapping[str, str], also: Collection[str]) -> Any:
+def checked_function(elsewhere: Mapping[str, str]) -> Callable[[_Function], _Function]:
+    """Have a function refuse names that it has not in our words, as `checked` does."""
+
+    def wrap(function: _Function) -> _Function:
+        wrapped: _Function = _checked_call(function, elsewhere, (), owners=0)
+        return wrapped
+
+    return wrap
+
+
+def _checked_call(
+    function: Any, elsewhere: Mapping[str, str], also: Collection[str], owners: int = 1
+) -> Any:
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         __tracebackhide__ = True  # for pytest
@@ -402,7 +421,7 @@ def _checked_call(function: Any, elsewhere: Mapping[str, str], also: Collection[
         except TypeError as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                 raise  # it had begun
-        raise _misfit(function, args[1:], options, elsewhere, also)
+        raise _misfit(function, args, options, elsewhere, also, owners)
 
     @functools.wraps(function)
     async def call_async(*args: Any, **options: Any) -> Any:
@@ -418,11 +437,13 @@ def _misfit(
     options: Mapping[str, Any],
     elsewhere: Mapping[str, str],
     also: Collection[str],
+    owners: int,
 ) -> TypeError:
-    """Make the error for arguments that do not fit a method; they come without ``self``."""
+    """Make the error for arguments that do not fit; a method has one owner, ``self``."""
     import inspect
 
-    _, *parameters = inspect.signature(function).parameters.values()
+    parameters = [*inspect.signature(function).parameters.values()][owners:]
+    args = args[owners:]
     known = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
     placed = [p.name for p in known if p.kind is not p.KEYWORD_ONLY]
     is_open = len(known) < len(parameters)

@@ -25,8 +25,7 @@ from lazr_smtptest._util import what_raised
 from lazr_smtptest._wire.sharing import SCOPES, AddressTemplate
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import HandlerError, LeaseError, SMTPTestError
-from lazr_smtptest.server import OPTIONS
-from lazr_smtptest.shared import Lease, SharedController, connect
+from lazr_smtptest.shared import SHARED_OPTIONS, Lease, SharedController, connect
 
 #: Log records of the server process that the end of the run shows.
 _LOGGED = 20
@@ -46,11 +45,7 @@ _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:]*)):(?P<port>\d{1
 _IN_THE_INI_FILE = ("host", "port")
 
 #: What its owner may say.
-_OPTIONS = [
-    name
-    for name in [*inspect.signature(SharedController).parameters, *OPTIONS]
-    if name not in (*_IN_THE_INI_FILE, "server_options", "reset_on_rset")
-]
+_OPTIONS = [name for name in SHARED_OPTIONS if name not in (*_IN_THE_INI_FILE, "reset_on_rset")]
 
 
 def ini_options(config: pytest.Config) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _for_eventlet(kind: type[selectors.BaseSelector]) -> type[selectors.BaseSele
 
 def seconds(name: str, value: float) -> float:
     """Check a length of time, and return it."""
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{option(name)} must be a number of seconds, not {value!r}")
     if not 0 <= value < math.inf:
         raise ValueError(
@@ -108,7 +108,7 @@ def seconds(name: str, value: float) -> float:
 
 def positive_seconds(name: str, value: float) -> float:
     """Check a length of time that must not be 0, and return it as a float."""
-    if isinstance(value, int | float) and not 0 < value < math.inf:
+    if isinstance(value, int | float) and value is not False and not 0 < value < math.inf:
         raise ValueError(f"{option(name)} must be a positive number of seconds, not {value!r}")
     return float(seconds(name, value))
 

@@ -293,8 +293,12 @@ class MessageQueue(InboxCalls):
         :raises HandlerError: A handler has failed since the last call.
         :raises ServerDied: None is left, and the server process died.
         :raises ServerStuck: An accepted message did not arrive in 5 seconds.
+        :raises TypeError: ``block`` is no bool.
         :raises ValueError: The timeout is negative, or no finite number.
         """
+        if block not in (True, False):  # it would wait
+            meant = f": did you mean timeout={block!r}?" if isinstance(block, int | float) else ""
+            raise TypeError(f"block must be True or False, not {block!r}{meant}")
         timeout = seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
         started = now()
         item = None if self._link is None else self._take(self._link, timeout if block else 0.0)

@@ -21,6 +21,7 @@ from lazr_smtptest._names import (
     MESSAGES_ELSEWHERE,
     checked,
     hint,
+    is_refusal,
     no_attribute,
 )
 from lazr_smtptest._reading.parser import ParserFailed, parsed, parsed_header
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from lazr_smtptest.checks import Problem
 
 __all__ = ["Attachment", "Envelope", "Message", "ParserFailed", "Received", "parse"]
+
+__tracebackhide__ = is_refusal  # for pytest
 
 #: Headers that 2.x added, and so do we.  A sender may have forged them.
 _X_PEER, _X_MAILFROM, _X_RCPTTO = "X-Peer", "X-MailFrom", "X-RcptTo"
@@ -290,7 +293,7 @@ class Message(EmailMessage):
         ]
 
     def _values_of(self, name: str) -> list[str]:
-        name = name.lower()
+        name = _name(name, "Subject").lower()
         items = self.raw_items() if name in _OURS else self._sent_items()
         return [value for key, value in items if key.lower() == name]
 
@@ -346,7 +349,7 @@ class Message(EmailMessage):
         from lazr_smtptest._reading.structure import comparable_id
 
         found = self.attachments
-        content_id = comparable_id(re.sub("(?i)^cid:", "", name))
+        content_id = comparable_id(re.sub("(?i)^cid:", "", _name(name, "invoice.pdf")))
         named = [one for one in found if one.name == name]
         identified = [one for one in found if comparable_id(one.content_id or "") == content_id]
         if named or (identified and content_id):
@@ -431,6 +434,12 @@ def headline(item: Any) -> str:
         f"from {addresses([envelope.mail_from])} to {addresses(envelope.rcpt_tos)}, "
         f"subject {quoted(item.header('Subject'))}"
     )
+
+
+def _name(value: object, example: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str, such as {example!r}, not {value!r}")
+    return value
 
 
 def packed_message(envelope: Envelope, raw: Any) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from lazr_smtptest._names import (
     has_option,
     hints,
     is_refusal,
+    leave_out,
     option,
     setting,
 )
@@ -479,6 +480,7 @@ def _auth(auth: object) -> Mapping[str, str] | bool | Decision:
         raise TypeError(
             f"{option('auth')} must map names to passwords, such as {{'kim': 'secret'}}, or be "
             f"True or a function of mechanism, user and secret, not a {type(auth).__name__}"
+            f"{leave_out(auth)}"
         )
     return _logins(auth)
 
@@ -518,7 +520,8 @@ def _mechanism(hook: str) -> str:
 
 def _names(name: str, value: Iterable[str], example: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        raise TypeError(f"{option(name)} must be several names, such as ({value!r},)")
+        written = tuple(re.split(r"[\s,]+", value.strip(" ,")))
+        raise TypeError(f"{option(name)} must be several names, such as {written!r}")
     names = tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(isinstance(each, str) for each in names):
         raise TypeError(f"{option(name)} must be names, such as ({example!r},), not {names!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import secrets
@@ -13,8 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._names import check_choice, is_refusal
-from lazr_smtptest._parent import certificates
+from lazr_smtptest._names import (
+    OPTIONS_ELSEWHERE,
+    check_choice,
+    checked,
+    checked_function,
+    is_refusal,
+)
+from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.describe import Remark
 from lazr_smtptest._util import Found, positive_seconds, whole_number
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
@@ -33,7 +40,7 @@ from lazr_smtptest.controller import Controller
 from lazr_smtptest.errors import LeaseError, SMTPTestError
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.message import Message, headline, parse
-from lazr_smtptest.server import QueueServer, check_host
+from lazr_smtptest.server import OPTIONS, QueueServer, check_host
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -72,6 +79,7 @@ class UnclaimedMail(NamedTuple):
         return headline(self.message) + (f"; {self.nearest}" if self.nearest else "")
 
 
+@checked(__init__=OPTIONS_ELSEWHERE, also=OPTIONS)
 class SharedController(Controller):
     """Runs one server for many processes, each of which gets its own mail.
 
@@ -122,6 +130,7 @@ class SharedController(Controller):
         uvloop: bool | None = None,
         **server_options: Any,
     ) -> None:
+        options.check_names(f"{type(self).__name__}()", server_options, SHARED_OPTIONS)
         AddressTemplate(template)
         check_choice("faults", faults, SCOPES)
         if server_options.get("reset_on_rset"):
@@ -229,6 +238,16 @@ class SharedController(Controller):
             # Unless whatever removes it after that one's end was late, and did so now.
             with contextlib.suppress(FileNotFoundError):
                 return listen_unix(path)
+
+
+#: What a `SharedController` takes; ``reset_on_rset`` has an error of its own.
+SHARED_OPTIONS = tuple(
+    dict.fromkeys(
+        name
+        for name in [*inspect.signature(SharedController).parameters, *OPTIONS]
+        if name != "server_options"
+    )
+)
 
 
 class _Strays(NamedTuple):
@@ -399,6 +418,7 @@ class Lease(InboxCalls, ServerCalls):
         self._ask(self._link, "end")
 
 
+@checked_function({"host": "address", "port": "address", "password": "key"})
 def connect(
     address: str | Iterable[str], key: str, *, name: str = "", timeout: float = 10.0
 ) -> Lease:

@@ -28,6 +28,7 @@ from lazr_smtptest._names import (
     check_choice,
     checked,
     is_refusal,
+    leave_out,
     one_of,
     option,
 )
@@ -157,7 +158,8 @@ class TLS:
         check_choice("variant", self.variant, _VARIANTS, VARIANTS_ELSEWHERE)
         self._check_versions()
         if self.client_cert is not None:
-            check_choice("client_cert", self.client_cert, CLIENT_CERTS)
+            advice = leave_out(self.client_cert)
+            check_choice("client_cert", self.client_cert, CLIENT_CERTS, advice=advice)
         elif self.client_ca_file is not None:
             raise ValueError(
                 f"{option('client_ca_file')} needs {option('client_cert')}, {one_of(CLIENT_CERTS)}"
@@ -201,7 +203,7 @@ class TLS:
         if isinstance(value, TLS):
             return value
         if not isinstance(value, str):
-            modes, meant = one_of(MODES), _files_in(value)
+            modes, meant = one_of(MODES), _files_in(value) or leave_out(value)
             raise TypeError(f"{option('tls')} must be a TLS, {modes}, not {value!r}{meant}")
         check_choice("tls", value, MODES, MODES_ELSEWHERE, _files_in(value))
         return cls(value)

@@ -160,7 +160,11 @@ def _check(name: str, matcher: Matcher) -> None:
     if isinstance(matcher, re.Pattern) and isinstance(matcher.pattern, bytes):
         raise TypeError(f"{name} must be a pattern of str, not of bytes: {matcher!r}")
     if not isinstance(matcher, str | re.Pattern) and not callable(matcher):
-        raise TypeError(f"{name} must be a str, a compiled pattern or a callable, not {matcher!r}")
+        several = name == "rcpt" and isinstance(matcher, list | tuple | set)
+        meant = f": did you mean wait_for_each({matcher!r})?" if several else ""
+        raise TypeError(
+            f"{name} must be a str, a compiled pattern or a callable, not {matcher!r}{meant}"
+        )
 
 
 def _how_many(count: int) -> str:

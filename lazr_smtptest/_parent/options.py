@@ -100,6 +100,8 @@ def check_names(
 
 checked_controller = checked(
     __init__={name: f"Server({name}=...)" for name in (*_PLACE, *OPTIONS)},
+    start={"timeout": "start_timeout of the controller"},
+    stop={"timeout": "stop_timeout of the controller"},
     restart=OPTIONS_ELSEWHERE,
     also=OPTIONS,
 )

@@ -96,9 +96,10 @@ def check_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, such as 'kim', not {name!r}")
     if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+/=?^_`|~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`|~-]+)*", name):
+        whole = ": claim() takes whole addresses" if "@" in name else ""
         raise ValueError(
             "name must be what may come before the at sign of an address without quotes, "
-            f"such as 'kim', not {name!r}"
+            f"such as 'kim', not {name!r}{whole}"
         )
     return name
 

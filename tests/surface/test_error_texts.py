@@ -933,7 +933,60 @@ SITUATIONS = {
         "ValueError: count must be a whole number from 1 on, not 0",
     "running().gate('RCPT').release(0)":
         "ValueError: count must be a whole number from 1 on, not 0",
+    # Arguments of calls that have none, and of functions.
+    **{
+        f"running().{name}(1)":
+            f"TypeError: {name}() takes nothing without a name, and there is one more, of type "
+            "int: leave it out"
+        for name in ("start", "stop", "reset", "sessions")
+    },
+    **{
+        f"running().{name}(timeout=1)":
+            f"TypeError: {name}() has no option 'timeout'; it has none: did you mean "
+            f"{name}_timeout of the controller?"
+        for name in ("start", "stop", "reset")
+    },
+    "connect('/leases')": "TypeError: connect() needs key, and has none",
+    "connect('/leases', 'key', 5)":
+        "TypeError: connect() takes address and key without a name, and there is one more, of "
+        "type int: name it, as one of name, timeout",
+    "connect(host='localhost', port=2525)":
+        "TypeError: connect() has no option 'host', 'port'; it has address, key, name, timeout: "
+        "did you mean address, address?",
+    "SharedController(prot=1)":
+        "TypeError: SharedController() has no option 'prot'; it has host, port, template, faults, "
+        f"unread_limit, lease_host, {ALL_OPTIONS.removeprefix('host, port, ')}: "
+        "did you mean port?",
+    "running().queue.get('5')": "TypeError: block must be True or False, not '5'",
+    "running().queue.get(5)":
+        "TypeError: block must be True or False, not 5: did you mean timeout=5?",
+    "attached().header(7)": "TypeError: name must be a str, such as 'Subject', not 7",
+    "attached().raw_headers(None)": "TypeError: name must be a str, such as 'Subject', not None",
+    "attached('leaf.png').attachment(0)":
+        "TypeError: name must be a str, such as 'invoice.pdf', not 0",
+    "running().wait(True)": "TypeError: timeout must be a number of seconds, not True",
+    **{
+        f"QueueController(stop_timeout={value})":
+            f"TypeError: stop_timeout must be a number of seconds, not {value}"
+        for value in ("True", "False")
+    },
+    "Server(tls=False)":
+        "TypeError: tls must be a TLS, 'starttls' or 'implicit', not False: leave it out for none",
+    "Server(auth=False)":
+        "TypeError: auth must map names to passwords, such as {'kim': 'secret'}, or be True or a "
+        "function of mechanism, user and secret, not a bool: leave it out for none",
+    "TLS(client_cert=False)":
+        "ValueError: client_cert must be 'optional' or 'required', not False: leave it out for "
+        "none",
+    "Server(hide='SIZE, DSN')":
+        "TypeError: hide must be several names, such as ('SIZE', 'DSN')",
     # What to look for in messages.
+    "running().wait(rcpt=['kim@example.com'])":
+        "TypeError: rcpt must be a str, a compiled pattern or a callable, not "
+        "['kim@example.com']: did you mean wait_for_each(['kim@example.com'])?",
+    "running().wait(header='x')":
+        "TypeError: a message has no 'header' to look for; there is rcpt, sender, to, cc, "
+        "reply_to, subject, text, where: did you mean where?",
     "running().wait(timeout='1')": "TypeError: timeout must be a number of seconds, not '1'",
     "running().wait(timeout=-1)":
         "ValueError: timeout must be a finite number of seconds from 0 on, not -1",
@@ -999,6 +1052,9 @@ SITUATIONS = {
     "shared().address('k im')":
         "ValueError: name must be what may come before the at sign of an address without quotes, "
         "such as 'kim', not 'k im'",
+    "shared().address('kim@example.com')":
+        "ValueError: name must be what may come before the at sign of an address without quotes, "
+        "such as 'kim', not 'kim@example.com': claim() takes whole addresses",
     "shared().address(7)": "TypeError: name must be a str, such as 'kim', not 7",
     "shared().claim()":
         "TypeError: claim() needs an address, such as 'kim@example.com' or '*@example.com'",

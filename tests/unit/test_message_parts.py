@@ -519,7 +519,11 @@ def test_an_attachment_by_its_name_or_its_id():
     )
     for name in ("a.png", *identified):
         assert message.attachment(name) == png
-    for name, meant in {"A.PNG": r": did you mean a\.png\?", "pic": "", "": ""}.items():
+    for name, meant in {
+        "A.PNG": r": did you mean a\.png\?",
+        "pic": r": did you mean pic@example\.com\?",
+        "": "",
+    }.items():
         with pytest.raises(AttachmentNotFound, match=rf"there is 'a\.png', 'b\.pdf'{meant}$"):
             message.attachment(name)
 
