@@ -483,6 +483,8 @@ class Spelling:
     #: How to have a lease again, when there is none any more, and when it was closed.
     lease_anew = "connect() anew, when whoever shares it has started it again"
     lease_closed = "connect() anew"
+    #: What a lease is not for: to start and stop the server.
+    own_server = "close() gives the lease back; a QueueController has a server of its own"
 
     def has(self, name: str) -> bool:  # noqa: ARG002
         """Whether the reader can set this option."""
@@ -562,6 +564,7 @@ class SharedRunSpelling(Spelling):
     anew = "run the tests again"
     lease_anew = "the end of the run says how it ended"
     lease_closed = "leave close() to the fixture"
+    own_server = "smtptest_factory() starts a server for this test"
 
     def longer(self, name: str) -> str:
         return (

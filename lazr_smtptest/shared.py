@@ -380,7 +380,7 @@ class Lease(InboxCalls, ServerCalls):
         """
         raise LeaseError(
             f"{self._link.process.name} is not this lease's to start or stop: whoever shares it "
-            "does that.  close() gives the lease back; a QueueController has a server of its own",
+            f"does that.  {self._link.process.spelling.own_server}",
             **self._link.process.where,
         )
 

@@ -64,7 +64,7 @@ class RemoteServer:
     def __init__(self, address: str) -> None:
         self._owner = getpid()
         #: Of whoever took the lease: a test, or pytest.
-        self._spelling = SPELLING.get()
+        self.spelling = SPELLING.get()
         self.name = f"the shared server at {address}"
         self.endpoint = Endpoint()
         self.where: dict[str, Any] = {}
@@ -84,11 +84,11 @@ class RemoteServer:
 
     @property
     def advice(self) -> str:
-        return self._spelling.lease_closed if self.was_given_back else self._spelling.lease_anew
+        return self.spelling.lease_closed if self.was_given_back else self.spelling.lease_anew
 
     @property
     def closed(self) -> str:
-        return f"this lease of {self.name} is closed: {self._spelling.lease_closed}"
+        return f"this lease of {self.name} is closed: {self.spelling.lease_closed}"
 
     def is_inherited(self) -> bool:
         return getpid() != self._owner

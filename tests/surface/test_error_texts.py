@@ -1136,6 +1136,9 @@ SITUATIONS = {
         f"{NO_LEASE}: /none/leases: No such file or directory",
     "in_shared_run(); a = shared(); a.close(); a.reset()":
         f"NotRunning: this lease of {SHARED} is closed: leave close() to the fixture",
+    "in_shared_run(); shared().stop()":
+        f"LeaseError: {SHARED} is not this lease's to start or stop: whoever shares it does "
+        "that.  smtptest_factory() starts a server for this test",
     "in_shared_run(); stopped_under(shared()).wait(0.01)":
         "MessageNotReceived: no message came to localhost port PORT within N seconds\n"
         "No server is running, so none can come: the end of the run says how it ended",
