@@ -19,6 +19,7 @@ import pytest
 from lazr_smtptest._fixtures import WorkerServers, _left, _mapping
 from lazr_smtptest._names import hint
 from lazr_smtptest._parent.options import check_names
+from lazr_smtptest._wire.endpoint import ALL_INTERFACES
 from lazr_smtptest._wire.sharing import SCOPES, AddressTemplate
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import HandlerError, LeaseError, SMTPTestError
@@ -32,7 +33,6 @@ _LOGGED = 20
 Access = dict[str, Any]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 -- to refuse them
 
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:]*)):(?P<port>\d{1,5})")
 
@@ -109,7 +109,7 @@ class SharedRun:
     def __init__(self, where: str, options: dict[str, Any], *, has_remote_workers: bool) -> None:
         host, port = place(where)
         if has_remote_workers:
-            if host in _WILDCARDS and "lease_host" not in options:
+            if host in ALL_INTERFACES and "lease_host" not in options:
                 raise pytest.UsageError(
                     f"smtptest_shared = {where} does not say by which address workers on other "
                     "machines reach this one: give that instead of "
@@ -131,7 +131,10 @@ class SharedRun:
         self.has_failed = False
 
     def __str__(self) -> str:
-        return f"one server for all tests, on {self._controller._endpoint}"
+        where = str(self._controller._endpoint)
+        if self._controller.server.host in ALL_INTERFACES:
+            where = f"every address of this machine, such as {where}"
+        return f"one server for all tests, on {where}"
 
     @property
     def access(self) -> Access:

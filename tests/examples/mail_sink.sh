@@ -6,6 +6,7 @@ set -euo pipefail
 
 coproc SINK { exec lazr-smtptest --quiet --port 0 --count 1 --timeout 10 --maildir "$MAILDIR"; }
 sink=$SINK_PID
+trap 'kill "$sink" 2>/dev/null && wait "$sink" || true' EXIT # if the program fails
 read -r _ _ SMTP_HOST _ SMTP_PORT <&"${SINK[0]}" # listening on HOST port PORT
 export SMTP_HOST SMTP_PORT
 

@@ -548,6 +548,14 @@ def test_version():
     assert run_command("--version") == (0, f"lazr-smtptest {lazr_smtptest.__version__}\n", "")
 
 
+@pytest.mark.parametrize("host", ["", "0.0.0.0"])
+def test_all_interfaces(host):
+    """The first line is where to connect from here, for scripts."""
+    with running("--host", host) as (process, _):
+        second = process.stdout.readline()
+    assert second == "clients elsewhere can use any address of this machine\n"
+
+
 def test_taken_port():
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = str(holder.getsockname()[1])
