@@ -94,8 +94,9 @@ class Printer:
             self._print_line(f"HTML: {octets}, {found}", "dim")
         for part in message.attachments:
             size = _counted(len(part.data), "octet")
+            where = "inline" if part.inline else "attached"
             self._print_line(
-                f"attached: {part.name or 'without a name'} ({part.type}, {size})", "dim"
+                f"{where}: {part.name or 'without a name'} ({part.type}, {size})", "dim"
             )
 
     def event(self, event: SessionEvent) -> None:
