@@ -48,7 +48,7 @@ def run_script(tmp_path: Path, program: str) -> subprocess.CompletedProcess[str]
     if "smtplib" not in program:
         text = text.replace("--timeout 10 ", "--timeout 0.5 ")
     return subprocess.run(
-        ["bash", "-c", text, "mail_sink.sh", sys.executable, "-c", program],
+        ["sh", "-c", text, "mail_sink.sh", sys.executable, "-c", program],
         capture_output=True,
         text=True,
         env=environment,
