@@ -12,6 +12,9 @@
 PYTEST_DONT_REWRITE: there are no assertions here for pytest to explain.
 """
 
+from lazr_smtptest import _interrupt  # noqa: F401 -- first, since Ctrl-C may come at any time
+
+# isort: split
 import importlib
 from typing import TYPE_CHECKING, Any
 

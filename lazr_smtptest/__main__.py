@@ -1,11 +1,8 @@
-"""The command `lazr-smtptest`: its first step.
+"""The command `lazr-smtptest`: its first step."""
 
-Ctrl-C may come at any time.  Amid an import it would be a traceback, so until there is
-somebody to take it, it ends the process by itself.  Therefore nothing is imported here.
-"""
-
-import signal
 import sys
+
+from lazr_smtptest._interrupt import end_by_ctrl_c
 
 
 def main() -> int:
@@ -13,8 +10,7 @@ def main() -> int:
 
     :return: The exit status: see `lazr_smtptest._cli.command.main`.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_by_ctrl_c()
     from lazr_smtptest._cli.command import main as run
 
     return run()

@@ -22,6 +22,7 @@ from lazr_smtptest._fixtures import WorkerServers, _left, _mapping
 from lazr_smtptest._names import SHARED_RUN, hint, spelled
 from lazr_smtptest._parent.options import check_names
 from lazr_smtptest._util import what_raised
+from lazr_smtptest._wire.endpoint import ALL_INTERFACES
 from lazr_smtptest._wire.sharing import SCOPES, AddressTemplate
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.errors import HandlerError, LeaseError, SMTPTestError
@@ -34,12 +35,10 @@ _LOGGED = 20
 Access = dict[str, Any]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 -- to refuse them
 
 _HOOK = "pytest_smtptest_shared_options"
 
 _PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:]*)):(?P<port>\d{1,5})")
-
 
 #: What the ini file says of the shared server, and its owner must not say again.
 _IN_THE_INI_FILE = ("host", "port")
@@ -142,7 +141,7 @@ class SharedRun:
         hook = HookOptions.of(config)
         options = {**ini_options(config), **hook.options}
         if has_remote_workers:
-            if host in _WILDCARDS and "lease_host" not in options:
+            if host in ALL_INTERFACES and "lease_host" not in options:
                 raise pytest.UsageError(
                     f"smtptest_shared = {where} does not say by which address workers on other "
                     "machines reach this one: give that instead of "
@@ -165,7 +164,10 @@ class SharedRun:
         self.has_failed = False
 
     def __str__(self) -> str:
-        return f"one server for all tests, on {self._controller._endpoint}"
+        where = str(self._controller._endpoint)
+        if self._controller.server.host in ALL_INTERFACES:
+            where = f"every address of this machine, such as {where}"
+        return f"one server for all tests, on {where}"
 
     @property
     def access(self) -> Access:

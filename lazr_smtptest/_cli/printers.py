@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from lazr_smtptest._parent.describe import client, failure, problem_line
 from lazr_smtptest._reading.markup import links, words
+from lazr_smtptest._wire.endpoint import ALL_INTERFACES
 from lazr_smtptest.controller import QueueController
 from lazr_smtptest.message import Message
 from lazr_smtptest.sessions import Line, Session, SessionEvent
@@ -37,8 +38,10 @@ def harmless(text: str) -> str:
 
 
 def announcement(controller: QueueController | SharedController) -> str:
-    """Return where a server listens, in one line; and one for each file of its TLS."""
+    """Return where a server listens, in a line or two; and one for each file of its TLS."""
     lines = [f"listening on {controller._endpoint}"]
+    if controller.unix_socket is None and controller.server.host in ALL_INTERFACES:
+        lines.append("clients elsewhere can use any address of this machine")
     tls = controller.server.tls
     if tls is not None:
         lines.append(f"clients have to trust {controller.ca_file}")
@@ -91,8 +94,9 @@ class Printer:
             self._print_line(f"HTML: {octets}, {found}", "dim")
         for part in message.attachments:
             size = _counted(len(part.data), "octet")
+            where = "inline" if part.inline else "attached"
             self._print_line(
-                f"attached: {part.name or 'without a name'} ({part.type}, {size})", "dim"
+                f"{where}: {part.name or 'without a name'} ({part.type}, {size})", "dim"
             )
 
     def event(self, event: SessionEvent) -> None:

@@ -48,7 +48,7 @@ class FailedTestPages:
         self._count += 1
         lines = [line.strip() for line in failure.splitlines() if line.startswith("E ")]
         why = lines[0].removeprefix("E ").strip() if lines else failure.strip().partition("\n")[0]
-        return Entry(self._worker, name, test, _about(when, servers), why)
+        return Entry(self._worker, name, test, _about(when, servers), why.removesuffix(":"))
 
 
 def _about(when: str, servers: Sequence[MailOfServer]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lazr_smtptest._reading.markup import words
 from lazr_smtptest._util import addresses, plain, quoted
 from lazr_smtptest.checks import Problem
-from lazr_smtptest.message import Message, headline
+from lazr_smtptest.message import Attachment, Message, headline
 from lazr_smtptest.sessions import Line, Session
 
 #: Lines of a message's text, and attachments, that a report shows.
@@ -43,14 +43,16 @@ def describe(item: Any, with_problems: bool = False) -> str:
         lines += [f"  refused for {addresses(refused)}"] if refused else []
         lines += [f"  | {plain(line)}" for line in _first_lines(item)]
         lines += [f"  defect: {plain(_defect(one))}" for one in _defects(item)]
-        lines += [
-            f"  attached: {quoted(found.name or found.content_id or '')} "
-            f"({plain(found.type)}, {len(found.data)} bytes)"
-            for found in item.attachments[:_ATTACHMENTS]
-        ]
+        lines += [f"  {_attachment(found)}" for found in item.attachments[:_ATTACHMENTS]]
     if with_problems and isinstance(item, Message):
         lines += [f"  problem: {problem_line(problem)}" for problem in item.problems[:_PROBLEMS]]
     return "\n".join(lines)
+
+
+def _attachment(found: Attachment) -> str:
+    where = "inline" if found.inline else "attached"
+    name = quoted(found.name or found.content_id or "")
+    return f"{where}: {name} ({plain(found.type)}, {len(found.data)} bytes)"
 
 
 def _defects(message: Message) -> list[Any]:

@@ -17,7 +17,7 @@ __tracebackhide__ = is_refusal  # for pytest
 
 #: What stands for all interfaces, and who to connect to then, as far as is known
 #: before the server listens.
-_ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+ALL_INTERFACES = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class Endpoint(NamedTuple):
@@ -38,7 +38,7 @@ class Endpoint(NamedTuple):
         if server.unix_socket is not None:
             return cls(unix_socket=server.unix_socket)
         return cls(
-            _ALL_INTERFACES.get(server.host, server.host) if host is None else host,
+            ALL_INTERFACES.get(server.host, server.host) if host is None else host,
             server.port if port is None else port,
         )
 

@@ -31,6 +31,7 @@ SOURCES = [
     "NEWS.rst",
     "PKG-INFO",
     "README.rst",
+    "pyproject.toml",
     "ruff.toml",
     "setup.cfg",
     "setup.py",

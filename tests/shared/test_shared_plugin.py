@@ -60,6 +60,20 @@ def closing(run) -> str:
     return found[1] if found else ""
 
 
+@pytest.mark.parametrize("host", ["", "0.0.0.0"])
+def test_header_where_all_interfaces_are_meant(inner: Inner, host: str):
+    """A container must reach it: the header has to say that it can."""
+    inner.ini(smtptest_shared=f"{host}:0")
+    inner.files(test_it="def test_host(smtptest):\n    assert smtptest.host\n")
+    run = inner.run(*ALONE)
+    assert re.search(
+        r"^smtptest: one server for all tests, on every address of this machine, "
+        r"such as (localhost|127\.0\.0\.1) port \d+$",
+        run.out,
+        re.MULTILINE,
+    ), run.out
+
+
 OWN_MAIL = """
 @pytest.mark.parametrize("n", range(8))
 def test_own(smtptest, n):

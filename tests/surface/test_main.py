@@ -60,7 +60,8 @@ def test_a_message_is_printed_for_people():
             b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n'
             b"--b\r\n\r\nTwo\r\nlines.\r\n"
             b"--b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n"
-            b'Content-Disposition: attachment; filename="leaf.png"\r\n\r\nAAAA\r\n--b--\r\n',
+            b'Content-Disposition: attachment; filename="leaf.png"\r\n\r\nAAAA\r\n'
+            b"--b\r\nContent-Type: image/png\r\nContent-Disposition: inline\r\n\r\n\r\n--b--\r\n",
         )
         status, out, err = finish(process)
         at = re.search("\nat (.*), in the clear\n", out)[1]
@@ -80,6 +81,7 @@ def test_a_message_is_printed_for_people():
             "Two\n"
             "lines.\n"
             "attached: leaf.png (image/png, 3 octets)\n"
+            "inline: without a name (image/png, 0 octets)\n"
             "error: from-missing: There is no From field; add one.\n"
             "advice: date-missing: There is no Date field; add one.\n"
             "advice: message-id-missing: There is no Message-ID field; add one.\n"
@@ -546,6 +548,14 @@ def test_tls_without_trustme():
 
 def test_version():
     assert run_command("--version") == (0, f"lazr-smtptest {lazr_smtptest.__version__}\n", "")
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0"])
+def test_all_interfaces(host):
+    """The first line is where to connect from here, for scripts."""
+    with running("--host", host) as (process, _):
+        second = process.stdout.readline()
+    assert second == "clients elsewhere can use any address of this machine\n"
 
 
 def test_taken_port():

@@ -12,7 +12,9 @@ import smtplib
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
+from pathlib import Path
 
 import pytest
 from command_line import (
@@ -209,57 +211,94 @@ def test_a_signal_while_it_starts(delay):
     assert refused(port)
 
 
-#: Runs the command; at an import of what it needs, there is a Ctrl-C.
+#: At an import of what the command needs, there is a Ctrl-C: number 0 is the package's first,
+#: and makes those after it quiet.  Python runs this before the command.
 INTERRUPTED = """
-import os, signal, sys
-from lazr_smtptest.__main__ import main
+import atexit, os, signal, sys
 
-imports = 0
+imports = -2
 def count(event, arguments):
     global imports
-    imports += event == "import"
-    if event == "import" and imports == {moment}:
-        os.kill(os.getpid(), signal.SIGINT)
+    if event == "import" and (imports > -2 or arguments[0] == "lazr_smtptest"):
+        imports += 1
+        if str(imports) == os.environ["MOMENT"]:
+            os.kill(os.getpid(), signal.SIGINT)
 
 sys.addaudithook(count)
-sys.argv[1:] = ["--version"]
-try:
-    main()
-finally:
-    print(imports)
+atexit.register(lambda: print(imports))
 """
 
-
-def run_interrupted(moment: int, before: str = "") -> subprocess.CompletedProcess:
-    """Run it from a shell, which says what it says of a program."""
-    script = shlex.quote(INTERRUPTED.format(moment=moment))
-    return subprocess.run(
-        ["sh", "-c", f"{before} {shlex.quote(sys.executable)} -c {script}; echo status $?"],
-        capture_output=True,
-        text=True,
-        timeout=15,
-        check=False,
-    )
+SCRIPT = Path(sysconfig.get_path("scripts"), "lazr-smtptest")
+COMMANDS = [[SCRIPT], [sys.executable, SCRIPT], COMMAND, [sys.executable, "-mlazr_smtptest"]]
 
 
-def test_ctrl_c_while_it_imports():
+@pytest.fixture
+def run_interrupted(tmp_path):
+    """Return a function that runs it from a shell, which says what it says of a program."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+
+    def run_interrupted(
+        command: list[object], moment: int | None, before: str = ""
+    ) -> subprocess.CompletedProcess:
+        words = shlex.join([*map(str, command), "--version"])
+        paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return subprocess.run(
+            ["sh", "-c", f"{before} {words}; echo status $?"],
+            env={**os.environ, "MOMENT": str(moment), "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            timeout=15,
+            check=False,
+        )
+
+    return run_interrupted
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_while_it_imports(run_interrupted, command):
     """At the first import, at the last, and between them."""
     version = f"lazr-smtptest {lazr_smtptest.__version__}"
-    undisturbed = run_interrupted(0)
+    undisturbed = run_interrupted(command, None)
     count = int(undisturbed.stdout.split()[2])
     assert undisturbed.stdout == f"{version}\n{count}\nstatus 0\n"
     assert count > 50
     for moment in sorted({1, 2, 3, count, *range(5, count, count // 8)}):
-        done = run_interrupted(moment)
+        done = run_interrupted(command, moment)
         assert (moment, done.stdout, done.stderr) == (moment, "status 130\n", "")
 
 
-def test_ctrl_c_that_is_ignored_while_it_imports():
+def test_ctrl_c_that_is_ignored_while_it_imports(run_interrupted):
     """As it is for what a script has started in the background."""
-    done = run_interrupted(3, before="trap '' INT;")
+    done = run_interrupted(COMMAND, 3, before="trap '' INT;")
     assert done.stdout.startswith(f"lazr-smtptest {lazr_smtptest.__version__}\n")
     assert done.stdout.endswith("\nstatus 0\n")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-c", "import lazr_smtptest, tool.__main__"],
+        ["-m", "tool", "lazr_smtptest"],
+        ["-m", "tool", "--", "-m", "lazr_smtptest"],
+    ],
+)
+def test_ctrl_c_is_left_alone_where_the_package_is_imported(tmp_path, command):
+    """A program of its own, or one that runs as a module, whose package is imported first."""
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "__init__.py").write_text("import lazr_smtptest\n")
+    (tmp_path / "tool" / "__main__.py").write_text(
+        "import signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=True,
+    )
+    assert done.stdout == "True\n"
 
 
 def test_a_server_that_dies():

@@ -48,7 +48,7 @@ def run_script(tmp_path: Path, program: str) -> subprocess.CompletedProcess[str]
     if "smtplib" not in program:
         text = text.replace("--timeout 10 ", "--timeout 0.5 ")
     return subprocess.run(
-        ["bash", "-c", text, "mail_sink.sh", sys.executable, "-c", program],
+        ["sh", "-c", text, "mail_sink.sh", sys.executable, "-c", program],
         capture_output=True,
         text=True,
         env=environment,
@@ -74,6 +74,23 @@ def test_script_in_which_it_does_not(tmp_path):
     done = run_script(tmp_path, "pass")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("lazr-smtptest: 0 of 1 messages came to localhost port ")
+
+
+def test_script_whose_program_fails(tmp_path):
+    """Its exit status is that of the script, and nothing stays behind that listens."""
+    program = textwrap.dedent("""
+        import os, smtplib, sys
+        print(os.environ["SMTP_PORT"])
+        smtplib.SMTP(os.environ["SMTP_HOST"], int(os.environ["SMTP_PORT"])).quit()
+        sys.exit(3)
+    """)
+    done = run_script(tmp_path, program)
+    assert done.returncode == 3
+    assert refused(int(done.stdout))
+    port = done.stdout.strip()
+    assert done.stderr == (
+        f"lazr-smtptest: interrupted when 0 of 1 messages came to localhost port {port}\n"
+    )
 
 
 # On a terminal.

@@ -107,6 +107,21 @@ def test_what_the_index_says(failing):
     assert "test_passing" not in text
 
 
+def test_the_index_has_the_first_line_alone(inner):
+    """What it announces follows on the page."""
+    inner.files(
+        test_wait="from helpers import send_to\n"
+        "def test_wait(smtptest):\n"
+        "    send_to(smtptest, 'other')\n"
+        "    smtptest.wait(subject='wanted', timeout=0.01)\n"
+    )
+    inner.run("--smtptest-report=pages")
+    assert re.search(
+        r"came to localhost port \d+ within .* 1 message is there$", index().text, re.M
+    )
+    assert re.search(r"1 message is there:$", page_of("test_wait").text, re.M)
+
+
 def test_workers_write_their_pages_and_one_index(failing):
     run = failing.run("--smtptest-report=pages", "-n", "2")
     assert len(pages()) == PAGES

@@ -152,6 +152,12 @@ SURPRISE = make(
     "Content-Type: application/octet-stream\r\n"
     "\r\n"
     "\r\n"
+    "--x\r\n"
+    "Content-Type: image/png\r\n"
+    "Content-Disposition: inline\r\n"
+    "Content-ID: <logo@example.com>\r\n"
+    "\r\n"
+    "\r\n"
     "--x--\r\n"
 )
 
@@ -169,7 +175,8 @@ def test_the_report_of_a_surprise():
         "  | five\n"
         "  | ...\n"
         "  attached: 'ä b.png' (image/png, 5 bytes)\n"
-        "  attached: '' (application/octet-stream, 0 bytes)"
+        "  attached: '' (application/octet-stream, 0 bytes)\n"
+        "  inline: 'logo@example.com' (image/png, 0 bytes)"
     )
 
 
