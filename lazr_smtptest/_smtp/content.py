@@ -53,6 +53,9 @@ _END = b"\r\n.\r\n"
 #: How it begins; so does a line whose dot transparency has doubled.
 _DOT = b"\r\n."
 
+#: A dot at the beginning of a line that nobody has doubled.
+_SINGLE_BEHIND_LF = re.compile(rb"\n\.(?!\.)")
+
 
 class DataReader:
     """The octets from DATA's 354 to the end of data, as they come.
@@ -125,6 +128,8 @@ class DataReader:
         if self._has_dots:
             octets = octets.replace(_DOT, b"\r\n")
         del octets[:2]  # which moves nothing
+        if _has_lf_lines(octets) and not _SINGLE_BEHIND_LF.search(octets):
+            octets = octets.replace(b"\n..", b"\n.")
         return octets
 
     codes = staticmethod(octet_codes)
@@ -259,6 +264,15 @@ def _check_octets(octets: bytearray, start: int, line_limit: int, *, may_be_8bit
         raise Refused("500 Line too long (see RFC5321 4.5.3.1.6)")
     if not may_be_8bit and not octets.isascii():
         raise Refused("554 5.6.1 Error: 8-bit content, and 8BITMIME is not offered")
+
+
+def _has_lf_lines(octets: bytearray) -> bool:
+    """Whether LF alone ends each line but the last, as in what Python's ``as_bytes()`` makes.
+
+    There smtplib doubles dots, too, and Postfix and Exim take one of them away.
+    """
+    end = octets.find(b"\n")
+    return octets[end - 1 : end] != b"\r" and octets.find(b"\r\n") == len(octets) - 2
 
 
 def _has_long_line(octets: bytearray, position: int, limit: int) -> bool:

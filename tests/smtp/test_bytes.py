@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import queue
 import random
+import smtplib
 import time
 from collections.abc import Iterator
+from email.message import EmailMessage
 
 import pytest
 from helpers import only_message
@@ -111,6 +113,34 @@ def test_octets_arrive_as_they_were_sent(server: QueueController, content: bytes
 @pytest.mark.parametrize("content", DOTS.values(), ids=DOTS.keys())
 def test_leading_dots_arrive_as_they_were_meant(server: QueueController, content: bytes) -> None:
     assert_delivers(server, content)
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        (b"Subject: x\n\n..a\nb\n...\n..\n", b"Subject: x\n\n.a\nb\n..\n.\n"),
+        (b"..a\n...b\n", b".a\n..b\n"),
+        # Who doubles none there, or ends lines in CRLF, means what was sent.
+        (b"Subject: x\n\n.a\n..b\n", b"Subject: x\n\n.a\n..b\n"),
+        (b"Subject: x\n\n.\n", b"Subject: x\n\n.\n"),
+        (b"Subject: x\r\n\r\na\n..b\n", b"Subject: x\r\n\r\na\n..b\n"),
+        (b"a\n..b\r\nc", b"a\n..b\r\nc"),
+    ],
+)
+def test_dots_behind_bare_line_feeds(server: QueueController, sent: bytes, meant: bytes) -> None:
+    with RawClient(server) as client:
+        client.begin()
+        client.send(sent + b"\r\n.\r\n")
+        assert client.reply().code == 250
+    assert only_message(server).raw == meant + b"\r\n"
+
+
+def test_dots_that_smtplib_doubles_in_octets(server: QueueController) -> None:
+    message = EmailMessage()
+    message.set_content("<style>\n.button { color: red }\n</style>\n", subtype="html")
+    with smtplib.SMTP(server.host, server.port, timeout=10) as client:
+        client.sendmail("kim@example.com", ["lee@example.com"], message.as_bytes())
+    assert only_message(server).raw == message.as_bytes() + b"\r\n"
 
 
 def test_each_octet_alone_on_a_line(server: QueueController) -> None:

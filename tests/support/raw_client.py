@@ -68,8 +68,12 @@ class Reply(NamedTuple):
 
 
 def stuff(content: bytes) -> bytes:
-    """Add transparency (RFC 5321, 4.5.2): a dot in front of each leading dot."""
-    return re.sub(rb"(\A|\r\n)\.", rb"\1..", content)
+    """Add transparency (RFC 5321, 4.5.2): a dot in front of each leading dot.
+
+    Where no line but the last ends in CRLF, lines end in LF, as they do for smtplib.
+    """
+    line_end = rb"\r\n" if b"\r\n" in content.removesuffix(b"\r\n") else rb"\n"
+    return re.sub(rb"(\A|%b)\." % line_end, rb"\1..", content)
 
 
 def wire(content: bytes) -> bytes:

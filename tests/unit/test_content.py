@@ -50,7 +50,12 @@ def reference(octets: bytes, size_limit: int | None, line_limit: int) -> tuple[o
         len(piece) > line_limit for line in lines for piece in re.findall(rb".*?\n", line, re.S)
     ):
         return 500, octets
-    return b"".join(line[line.startswith(b".") :] for line in lines), octets
+    content = b"".join(line[line.startswith(b".") :] for line in lines)
+    if len(lines) == 1 and content.count(b"\n") > 1:  # LF alone ends the others
+        ends = re.findall(rb".*?(?:\n|\Z)", content, re.S)
+        if all(line.startswith(b"..") for line in ends[1:] if line.startswith(b".")):
+            content = b"".join([ends[0], *(line[line.startswith(b".") :] for line in ends[1:])])
+    return content, octets
 
 
 def taken(content: DataReader | ChunkReader) -> object:
@@ -81,6 +86,9 @@ streams = st.lists(fragments, max_size=20).map(b"".join)
 )
 @example(b".\r\n.\r\n", False, None, 3, [])
 @example(b"\r\n.\r\nQUIT\r\n", False, 1, 3, [1, 2, 3, 4])
+@example(b"..a\n..b\n.c\n..\n.\r.\n", True, None, 9, [])
+@example(b"...a\n..b\n...\n..", True, None, 9, [])
+@example(b"a\n..b\nc\r\nd\n..e", True, None, 9, [])
 def test_content_is_read_as_by_lines(
     octets: bytes, end: bool, size_limit: int | None, line_limit: int, cuts: list[int]
 ) -> None:
