@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from lazr_smtptest._reading.addresses import is_glob, normal
 from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
 from lazr_smtptest._smtp.protocol import split_path
 from lazr_smtptest._smtp.transcript import Transcript
-from lazr_smtptest._wire.sharing import LABEL, AddressTemplate, Sharing, is_glob, normal, overlap
+from lazr_smtptest._wire.sharing import LABEL, AddressTemplate, Sharing, overlap
 
 if TYPE_CHECKING:
     from lazr_smtptest._child.routing import LeaseOutbox

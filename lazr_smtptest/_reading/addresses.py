@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from lazr_smtptest._reading.parameters import COMMENT, QUOTED, unquoted
@@ -26,6 +27,9 @@ _TOKEN = re.compile(
 _SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
 _ROUTE = re.compile(r"\A\s*@[^:]*:")
 _WORD = re.compile(rf"(?:{QUOTED}|\S)+", re.DOTALL)
+
+#: A domain that is an address of the network (RFC 5321, 4.1.3), and no set of characters.
+_LITERAL = re.compile(r"(?:@|\A(?=.*[.:]))\[(?:ipv6:)?[0-9a-f.:]+\]\Z", re.IGNORECASE)
 
 #: An address in angle brackets, and perhaps a name before it.
 _NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<>])*<([^<>]*)>\s*', re.DOTALL)
@@ -160,3 +164,22 @@ def canonical(text: str) -> tuple[str, str]:
     except UnicodeError:  # an address literal, or no domain at all
         return local, domain.casefold()
     return local, domain.lower()
+
+
+def normal(address: str) -> str:
+    """Return an address so that those that reach one mailbox are equal.
+
+    Its case is of no importance in a test: programs change it.
+    """
+    return "@".join(filter(None, canonical(address))).casefold()
+
+
+def is_glob(text: str) -> bool:
+    return any(mark in _LITERAL.sub("", text) for mark in "*?[")
+
+
+def matches(address: str, glob: str) -> bool:
+    """Whether an address, or another name, is one of a glob's, however either is written."""
+    as_written, in_general = (address.lower(), glob.lower()), (normal(address), normal(glob))
+    is_like = fnmatchcase if is_glob(glob) else str.__eq__
+    return is_like(*as_written) or is_like(*in_general)

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from lazr_smtptest._reading.addresses import matches
 from lazr_smtptest._wire.rules import Rule
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class FaultScript:
         return None
 
     def _is_for(self, when: str | None, stage: str, names: list[str], session: Transcript) -> bool:
-        if when is not None and not any(fnmatchcase(name.lower(), when) for name in names):
+        if when is not None and not any(matches(name, when) for name in names):
             return False
         return self._may_strike is None or self._may_strike(stage, names, session)
 

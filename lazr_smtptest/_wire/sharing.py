@@ -20,7 +20,7 @@ from os import set_blocking
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from lazr_smtptest._names import is_refusal, option
-from lazr_smtptest._reading.addresses import canonical
+from lazr_smtptest._reading.addresses import is_glob
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket
 from lazr_smtptest.server import Server
@@ -83,14 +83,6 @@ class AddressTemplate:
         return None if found is None else found["lease"]
 
 
-def normal(address: str) -> str:
-    """Return an address so that those that reach one mailbox are equal.
-
-    Its case is of no importance in a test: programs change it.
-    """
-    return "@".join(filter(None, canonical(address))).casefold()
-
-
 def check_name(name: object) -> str:
     """Check what is before the at sign of an address to be."""
     if not isinstance(name, str):
@@ -126,14 +118,6 @@ def check_claims(addresses: Iterable[object]) -> list[str]:
 
 #: What `fnmatch` takes for one of a set of characters.
 _SET = re.compile(r"\[(?:!.|[^!])[^\]]*\]")
-
-
-#: A domain that is an address of the network (RFC 5321, 4.1.3), and no set of characters.
-_ADDRESS_LITERAL = re.compile(r"@\[(?:ipv6:)?[0-9a-f.:]+\]\Z", re.IGNORECASE)
-
-
-def is_glob(claim: str) -> bool:
-    return any(mark in _ADDRESS_LITERAL.sub("", claim) for mark in "*?[")
 
 
 def overlap(one: str, other: str) -> bool:

@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis.strategies import text
 
 from lazr_smtptest import Lease, LeaseError
-from lazr_smtptest._wire.sharing import is_glob, normal, overlap
+from lazr_smtptest._reading.addresses import is_glob, normal
+from lazr_smtptest._wire.sharing import overlap
 
 #: All short words of an alphabet that has each mark that a glob gives a meaning to.
 WORDS = ["".join(w) for n in range(5) for w in itertools.product("ab[]!-", repeat=n)]

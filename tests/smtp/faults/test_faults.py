@@ -277,6 +277,37 @@ def test_when_of_a_command_in_unusual_words(server, line, strikes):
     assert fault.fired == strikes
 
 
+@pytest.mark.parametrize(
+    ("when", "path"),
+    [
+        ("kim@example.com", '<"kim"@example.com>'),
+        ('"kim"@example.com', "<kim@example.com>"),
+        ('"kim lee"@*', '<"kim lee"@example.com>'),
+        ("kim lee@example.*", '<"kim\\ lee"@example.com>'),
+        ("kim@[192.0.2.7]", "<kim@[192.0.2.7]>"),
+        ("kim@[IPv6:2001:DB8::7]", "<@example.com:kim@[ipv6:2001:db8::7]>"),
+        ("kim@grün.example", "<kim@xn--grn-ioa.example>"),
+        ("*@xn--grn-ioa.example", "<kim@GRÜN.example>"),
+        ("<kim@example.com>", "kim@example.com"),
+    ],
+)
+def test_when_is_an_address_however_it_is_written(server, when, path):
+    faults = [server.fault(stage, delay=0.001, when=when) for stage in ("RCPT", "DATA")]
+    with greeted(server) as wire:
+        command = f"RCPT TO:{path}".encode()
+        assert wire.codes(b"MAIL FROM:<> SMTPUTF8", command, b"DATA") == [250, 250, 354]
+    assert [fault.fired for fault in faults] == [1, 1]
+
+
+@pytest.mark.parametrize("name", [b"[192.0.2.7]", b"[IPv6:2001:db8::7]"])
+def test_when_is_an_ehlo_name_that_is_an_address(server, name):
+    fault = server.fault("EHLO", "550 5.7.1 No", when=name.decode())
+    with Wire(server) as wire:
+        wire.reply()
+        assert wire.codes(b"EHLO 1", b"EHLO [192.0.2.8]", b"EHLO " + name) == [250, 250, 550]
+    assert fault.fired == 1
+
+
 def test_when_is_the_ehlo_name(server):
     fault = server.fault("EHLO", "550 5.7.1 No", when="*.Dynamic.example")
     other = server.fault("NOOP", "551 5.7.1 No", when="mail.*")
