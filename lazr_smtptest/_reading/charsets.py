@@ -37,7 +37,8 @@ _MEANT = {
     "big5": "big5hkscs",
     "utf-16": "utf-16-le",
 }
-#: Names of the Encoding Standard that Python does not know, all of them or some.
+#: Names of the Encoding Standard, and of iconv and PHP, that Python does not know, all of them
+#: or some.
 _NAMES = {
     "cp1250": "x-cp1250",
     "cp1251": "x-cp1251",
@@ -49,11 +50,12 @@ _NAMES = {
     "cp1257": "x-cp1257",
     "cp1258": "x-cp1258",
     "cp874": "windows-874 dos-874",
-    "cp932": "x-sjis windows-31j",
+    "cp932": "x-sjis windows-31j sjis-win",
     "cp949": "windows-949 csksc56011987 ks_c_5601-1989 ksc_5601 cseuckr iso-ir-149",
     "big5hkscs": "cn-big5 x-x-big5",
-    "euc_jp": "x-euc-jp cseucpkdfmtjapanese",
+    "euc_jp": "x-euc-jp cseucpkdfmtjapanese cp51932 eucjp-win eucjp-ms euc-jp-ms",
     "gb18030": "x-gbk csgb2312 gb_2312 gb_2312-80",
+    "iso2022_jp": "iso-2022-jp-ms cp50220 cp50221 cp50222",
     "iso8859-6": "iso-8859-6-e iso-8859-6-i csiso88596e csiso88596i",
     "iso8859-7": "sun_eu_greek",
     "iso8859-8": "iso-8859-8-e iso-8859-8-i csiso88598e csiso88598i logical visual",
@@ -74,18 +76,24 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-#: Codecs that know characters that others lack, and that programs write all the same.
-_BESIDE = {"euc_jp": "euc_jis_2004", "big5hkscs": "cp950"}
+#: How windows-936 and the like are written, and Python wants cp936.
+_CODE_PAGE = re.compile(r"(?:cp-|ibm-|windows-)(?=\d+\Z)")
 #: What ISO-2022-JP switches to, up to the end of the line (RFC 1468), and its text.
 _JIS = re.compile(rb"\x1b(\$[@B]|\$\(D|\([BJI])([^\x1b\r\n]*)|([^\x1b]+|\x1b)")
+#: What EUC-JP has: half-width katakana, JIS X 0212, JIS X 0208, and other octets.
+_EUC = re.compile(
+    rb"\x8e([\xa1-\xdf])|(\x8f[\xa1-\xfe]{2})|((?:[\xa1-\xfe]{2})+)|([^\x8e\x8f\xa1-\xfe]+|.)",
+    re.DOTALL,
+)
 
 
 def codec_of(charset: str) -> str | None:
     """Return Python's name of a charset; "" if only others know it; None if there is none."""
     if not charset.isascii():  # Python 3.15 warns of such a name
         return None
+    label = _CODE_PAGE.sub("cp", charset.lower()[:80])
     with suppress(LookupError, ValueError):
-        name = codecs.lookup(_CODECS.get(charset.lower(), charset[:80])).name
+        name = codecs.lookup(_CODECS.get(label, label)).name
         return None if name in _NO_CHARSETS else name
     return "" if _ELSEWHERE.fullmatch(charset.lower()) else None
 
@@ -112,11 +120,18 @@ def decoded(octets: bytes, charset: str = "") -> str:
         codec = "utf-8" if may_be_in(octets, "utf-8") else "cp1252"
     if codec.startswith("iso2022_jp"):
         return _from_iso2022_jp(octets, codec)
-    if codec in _BESIDE:
+    if codec == "euc_jp":
+        return _from_euc_jp(octets)
+    if codec == "big5hkscs":
         with suppress(UnicodeDecodeError):
             return octets.decode(codec)
-        codec = _BESIDE[codec]
+        codec = "cp950"  # which has characters that it lacks, and programs write all the same
     return octets.decode(codec, _ERRORS.get(codec[:5], "replace"))
+
+
+def is_readable(charset: str) -> bool:
+    """Whether a text in a charset can be decoded."""
+    return bool(_meant(charset))
 
 
 def _meant(charset: str) -> str:
@@ -130,6 +145,20 @@ def _from_iso2022_jp(octets: bytes, codec: str) -> str:
         return octets.decode(codec)
     # Programs write all characters of windows-31j so: Shift_JIS has them in the same order.
     return "".join(_jis_set(*found.groups(b"")) for found in _JIS.finditer(octets))
+
+
+def _from_euc_jp(octets: bytes) -> str:
+    with suppress(UnicodeDecodeError):
+        return octets.decode("euc_jp")
+    return "".join(_euc_set(*found.groups(b"")) for found in _EUC.finditer(octets))
+
+
+def _euc_set(katakana: bytes, supplement: bytes, pairs: bytes, other: bytes) -> str:
+    if pairs:
+        return _jis_set(b"$B", bytes(octet & 0x7F for octet in pairs), b"")
+    if supplement:
+        return supplement.decode("euc_jp", "replace")
+    return katakana.decode("cp932") + other.decode("ascii", "replace")
 
 
 def _jis_set(kind: bytes, text: bytes, other: bytes) -> str:

@@ -12,6 +12,8 @@ from html import unescape
 from html.entities import html5
 from typing import NamedTuple
 
+from lazr_smtptest._reading.charsets import is_readable
+
 _NAME = re.compile(r"</?([a-zA-Z][^\s/>]*)")
 _ATTRIBUTE = re.compile(
     r"""[\s/]*(?:(?P<name>[^\s/>][^\s/>=]*)"""
@@ -38,6 +40,7 @@ _CELLS = frozenset({"td", "th"})
 
 _REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[a-zA-Z][a-zA-Z0-9]*;?)")
 _META_CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';>]+)", re.IGNORECASE)
+_XML_ENCODING = re.compile(r"<\?xml\s[^>]*?\bencoding\s*=\s*[\"']([^\"'>]+)[\"']")
 #: As far as browsers look for it, and some more.
 _PRESCAN = 4096
 
@@ -50,16 +53,25 @@ class Tag(NamedTuple):
 
 
 def declared_charset(octets: bytes) -> str:
-    """Return the charset that a document says it is in; empty if it says none."""
-    for token in tokens(octets[:_PRESCAN].decode("latin-1")):
-        if isinstance(token, Tag) and token.name == "meta":
-            content = token.attributes.get("content", "")
-            found = _META_CHARSET.search(content)
-            charset = token.attributes.get("charset") or (found[1] if found else "")
-            if charset:
-                # It could be read, so it is no UTF-16.
-                return "utf-8" if charset.lower().startswith("utf-16") else charset
-    return ""
+    """Return the charset that a document says it is in; empty if it says none.
+
+    As in the HTML Standard, 13.2.3.2, an XML declaration counts less than what follows it.
+    """
+    html = octets[:_PRESCAN].decode("latin-1")
+    declared = _XML_ENCODING.match(html)
+    said = [_meta_charset(token) for token in tokens(html) if isinstance(token, Tag)]
+    said += [declared[1]] if declared else []
+    charset = next(filter(is_readable, said), "")
+    # It could be read, so it is no UTF-16.
+    return "utf-8" if charset.lower().startswith("utf-16") else charset
+
+
+def _meta_charset(tag: Tag) -> str:
+    if tag.name != "meta":
+        return ""
+    is_pragma = tag.attributes.get("http-equiv", "").lower() == "content-type"
+    found = _META_CHARSET.search(tag.attributes.get("content", "")) if is_pragma else None
+    return tag.attributes.get("charset") or (found[1] if found else "")
 
 
 def links(html: str) -> list[str]:

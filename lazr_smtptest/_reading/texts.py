@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lazr_smtptest._reading.charsets import decoded
+from lazr_smtptest._reading.charsets import decoded, is_readable
 from lazr_smtptest._reading.markup import declared_charset
 from lazr_smtptest._reading.structure import Mail, Part
 
@@ -53,8 +53,8 @@ def text_of(part: Part) -> str:
     """Return a text, decoded, with LF for line ends, and paragraphs in one line each."""
     octets = part.octets
     charset = part.charset
-    if part.type == HTML:
-        charset = charset or declared_charset(octets)
+    if part.type == HTML and not is_readable(charset):
+        charset = declared_charset(octets)
     text = decoded(octets, charset).replace("\r\n", "\n")
     if part.type == PLAIN and part.parameters.get("format", "").lower() == "flowed":
         return unflowed(text, part.parameters.get("delsp", "").lower() == "yes")

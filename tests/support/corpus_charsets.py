@@ -40,6 +40,12 @@ LEGACY = [
     text("shift-jis", "Shift_JIS", "昼食".encode("shift_jis"), "昼食"),
     text("shift-jis-is-cp932", "shift_jis", b"\x87\x40 \xfb\xfc", "① 髙"),
     text("euc-jp", "euc-jp", b"\xc3\xeb\xbf\xa9", "昼食"),
+    text("euc-jp-of-windows", "EUC-JP", b"\xfc\xe2\xb6\xb6 \xad\xea\x8e\xb1", "髙橋 ㈱ｱ"),
+    text("euc-jp-with-a-stray-octet", "euc-jp", b"\xfc\xe2\x8f\xb0\xa1 \xb6", "髙丂 \ufffd"),
+    text("euc-jp-by-its-windows-name", "CP51932", b"\xad\xa1", "①"),
+    text("iso-2022-jp-by-its-php-name", "ISO-2022-JP-MS", b"\x1b$B-!\x1b(B", "①"),
+    text("gbk-as-a-code-page", "windows-936", b"\xe9\x46\x80", "镕€"),
+    text("code-page-with-a-hyphen", "cp-850", b"Gr\x81\xe1e", "Grüße"),
     text("iso-2022-jp", "iso-2022-jp", b"\x1b$BCk?)\x1b(B!", "昼食!"),
     text("iso-2022-jp-of-windows", "ISO-2022-JP", b"\x1b$B-!\x1b(B1", "①1"),
     text("gb2312", "gb2312", b"\xce\xe7\xb2\xcd", "午餐"),
@@ -113,6 +119,36 @@ META = [
         "header-outweighs-meta-charset",
         HEAD + part("text/html; charset=utf-8", "<meta charset='iso-8859-1'>Grüße"),
         html="<meta charset='iso-8859-1'>Grüße",
+    ),
+    *(
+        Case(f"html-{name}", HEAD + part(kind, octets(data)), html=data.decode("windows-1251"))
+        for name, kind, data in [
+            (
+                "xml-declaration",
+                "text/html",
+                '<?xml version="1.0" encoding="windows-1251"?><p>Привет'.encode("cp1251"),
+            ),
+            (
+                "xml-declaration-counts-less-than-meta",
+                "text/html",
+                '<?xml encoding="koi8-r"?><meta charset=windows-1251>Привет'.encode("cp1251"),
+            ),
+            (
+                "meta-charset-behind-one-that-nobody-knows",
+                "text/html",
+                "<meta charset=lunch><meta charset=windows-1251>Привет".encode("cp1251"),
+            ),
+            (
+                "meta-content-that-is-no-content-type",
+                "text/html",
+                "<meta name=a content='charset=koi8-r'><meta charset=cp1251>П".encode("cp1251"),
+            ),
+            (
+                "meta-charset-where-nobody-knows-the-headers",
+                "text/html; charset=x-lunch",
+                "<meta charset=windows-1251>Привет".encode("cp1251"),
+            ),
+        ]
     ),
     Case(
         "meta-charset-in-a-comment-is-none",
