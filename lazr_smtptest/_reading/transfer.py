@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import binascii
+import re
 import string
 
 _UU = frozenset({"uuencode", "x-uuencode", "uue", "x-uue"})
 _BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
+_STRAY = re.compile(rb"=(?==)")
 _NO_BASE64 = bytes(set(range(256)).difference(_BASE64))
 
 
@@ -18,13 +20,21 @@ def undone(octets: bytes, encoding: str) -> bytes:
     if encoding == "base64":
         return from_base64(octets)
     if encoding == "quoted-printable":
-        return binascii.a2b_qp(b"\n".join(map(_without_blanks, octets.split(b"\n"))))
+        return from_quoted_printable(b"\n".join(map(_without_blanks, octets.split(b"\n"))))
     return _from_uu(octets) if encoding in _UU else octets
 
 
 def _without_blanks(line: bytes) -> bytes:
     # At the end of a line they were added on the way (RFC 2045, 6.7, rule 3).
     return line.rstrip(b" \t\r") + b"\r" * line.endswith(b"\r")
+
+
+def from_quoted_printable(octets: bytes, is_word: bool = False) -> bytes:
+    """Decode quoted-printable, or the Q of an encoded word.
+
+    A mere ``=`` stands for itself (RFC 2045, 6.7); `binascii` makes one of two.
+    """
+    return binascii.a2b_qp(_STRAY.sub(b"=3D", octets), header=is_word)
 
 
 def from_base64(octets: bytes) -> bytes:

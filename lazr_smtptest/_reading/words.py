@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 from lazr_smtptest._reading.charsets import decoded
-from lazr_smtptest._reading.transfer import from_base64
+from lazr_smtptest._reading.transfer import from_base64, from_quoted_printable
 
 #: All that `str.splitlines` takes for the end of a line.
 LINE_BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
@@ -100,5 +99,5 @@ def _words(text: str) -> Iterator[tuple[str, _Word | None]]:
 
 def _word(charset: str, encoding: str, text: str) -> _Word:
     octets = text.encode("utf-8", "surrogateescape")
-    octets = from_base64(octets) if encoding in "bB" else binascii.a2b_qp(octets, header=True)
+    octets = from_base64(octets) if encoding in "bB" else from_quoted_printable(octets, True)
     return _Word(charset.partition("*")[0].lower(), octets)  # a language may follow (RFC 2231, 5)

@@ -184,6 +184,13 @@ TRANSFER = [
         problems=("transfer-encoding-invalid",),
     ),
     Case(
+        "quoted-printable-with-stray-equals-signs-in-a-row",
+        HEAD + part("text/plain; charset=utf-8", "https://example.com/?t=YQ== a===3Db", QP),
+        text="https://example.com/?t=YQ== a===b",
+        links=("https://example.com/?t=YQ==",),
+        problems=("transfer-encoding-invalid",),
+    ),
+    Case(
         "quoted-printable-encoded-line-ends",
         HEAD + part("text/plain; charset=utf-8", "One=0D=0ATwo", QP),
         text="One\nTwo",
