@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -65,8 +66,19 @@ def _defect(defect: Any) -> str:
 
 
 def _first_lines(message: Message) -> list[str]:
-    lines = (message.text.strip() or words(message.html)).splitlines()
+    lines = _visible_lines(message.text) or _visible_lines(words(message.html))
     return lines if len(lines) <= _LINES else [*lines[:_LINES], "..."]
+
+
+def _visible_lines(text: str) -> list[str]:
+    """Return the first lines that a reader sees; HTML has others, to fill up a preview."""
+    found = (line for line in text.splitlines() if any(map(_is_visible, line)))
+    return list(islice(found, _LINES + 1))
+
+
+def _is_visible(character: str) -> bool:
+    is_blank = unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Zs")
+    return not is_blank and character != "\u034f"  # which joins, and is a mark by category
 
 
 def session_lines(session: Session) -> list[str]:

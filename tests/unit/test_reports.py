@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from messages import MAIL, about, make, to, wanting
+from messages import MAIL, about, make, multipart, to, wanting
 
 from lazr_smtptest._parent.describe import describe
 from lazr_smtptest._parent.matching import Criteria
@@ -200,6 +200,21 @@ def test_html_is_shown_where_there_is_no_text():
         "  | It is small.",
         "  | 1 2",
     ]
+
+
+@pytest.mark.parametrize("filler", ["&nbsp;", "&zwnj;&nbsp;", "&#847; &#8199; &shy;", "&#xfeff;"])
+def test_lines_that_nobody_sees_are_not_shown(filler):
+    # Such fill up what an inbox shows of a message beside its subject.
+    html = f"<body><div>{filler}</div>" * 20 + "<p>Your order has shipped."
+    text = "\u200c\r\n\u00a0\r\n" * 9
+    content = multipart(
+        f"Content-Type: text/plain; charset=utf-8\r\n\r\n{text}",
+        f"Content-Type: text/html; charset=utf-8\r\n\r\n{html}",
+        kind="alternative",
+    )
+    assert describe(make(content)).splitlines()[1:] == ["  | Your order has shipped."]
+    plain = f"Content-Type: text/plain; charset=utf-8\r\n\r\n{text}One.\r\n\r\nTwo.\r\n"
+    assert describe(make(plain)).splitlines()[1:] == ["  | One.", "  | Two."]
 
 
 def test_who_did_not_get_it_is_shown():
