@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from lazr_smtptest._reading.parameters import COMMENT, QUOTED, unquoted
+from lazr_smtptest._reading.parameters import COMMENT, QUOTED, unquoted, without_comments
 from lazr_smtptest._reading.words import decode_words, in_one_line
 
 #: What a list is made of: a comment, a quoted string, a bracketed address, a literal, a
@@ -26,6 +26,7 @@ _TOKEN = re.compile(
 #: What a name has only in quotes (RFC 5322, 3.2.3), or encoded.
 _SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
 _ROUTE = re.compile(r"\A\s*@[^:]*:")
+_SCHEME = re.compile(r"\Amailto:", re.IGNORECASE)
 _WORD = re.compile(rf"(?:{QUOTED}|\S)+", re.DOTALL)
 
 #: A domain that is an address of the network (RFC 5321, 4.1.3), and no set of characters.
@@ -87,10 +88,10 @@ def _mailbox(words: list[str], bracketed: str | None) -> Iterator[Mailbox]:
     if bracketed is None:
         yield from (Mailbox("", one.strip(">")) for one in _bare("".join(words)) if "@" in one)
     elif "@" in bracketed:
-        name, address = _name(words), _ROUTE.sub("", bracketed)
+        name, address = _name(words), _ROUTE.sub("", without_comments(bracketed))
         # Only in quotes has an address a comma.
         for one in [address] if '"' in address else re.split("[,;]", address):
-            yield Mailbox(name, "".join(_words(one)).removeprefix("mailto:"))
+            yield Mailbox(name, _SCHEME.sub("", "".join(_words(one))))
 
 
 def in_words(field: str) -> str:

@@ -139,6 +139,17 @@ ADDRESSES = [
         "kim@example.com (not max@example.org)",
     ),
     to(
+        "comment-within-brackets",  # RFC 5322, 3.4.1
+        "Kim <kim(a, b)@(c)example.com (d)>",
+        "Kim <kim(a, b)@(c)example.com (d)>",
+        misses=("kim(a,b)@(c)example.com(d)", "b)@(c)example.com(d)"),
+    ),
+    to(
+        "url-of-an-address-in-capitals",
+        "Kim <MAILTO:kim@example.com>",
+        "Kim <MAILTO:kim@example.com>",
+    ),
+    to(
         "comment-within-a-comment",
         "kim@example.com (a (b) <max@example.org>, c), (d) lee@example.com",
         "kim@example.com (a (b) <max@example.org>, c), (d) lee@example.com",
