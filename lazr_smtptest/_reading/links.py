@@ -21,17 +21,37 @@ _MARKS = "_*-=~|"
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 #: As much as there is in a rule across a line.
 _WIDTH = 80
+#: Where emphasis begins in a line, and where it ends, as in Markdown.
+_EMPHASIS = re.compile(r"(?<![^\s(\[{\"'])(\*+|_+)(?=[^\s*_])|(?<=[^\s*_])(\*+|_+)(?![\w*])")
+#: As much of a line before a URL as is looked at for that.
+_LINE = 400
 #: Marks before a URL; behind a word they are no emphasis, as in "next=https://example.com".
-_OPENING = re.compile(r"(?<![^\W_])[_*=~|'\"(\[{<-]+$")
+_OPENING = re.compile(r"(?<![^\W_])[_*=~|'\"(\[{<-]+\Z")
 
 
 def web_addresses(text: str) -> Iterator[str]:
     """Yield the web addresses, in order, without what only stands beside them."""
     for found in _URL.finditer(text):
-        opening = _OPENING.search(text[max(found.start() - _WIDTH, 0) : found.start()])
-        url = _without_what_follows(_in_its_script(found[0]), opening[0] if opening else "")
+        line = text[max(found.start() - _LINE, 0) : found.start()].rpartition("\n")[2]
+        url = _without_what_follows(_in_its_script(found[0]), _marks_before(line))
         if url[-3:] != "://":
             yield url
+
+
+def _marks_before(line: str) -> Counter[str]:
+    """Return the marks that a URL behind a line may have to close."""
+    opening = _OPENING.search(line, max(len(line) - _WIDTH, 0))
+    marks = opening[0] if opening else ""
+    return Counter(marks) + _open_emphasis(line[: len(line) - len(marks)])
+
+
+def _open_emphasis(line: str) -> Counter[str]:
+    """Return the marks of emphasis that has begun in a line, and not ended."""
+    marks: Counter[str] = Counter()
+    for begins, ends in _EMPHASIS.findall(line):
+        mark = (begins or ends)[0]
+        marks[mark] = marks[mark] + len(begins) if begins else max(marks[mark] - len(ends), 0)
+    return marks
 
 
 def _in_its_script(url: str) -> str:
@@ -55,9 +75,9 @@ def _is_wide(character: str) -> bool:
     return unicodedata.east_asian_width(character) in "WFH"
 
 
-def _without_what_follows(url: str, opening: str) -> str:
+def _without_what_follows(url: str, marks: Counter[str]) -> str:
     """Cut off what ends the sentence, closes a bracket opened before, or is emphasis."""
-    marks, counts = Counter(opening), Counter(url)
+    counts = Counter(url)
     end = len(url)
     while True:
         last = url[end - 1]
