@@ -260,14 +260,16 @@ class Message(EmailMessage):
         :param name: The fields' name, in any case.
         :return: The fields, in order.
         """
-        return [_shown(name, value) for value in self._values_of(name)]
+        return [_shown(name, value) for value in self._readable_values(name)]
 
     def header_items(self) -> list[tuple[str, str]]:
         """Return all header fields that were sent, each as by `header`.
 
         :return: The name and the value of each, in order.
         """
-        return [(key, _shown(key, value)) for key, value in self._sent_items()]
+        items = list(self._sent_items())
+        values = self._readable(value for _, value in items)
+        return [(key, _shown(key, value)) for (key, _), value in zip(items, values, strict=True)]
 
     def raw_header(self, name: str, default: str = "") -> str:
         """Return a header field as it was sent, only unfolded (RFC 5322, 2.2.3).
@@ -296,6 +298,20 @@ class Message(EmailMessage):
         name = _name(name, "Subject").lower()
         items = self.raw_items() if name in _OURS else self._sent_items()
         return [value for key, value in items if key.lower() == name]
+
+    def _readable_values(self, name: str) -> list[str]:
+        return self._readable(self._values_of(name))
+
+    def _readable(self, values: Iterable[str]) -> list[str]:
+        """Return values with 8-bit octets decoded, if need be by what the text is in."""
+        from lazr_smtptest._reading import parameters, words
+
+        found = list(values)
+        if all(map(str.isascii, found)):
+            return found
+        content_type = next(iter(self._values_of("Content-Type")), "")
+        charset = parameters.values(words.unfolded(content_type)).get("charset", "")
+        return [words.as_text(value, charset) for value in found]
 
     def _sent_items(self) -> Iterator[tuple[str, str]]:
         """Yield the fields as the parser has them, with a surrogate for each 8-bit octet."""

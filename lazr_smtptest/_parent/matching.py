@@ -183,7 +183,7 @@ _PARTS = frozenset({"subject", "text"})
 
 
 def _subject(message: Message) -> list[str]:
-    value = next(iter(message._values_of("Subject")), "")
+    value = next(iter(message._readable_values("Subject")), "")
     once = decode_words(in_one_line(value, always_one_blank=True))
     return list(dict.fromkeys([message.header("Subject"), once]))
 
@@ -210,7 +210,7 @@ _TEXTS: dict[str, Callable[[Message], list[str]]] = {
 
 
 def _mailboxes(header: str, message: Message) -> list[Mailbox]:
-    return [one for value in message._values_of(header) for one in mailboxes(value)]
+    return [one for value in message._readable_values(header) for one in mailboxes(value)]
 
 
 def _texts(field: str, wanted: Matcher, message: Any) -> list[str]:

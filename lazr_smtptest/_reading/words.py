@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from lazr_smtptest._reading.charsets import decoded
+from lazr_smtptest._reading.charsets import decoded, may_be_in
 from lazr_smtptest._reading.transfer import from_base64, from_quoted_printable
 
 #: All that `str.splitlines` takes for the end of a line.
@@ -17,11 +17,16 @@ _LINE_END = re.compile("\r?\n")
 _BEGIN = re.compile(r"=\?([^?\s]+)\?([bq])\?", re.IGNORECASE)
 
 
-def as_text(value: str) -> str:
-    """Return a value of the parser's, which has a surrogate for each 8-bit octet."""
+def as_text(value: str, charset: str = "") -> str:
+    """Return a value of the parser's, which has a surrogate for each 8-bit octet.
+
+    It is UTF-8 if it can be, and else in the charset, unless that is of Unicode, too.
+    """
     if value.isascii():
         return value
-    return decoded(value.encode("utf-8", "surrogateescape"))
+    octets = value.encode("utf-8", "surrogateescape")
+    is_unicode = may_be_in(octets, "utf-8") or charset[:3].lower() == "utf"
+    return decoded(octets, "" if is_unicode else charset)
 
 
 def readable(text: str) -> str:

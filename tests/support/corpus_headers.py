@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corpus import Case, octets, word
+from corpus import Case, octets, part, word
 
 
 def subject(name: str, value: str, shown: str, *problems: str) -> Case:
@@ -281,6 +281,33 @@ ADDRESSES = [
             ("reply_to", "lunch@example.com"),
         ),
         misses=(("to", "max@example.com"), ("cc", "kim@example.com")),
+    ),
+    *(
+        Case(
+            f"8bit-octets-{name}",
+            f"To: {octets(to)} <kim@example.com>\nSubject: {octets(subject)}\n"
+            + part(f"text/plain;\n charset={charset}", octets(subject)),
+            text=shown,
+            header={"Subject": shown, "To": f"{who} <kim@example.com>"},
+            meets=(("subject", shown), ("to", "kim@example.com")),
+            problems=("raw-8bit",),
+        )
+        for name, charset, to, subject, shown, who in [
+            ("in-the-charset-of-the-text", "koi8-r", b"\xeb\xc9\xcd", b"\xef\xc2", "Об", "Ким"),
+            ("in-gb2312", "gb2312", b"\xbd\xf0", b"\xe9\x46\xbb\xf9", "镕基", "金"),
+        ]
+    ),
+    Case(
+        "8bit-octets-in-utf-8-whatever-the-text-is-in",
+        f"To: Jörg <kim@example.com>\n{part('text/plain; charset=iso-8859-1', 'x')}",
+        text="x",
+        header={"To": "Jörg <kim@example.com>"},
+    ),
+    Case(
+        "8bit-octets-that-are-not-in-utf-8-as-the-text-is",
+        "Subject: " + octets(b"Gr\xfcn\n") + part("text/plain; charset=utf-8", "x"),
+        text="x",
+        header={"Subject": "Grün"},
     ),
     Case(
         "8bit-name-and-address",
