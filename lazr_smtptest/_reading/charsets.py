@@ -70,6 +70,17 @@ _NAMES = {
 }
 _CODECS = {label: codec for codec, labels in _NAMES.items() for label in labels.split()}
 
+#: What the standard reads otherwise than Python's codecs, which are older.
+_LATER = {
+    "gb18030": str.maketrans(
+        "\ue5e5\ue78d\ue78e\ue78f\ue790\ue791\ue792\ue793\ue794\ue795"
+        "\ue796\ue7c7\ue81e\ue826\ue82b\ue82c\ue832\ue843\ue854\ue864",
+        "\u3000\ufe10\ufe12\ufe11\ufe13\ufe14\ufe15\ufe16\ufe17\ufe18"
+        "\ufe19\u1e3f\u9fb4\u9fb5\u9fb6\u9fb7\u9fb8\u9fb9\u9fba\u9fbb",
+    ),
+    "koi8-u": str.maketrans("\u255d\u256c", "\u045e\u040e"),
+}
+
 #: A mark at the beginning of a text outweighs what its header says.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -126,7 +137,8 @@ def decoded(octets: bytes, charset: str = "") -> str:
         with suppress(UnicodeDecodeError):
             return octets.decode(codec)
         codec = "cp950"  # which has characters that it lacks, and programs write all the same
-    return octets.decode(codec, _ERRORS.get(codec[:5], "replace"))
+    text = octets.decode(codec, _ERRORS.get(codec[:5], "replace"))
+    return text.translate(_LATER[codec]) if codec in _LATER else text
 
 
 def is_readable(charset: str) -> bool:

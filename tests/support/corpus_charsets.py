@@ -44,6 +44,8 @@ LEGACY = [
     text("euc-jp-with-a-stray-octet", "euc-jp", b"\xfc\xe2\x8f\xb0\xa1 \xb6", "髙丂 \ufffd"),
     text("euc-jp-by-its-windows-name", "CP51932", b"\xad\xa1", "①"),
     text("iso-2022-jp-by-its-php-name", "ISO-2022-JP-MS", b"\x1b$B-!\x1b(B", "①"),
+    text("gbk-with-later-characters", "gbk", b"\xa8\xbc\xa3\xa0\xfe\x59", "ḿ\u3000\u9fb4"),
+    text("koi8-u-is-koi8-ru", "koi8-u", b"\xae\xbe", "ўЎ"),
     text("gbk-as-a-code-page", "windows-936", b"\xe9\x46\x80", "镕€"),
     text("code-page-with-a-hyphen", "cp-850", b"Gr\x81\xe1e", "Grüße"),
     text("iso-2022-jp", "iso-2022-jp", b"\x1b$BCk?)\x1b(B!", "昼食!"),
