@@ -121,8 +121,17 @@ def _is_domain(domain: str) -> bool:
     return (
         len(domain.encode("utf-8", "surrogateescape")) <= 255  # 4.5.3.1.2
         and not domain.replace(".", "").isdigit()  # an address without its brackets
-        and all(0 < len(label) <= 63 and "-" not in (label[0], label[-1]) for label in labels)
-        and all(map(_is_in_a_label, "".join(labels)))
+        and all(map(_is_label, labels))
+    )
+
+
+def _is_label(label: str) -> bool:
+    return (
+        0 < len(label) <= 63
+        and "-" not in (label[0], label[-1])
+        and unicodedata.category(label[0])[0] != "M"  # RFC 5891, 4.2.3.2
+        and all(map(_is_in_a_label, label))
+        and (label.isascii() or len(b"xn--" + label.encode("punycode")) <= 63)  # RFC 5890, 2.3.2.1
     )
 
 

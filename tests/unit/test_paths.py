@@ -48,6 +48,8 @@ TAKEN = [
     "a@bücher.example",
     "a@संगठन.example",
     "a@l·l.example",
+    "a@e\u0301.example",
+    "a@" + "ü" * 57 + ".example",
     "a@テスト・x.example",
 ]
 
@@ -109,6 +111,9 @@ REFUSED = [
     "a@" + LONG_DOMAIN,
     "a@b\u2028.example",
     "a@b€.example",
+    "a@\u0301e.example",
+    "a@b.\u093eब.example",
+    "a@" + "ü" * 58 + ".example",
 ]
 
 
