@@ -30,7 +30,7 @@ from lazr_smtptest._reading.parameters import (
 )
 from lazr_smtptest._reading.structure import Field, Mail, Part, comparable_id
 from lazr_smtptest._reading.texts import text_of
-from lazr_smtptest._util import plain, quoted
+from lazr_smtptest._util import lazy_pattern, plain, quoted
 
 __all__ = ["CODES", "Problem"]
 
@@ -138,22 +138,22 @@ def _problem(code: str, where: str, text: str, level: str = "") -> Problem:
     return Problem(code, level or CODES[code][0], text, where)
 
 
-_SPECIAL = re.compile(r"[\s()<>@,;:\\\"/\[\]?=]")
+_SPECIAL = lazy_pattern(r"[\s()<>@,;:\\\"/\[\]?=]")
 
 
 # Header fields.
 
 #: The words of a list of addresses, each with a letter that stands for it in its shape.
-_TOKEN = re.compile(
+_TOKEN = lazy_pattern(
     rf"(?P<q>{QUOTED})|(?P<e>=\?[^?\s<>@,\"]+\?[bq]\?[^?\s<>,\"]*\?=)|(?P<l>\[[^\[\]\\<>]*\])"
     rf"|(?P<s>(?:\s+|{COMMENT})+)|(?P<a>(?:\\.|[^\s()<>@,;:.\"\[\]\\])+)",
     re.IGNORECASE | re.DOTALL,
 )
 #: Dots may be anywhere, and a name may be of any words, since such addresses are read.
 _ADDRESS = r"[aqe.]+@(?:[ae.]+|l)"
-_MAILBOX = re.compile(rf"(?:[^<>@:\"]*:)?(?:{_ADDRESS}|[^<>@:\"]*<{_ADDRESS}>)? ?")
-_WORD = re.compile(r"=\?([^?\s]+)\?([bq])\?([^?\s]*)\?=", re.IGNORECASE)
-_WORD_BEGINS = re.compile(r"=\?[\w.:+*-]+\?[bq]\?", re.IGNORECASE)
+_MAILBOX = lazy_pattern(rf"(?:[^<>@:\"]*:)?(?:{_ADDRESS}|[^<>@:\"]*<{_ADDRESS}>)? ?")
+_WORD = lazy_pattern(r"=\?([^?\s]+)\?([bq])\?([^?\s]*)\?=", re.IGNORECASE)
+_WORD_BEGINS = lazy_pattern(r"=\?[\w.:+*-]+\?[bq]\?", re.IGNORECASE)
 _WORD_TEXTS = {"b": r"[A-Za-z0-9+/]*={0,2}", "q": "(?:[^=]|=[0-9A-Fa-f]{2})*"}
 
 
@@ -302,9 +302,9 @@ def _fault_of_word(charset: str, encoding: str, text: str) -> str:
 
 # The parts.
 
-_NO_QP = re.compile(rb"=(?![0-9A-Fa-f]{2}|[ \t]*\r?(?:\n|\Z)).{0,9}|[\x80-\xff]")
-_HTML_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
-_CID = re.compile(
+_NO_QP = lazy_pattern(rb"=(?![0-9A-Fa-f]{2}|[ \t]*\r?(?:\n|\Z)).{0,9}|[\x80-\xff]")
+_HTML_COMMENT = lazy_pattern(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_CID = lazy_pattern(
     r"(?:<[^<>]*?\s(?:src|background|poster|data)\s*=|url\()\s*[\"']?cid:([^\"'\s>)]+)",
     re.IGNORECASE,
 )
@@ -418,12 +418,12 @@ def _html_not_closed(part: Part) -> str:
 
 # The whole.
 
-_LONG = re.compile(rb"^[^\n]{998}(?!\r?$)[^\n]*", re.MULTILINE)
+_LONG = lazy_pattern(rb"^[^\n]{998}(?!\r?$)[^\n]*", re.MULTILINE)
 _OCTETS = (
-    ("bare-cr", re.compile(rb"\r(?!\n)"), "CR without LF; end lines with CRLF"),
-    ("bare-lf", re.compile(rb"(?<!\r)\n"), "LF without CR; end lines with CRLF"),
-    ("nul", re.compile(rb"\0"), "NUL; encode what is not text in base64"),
-    ("8bit-undeclared", re.compile(rb"[\x80-\xff]"), "8-bit octets; give MAIL BODY=8BITMIME"),
+    ("bare-cr", lazy_pattern(rb"\r(?!\n)"), "CR without LF; end lines with CRLF"),
+    ("bare-lf", lazy_pattern(rb"(?<!\r)\n"), "LF without CR; end lines with CRLF"),
+    ("nul", lazy_pattern(rb"\0"), "NUL; encode what is not text in base64"),
+    ("8bit-undeclared", lazy_pattern(rb"[\x80-\xff]"), "8-bit octets; give MAIL BODY=8BITMIME"),
 )
 
 

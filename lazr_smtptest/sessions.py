@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazr_smtptest._names import ENVELOPES_ELSEWHERE, checked
-from lazr_smtptest._util import quoted, utc
+from lazr_smtptest._util import lazy_pattern, quoted, utc
 
 if TYPE_CHECKING:
     from lazr_smtptest.checks import Problem
@@ -37,23 +37,23 @@ SESSION_CODES: dict[str, tuple[str, str, str]] = {
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 #: MAIL or RCPT: the verb, the path in brackets or without, and what follows.
-_COMMAND = re.compile(
+_COMMAND = lazy_pattern(
     rf'(MAIL FROM|RCPT TO):[ \t]*(?:<((?:{_QUOTED}|[^">])*)>?|((?:{_QUOTED}|[^"\s])*))(.*)',
     re.IGNORECASE | re.DOTALL,
 )
-_SIZE = re.compile(r"\sSIZE=(\d+)", re.IGNORECASE)
-_CONTENT = re.compile(r"(\d+) octets of content")
+_SIZE = lazy_pattern(r"\sSIZE=(\d+)", re.IGNORECASE)
+_CONTENT = lazy_pattern(r"(\d+) octets of content")
 #: Mechanisms that show the secret to anybody who listens in.
-_CLEAR = re.compile(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b", re.IGNORECASE)
+_CLEAR = lazy_pattern(r"AUTH (?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER)\b", re.IGNORECASE)
 
 #: An AUTH command, and an answer to a challenge or its refusal, as the dialogue has them.
-_AUTH = re.compile(r"AUTH\b(?: +([^\s*]*))?.*", re.IGNORECASE)
+_AUTH = lazy_pattern(r"AUTH\b(?: +([^\s*]*))?.*", re.IGNORECASE)
 _ANSWERS = ("***", "*")
 
-_ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?[^?]*\?=", re.IGNORECASE)
+_ENCODED_WORD = lazy_pattern(r"=\?[^?]+\?[bq]\?[^?]*\?=", re.IGNORECASE)
 
 #: A dot-string or a quoted string, an at sign and a domain (RFC 5321, 4.1.2; RFC 6531, 3.3).
-_MAILBOX = re.compile(
+_MAILBOX = lazy_pattern(
     r'(?:[^\s"(),.:;<>@\[\\\]]+(?:\.[^\s"(),.:;<>@\[\\\]]+)*|"(?:[^"\\]|\\.)*")'
     r"@(?:\[[^\[\]]+\]|[^\s_.]+(?:\.[^\s_.]+)*)"
 )

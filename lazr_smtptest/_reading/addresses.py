@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from lazr_smtptest._reading.parameters import COMMENT, QUOTED, unquoted, without_comments
 from lazr_smtptest._reading.words import decode_words, in_one_line
+from lazr_smtptest._util import lazy_pattern
 
 #: What a list is made of: a comment, a quoted string, a bracketed address, a literal, a
 #: mark, or other text.  A quote or comment that is not closed goes to the end, so that no
 #: octet is looked at again and again.
-_TOKEN = re.compile(
+_TOKEN = lazy_pattern(
     rf"""(?P<comment>{COMMENT})"""
     r"""|(?P<quoted>"(?:[^"\\]|\\.)*(?:"|\\?\Z))"""
     r"""|<(?P<bracketed>(?:"(?:[^"\\]|\\.)*"|[^<>"])*)>|<(?P<open>[^<>,;]*)|(?P<literal>\[[^\[\]]*\])"""
@@ -24,16 +25,16 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 #: What a name has only in quotes (RFC 5322, 3.2.3), or encoded.
-_SPECIAL = re.compile(r'[()<>@,:;.\\"\[\]]')
-_ROUTE = re.compile(r"\A\s*@[^:]*:")
-_SCHEME = re.compile(r"\Amailto:", re.IGNORECASE)
-_WORD = re.compile(rf"(?:{QUOTED}|\S)+", re.DOTALL)
+_SPECIAL = lazy_pattern(r'[()<>@,:;.\\"\[\]]')
+_ROUTE = lazy_pattern(r"\A\s*@[^:]*:")
+_SCHEME = lazy_pattern(r"\Amailto:", re.IGNORECASE)
+_WORD = lazy_pattern(rf"(?:{QUOTED}|\S)+", re.DOTALL)
 
 #: A domain that is an address of the network (RFC 5321, 4.1.3), and no set of characters.
-_LITERAL = re.compile(r"(?:@|\A(?=.*[.:]))\[(?:ipv6:)?[0-9a-f.:]+\]\Z", re.IGNORECASE)
+_LITERAL = lazy_pattern(r"(?:@|\A(?=.*[.:]))\[(?:ipv6:)?[0-9a-f.:]+\]\Z", re.IGNORECASE)
 
 #: An address in angle brackets, and perhaps a name before it.
-_NAMED = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<>])*<([^<>]*)>\s*', re.DOTALL)
+_NAMED = lazy_pattern(r'\s*(?:"(?:[^"\\]|\\.)*"|[^"<>])*<([^<>]*)>\s*', re.DOTALL)
 
 
 class Mailbox(NamedTuple):

@@ -10,13 +10,15 @@ import codecs
 import re
 from contextlib import suppress
 
+from lazr_smtptest._util import lazy_pattern
+
 #: Names that Python knows, and that are no charsets of mail.
 _NO_CHARSETS = frozenset(
     "base64 bz2 charmap hex idna mbcs oem palmos punycode quopri raw-unicode-escape rot-13"
     " undefined unicode-escape utf-8-sig uu zlib".split()
 )
 #: Charsets that others know: registered, in use, or private (RFC 2046, 4.1.2).
-_ELSEWHERE = re.compile(
+_ELSEWHERE = lazy_pattern(
     r"x-.+|cs.+|(?:iso-ir|iso-10646|iso-2022-cn|iso-8859-[689])-?.*|(?:windows|ibm|dos)-?\d.*"
     r"|gb_?2312.*|ks_?c_?5601.*|cn-big5|iso8859\d+|visual|logical|viscii.*|tscii|koi8?.*|euc-tw"
     r"|armscii-8|scsu|bocu-1|cesu-8|ucs-[24]|unicode|mac|iso[-_].+:\d{4}|unknown-8bit|cp\d+"
@@ -88,11 +90,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 #: How windows-936 and the like are written, and Python wants cp936.
-_CODE_PAGE = re.compile(r"(?:cp-|ibm-|windows-)(?=\d+\Z)")
+_CODE_PAGE = lazy_pattern(r"(?:cp-|ibm-|windows-)(?=\d+\Z)")
 #: What ISO-2022-JP switches to, up to the end of the line (RFC 1468), and its text.
-_JIS = re.compile(rb"\x1b(\$[@B]|\$\(D|\([BJI])([^\x1b\r\n]*)|([^\x1b]+|\x1b)")
+_JIS = lazy_pattern(rb"\x1b(\$[@B]|\$\(D|\([BJI])([^\x1b\r\n]*)|([^\x1b]+|\x1b)")
 #: What EUC-JP has: half-width katakana, JIS X 0212, JIS X 0208, and other octets.
-_EUC = re.compile(
+_EUC = lazy_pattern(
     rb"\x8e([\xa1-\xdf])|(\x8f[\xa1-\xfe]{2})|((?:[\xa1-\xfe]{2})+)|([^\x8e\x8f\xa1-\xfe]+|.)",
     re.DOTALL,
 )

@@ -7,12 +7,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
+from lazr_smtptest._util import lazy_pattern
+
 #: What begins one, and what it may have; the rest is seen to below.  In Markdown the URL
 #: that is meant stands behind the one that is shown.
-_URL = re.compile(r"(?<![a-z0-9])https?://(?:(?!\]\()[^\s<>\"`\x00-\x1f\x7f])+", re.IGNORECASE)
+_URL = lazy_pattern(r"(?<![a-z0-9])https?://(?:(?!\]\()[^\s<>\"`\x00-\x1f\x7f])+", re.IGNORECASE)
 #: A host, label by label, each in a script of its own.
 _LABEL = r"(?:[^\W\x00-\x7f]+|[a-z0-9-]+)"
-_HOST = re.compile(rf"https?://{_LABEL}(?:\.{_LABEL})+", re.IGNORECASE)
+_HOST = lazy_pattern(rf"https?://{_LABEL}(?:\.{_LABEL})+", re.IGNORECASE)
 
 #: What ends a sentence rather than a URL.
 _PUNCTUATION = ".,;:!?'"
@@ -22,11 +24,11 @@ _BRACKETS = {")": "(", "]": "[", "}": "{"}
 #: As much as there is in a rule across a line.
 _WIDTH = 80
 #: Where emphasis begins in a line, and where it ends, as in Markdown.
-_EMPHASIS = re.compile(r"(?<![^\s(\[{\"'])(\*+|_+)(?=[^\s*_])|(?<=[^\s*_])(\*+|_+)(?![\w*])")
+_EMPHASIS = lazy_pattern(r"(?<![^\s(\[{\"'])(\*+|_+)(?=[^\s*_])|(?<=[^\s*_])(\*+|_+)(?![\w*])")
 #: As much of a line before a URL as is looked at for that.
 _LINE = 400
 #: Marks before a URL; behind a word they are no emphasis, as in "next=https://example.com".
-_OPENING = re.compile(r"(?<![^\W_])[_*=~|'\"(\[{<-]+\Z")
+_OPENING = lazy_pattern(r"(?<![^\W_])[_*=~|'\"(\[{<-]+\Z")
 
 
 def web_addresses(text: str) -> Iterator[str]:

@@ -13,9 +13,10 @@ from html.entities import html5
 from typing import NamedTuple
 
 from lazr_smtptest._reading.charsets import is_readable
+from lazr_smtptest._util import lazy_pattern
 
-_NAME = re.compile(r"</?([a-zA-Z][^\s/>]*)")
-_ATTRIBUTE = re.compile(
+_NAME = lazy_pattern(r"</?([a-zA-Z][^\s/>]*)")
+_ATTRIBUTE = lazy_pattern(
     r"""[\s/]*(?:(?P<name>[^\s/>][^\s/>=]*)"""
     r"""(?:\s*=\s*(?:(?P<quote>["'])(?P<quoted>(?:(?!(?P=quote)).)*)(?P<closed>(?P=quote))?"""
     r"""|(?P<bare>[^\s>]*)))?)?""",
@@ -25,7 +26,7 @@ _COMMENT, _TAG = "a comment", "a tag"
 #: Tags without an end, behind which others are still read to their own: each is a look at
 #: the whole rest.
 _MOST_OPEN = 10
-_COMMENT_END = re.compile(r"--!?>")
+_COMMENT_END = lazy_pattern(r"--!?>")
 #: What is in them is no markup, and no words that are shown.
 _RAW = frozenset("iframe noembed noframes script style textarea title xmp".split())
 #: In these, elements of those names are like others (HTML Standard, 13.2.6.5).
@@ -38,9 +39,9 @@ _BLOCKS = frozenset(
 )
 _CELLS = frozenset({"td", "th"})
 
-_REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[a-zA-Z][a-zA-Z0-9]*;?)")
-_META_CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';>]+)", re.IGNORECASE)
-_XML_ENCODING = re.compile(r"<\?xml\s[^>]*?\bencoding\s*=\s*[\"']([^\"'>]+)[\"']")
+_REFERENCE = lazy_pattern(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[a-zA-Z][a-zA-Z0-9]*;?)")
+_META_CHARSET = lazy_pattern(r"charset\s*=\s*[\"']?([^\s\"';>]+)", re.IGNORECASE)
+_XML_ENCODING = lazy_pattern(r"<\?xml\s[^>]*?\bencoding\s*=\s*[\"']([^\"'>]+)[\"']")
 #: As far as browsers look for it, and some more.
 _PRESCAN = 4096
 

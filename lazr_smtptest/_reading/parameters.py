@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lazr_smtptest._reading.charsets import decoded
 from lazr_smtptest._reading.words import decode_words
+from lazr_smtptest._util import lazy_pattern
 
 QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 #: Comments nest (RFC 5322, 3.2.2), but hardly ever deeper.
@@ -15,17 +16,17 @@ COMMENT = r"\([^()\\]*(?:\\.[^()\\]*)*(?:\)|\\?\Z)"
 for _ in range(2):
     COMMENT = rf"\([^()\\]*(?:(?:\\.|{COMMENT})[^()\\]*)*(?:\)|\\?\Z)"
 # A quote that is not closed goes to the end, so that nothing is looked at twice.
-_COMMENTS = re.compile(rf"({QUOTED[:-1]}(?:\"|\\?\Z)|\\.)|{COMMENT}", re.DOTALL)
-_ASIDES = re.compile(
+_COMMENTS = lazy_pattern(rf"({QUOTED[:-1]}(?:\"|\\?\Z)|\\.)|{COMMENT}", re.DOTALL)
+_ASIDES = lazy_pattern(
     rf"({QUOTED[:-1]}(?:\"|\\?\Z)|\\.)|(\A|[;=/]\s*){COMMENT}|{COMMENT}(?=\s*(?:[;=/]|\Z))",
     re.DOTALL,
 )
-PARAMETER = re.compile(rf";\s*([^\s=;\"]+)\s*=\s*({QUOTED}|[^;]*)", re.DOTALL)
+PARAMETER = lazy_pattern(rf";\s*([^\s=;\"]+)\s*=\s*({QUOTED}|[^;]*)", re.DOTALL)
 
 #: Without it a type is as good as none (RFC 2045, 5.2).
-_TYPE = re.compile(r"\s*([^\s/;,\"]+)\s*/\s*([^\s/;,\"]+)")
+_TYPE = lazy_pattern(r"\s*([^\s/;,\"]+)\s*/\s*([^\s/;,\"]+)")
 #: A parameter's own name, which piece of it this is, and whether it is encoded (RFC 2231).
-_PIECE = re.compile(r"([^*]+)(?:\*(\d{1,9}))?(\*)?")
+_PIECE = lazy_pattern(r"([^*]+)(?:\*(\d{1,9}))?(\*)?")
 
 
 def without_comments(text: str) -> str:

@@ -14,15 +14,16 @@ from typing import NamedTuple
 from lazr_smtptest._reading.parameters import boundary, media_type, values, without_comments
 from lazr_smtptest._reading.transfer import undone
 from lazr_smtptest._reading.words import readable
+from lazr_smtptest._util import lazy_pattern
 
 #: A field with its folded lines (RFC 5322, 2.2), and a blank before the colon (obsolete, 4.5).
-_FIELD = re.compile(rb"([!-9;-~]+)([ \t]*):([^\n]*(?:\n[ \t][^\n]*)*)\n?")
+_FIELD = lazy_pattern(rb"([!-9;-~]+)([ \t]*):([^\n]*(?:\n[ \t][^\n]*)*)\n?")
 #: What may be passed over: a continuation of nothing, and the first line of a mailbox file.
-_STRAY = re.compile(rb"(?:[ \t:]|>?From )[^\n]*\n?")
-_BLANK = re.compile(rb"\r?(?:\n|\Z)")
-_TOKEN = re.compile(r"[^\s;,\"]+")
-_HEADER_END = re.compile(rb"(?:\A|\n)\r?\n")
-_DASHES = re.compile(rb"^--([^\n]*)", re.MULTILINE)
+_STRAY = lazy_pattern(rb"(?:[ \t:]|>?From )[^\n]*\n?")
+_BLANK = lazy_pattern(rb"\r?(?:\n|\Z)")
+_TOKEN = lazy_pattern(r"[^\s;,\"]+")
+_HEADER_END = lazy_pattern(rb"(?:\A|\n)\r?\n")
+_DASHES = lazy_pattern(rb"^--([^\n]*)", re.MULTILINE)
 
 
 class Field(NamedTuple):

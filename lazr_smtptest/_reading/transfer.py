@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import binascii
-import re
 import string
+
+from lazr_smtptest._util import lazy_pattern
 
 _UU = frozenset({"uuencode", "x-uuencode", "uue", "x-uue"})
 _BASE64 = (string.ascii_letters + string.digits + "+/=").encode()
-_STRAY = re.compile(rb"=(?==)")
+_STRAY = lazy_pattern(rb"=(?==)")
 _NO_BASE64 = bytes(set(range(256)).difference(_BASE64))
 
 

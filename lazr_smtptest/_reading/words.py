@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from lazr_smtptest._reading.charsets import decoded, may_be_in
 from lazr_smtptest._reading.transfer import from_base64, from_quoted_printable
+from lazr_smtptest._util import lazy_pattern
 
 #: All that `str.splitlines` takes for the end of a line.
-LINE_BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
-_LINE_END = re.compile("\r?\n")
+LINE_BREAKS = lazy_pattern("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_LINE_END = lazy_pattern("\r?\n")
 
-_BEGIN = re.compile(r"=\?([^?\s]+)\?([bq])\?", re.IGNORECASE)
+_BEGIN = lazy_pattern(r"=\?([^?\s]+)\?([bq])\?", re.IGNORECASE)
 
 
 def as_text(value: str, charset: str = "") -> str:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from aiosmtpd.smtp import MISSING, SMTP, AuthResult, LoginPassword, _AuthMechAtt
 
 from lazr_smtptest._smtp.client_cert import identity_of, subject_of
 from lazr_smtptest._smtp.protocol import Refused, VerbatimReply
-from lazr_smtptest._util import time_of_day
+from lazr_smtptest._util import lazy_pattern, time_of_day
 from lazr_smtptest._wire.rules import encode_reply
 from lazr_smtptest.server import ScramKeys, Server
 
@@ -30,12 +29,12 @@ _NAME = r"(?:[^=,\0]|=2C|=3D)+"
 _BASE64 = r"[A-Za-z0-9+/]+={0,2}"
 
 #: RFC 7628, 3.1: no channel binding, and perhaps a name (RFC 5801, 4).
-_GS2_HEADER = re.compile(f"[ny],(?:a=({_NAME}))?,")
+_GS2_HEADER = lazy_pattern(f"[ny],(?:a=({_NAME}))?,")
 
 #: RFC 5802, 7: header, what follows it, name and nonce; and the message without its proof,
 #: the header again, nonce and proof.
-_SCRAM_FIRST = re.compile(f"([ny],(?:a={_NAME})?,)(n=({_NAME}),r=([!-+.-~-]+)(?:,[^m].*)?)")
-_SCRAM_LAST = re.compile(f"(c=({_BASE64}),r=([^,]+)(?:,.*)?),p=({_BASE64})")
+_SCRAM_FIRST = lazy_pattern(f"([ny],(?:a={_NAME})?,)(n=({_NAME}),r=([!-+.-~-]+)(?:,[^m].*)?)")
+_SCRAM_LAST = lazy_pattern(f"(c=({_BASE64}),r=([^,]+)(?:,.*)?),p=({_BASE64})")
 
 _SCHEMES = {("bearer", " "), ("", "")}
 

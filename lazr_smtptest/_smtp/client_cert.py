@@ -5,9 +5,10 @@ What `ssl.SSLObject.getpeercert` returns is read here: a certificate that the se
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
+
+from lazr_smtptest._util import lazy_pattern
 
 #: RFC 4514, 3.  All other attributes have the names that OpenSSL has for them.
 _SHORT_NAMES = {
@@ -23,8 +24,8 @@ _SHORT_NAMES = {
 }
 
 #: What must be escaped somewhere (RFC 4514, 2.4), and control characters.
-_SPECIAL = re.compile(r'[",+;<>\\]|\A[ #]| \Z')
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SPECIAL = lazy_pattern(r'[",+;<>\\]|\A[ #]| \Z')
+_CONTROL = lazy_pattern(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def subject_of(certificate: Mapping[str, Any]) -> str:
