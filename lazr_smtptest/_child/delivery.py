@@ -56,8 +56,10 @@ def seal(item: Any) -> Sealed:
     envelope, raw = item
     if len(raw) < LARGE:
         return Sealed(pickled(packed_message(envelope, bytes(raw))))
-    apart = packed_message(envelope, PickleBuffer(raw))
-    return Sealed(dumps(apart, -1, buffer_callback=lambda _: False), raw)
+    content = PickleBuffer(raw)
+    apart = packed_message(envelope, content)
+    # What else has a buffer, in an envelope that a handler has changed, stays in the pickle.
+    return Sealed(dumps(apart, -1, buffer_callback=lambda buffer: buffer is not content), raw)
 
 
 def _is_untouched(item: Any) -> bool:

@@ -332,6 +332,14 @@ def test_any_message_survives_pickling(raw: bytes) -> None:
     assert again.keys() == message.keys()
 
 
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_a_buffer_in_an_envelope_that_a_handler_has_changed(size: int) -> None:
+    envelope = ENVELOPE._replace(peer=(pickle.PickleBuffer(b"localhost"),))
+    message = PickledItem(*seal(parse(envelope, b"x" * size))).load()
+    assert message.raw == b"x" * size
+    assert message.envelope == ENVELOPE._replace(peer=(b"localhost",))
+
+
 @pytest.mark.parametrize("step", range(1, 9))
 @pytest.mark.parametrize("size", [10, LARGE])
 def test_two_that_load_one_item(size: int, step: int) -> None:
