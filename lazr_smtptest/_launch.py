@@ -261,9 +261,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
-    found = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+    # By position, as asyncio and `socket.create_connection` call it: what a test has put in
+    # its place may name its parameters in another way.
+    found = socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
@@ -275,7 +275,8 @@ def _bind_all(addresses: list[tuple[int, tuple[object, ...]]], port: int) -> lis
             try:
                 sock = stack.enter_context(_bind(family, address, port))
             except OSError as error:
-                if error.errno not in _NOT_HERE:
+                # Or a name, as from httpretty's resolver, without an address of that family.
+                if error.errno not in _NOT_HERE and not isinstance(error, socket.gaierror):
                     raise
                 absent = error
                 continue
@@ -322,7 +323,7 @@ def host_for_clients(host: str, sockets: list[socket.socket]) -> str:
 
 def _is_known(host: str) -> bool:
     try:
-        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        return bool(socket.getaddrinfo(host, None, 0, socket.SOCK_STREAM))
     except OSError:
         return False
 

@@ -112,7 +112,7 @@ class _LocalServer:
         return getattr(self._controller, theirs.get(name, name))
 
     _controller = functools.cached_property(lambda self: self._lend())
-    addr = property(lambda self: min(getaddrinfo(self.host, self.port, type=SOCK_STREAM))[4][:2])
+    addr = property(lambda self: min(getaddrinfo(self.host, self.port, 0, SOCK_STREAM))[4][:2])
 
     def is_alive(self) -> Any:
         return self.is_running

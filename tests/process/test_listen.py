@@ -54,6 +54,21 @@ def test_an_address_that_is_not_here_is_passed_over(monkeypatch):
         assert [sock.getsockname()[0] for sock in sockets] == ["127.0.0.1"]
 
 
+def test_a_resolver_of_a_test(monkeypatch):
+    """It names its parameters as httpretty's does, and answers with the name."""
+
+    def fake_getaddrinfo(host, port, family=None, socktype=None, proto=None, flags=None):
+        return [
+            (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))
+            for family in (socket.AF_INET, socket.AF_INET6)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", fake_getaddrinfo)
+    with QueueController("127.0.0.1") as controller:
+        send_to(controller, "one")
+        assert subjects(controller) == ["one"]
+
+
 def test_another_port_is_found_when_the_second_address_has_it_taken(monkeypatch):
     """Takes the port that the first address got, on the second, once."""
     answer = [
