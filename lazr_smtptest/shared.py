@@ -58,6 +58,11 @@ __tracebackhide__ = is_refusal  # for pytest
 _KEY = 32
 _RUN = 3
 
+#: The name of the socket in its folder, and the longest path that macOS, which has the least
+#: room for it, can bind (``sun_path``, less the NUL at its end).
+_SOCKET = "leases"
+_LONGEST_PATH = 103
+
 #: Messages for nobody that a report lists.
 _SHOWN = 20
 
@@ -142,9 +147,7 @@ class SharedController(Controller):
         self._unread_limit = whole_number("unread_limit", unread_limit, 1)
         self._lease_host = lease_host
         self.key = secrets.token_hex(_KEY)
-        self._folder = os.path.join(
-            tempfile.gettempdir(), f"lazr-smtptest-{secrets.token_hex(_KEY // 4)}"
-        )
+        self._folder = _free_folder()
         self._tcp_address: str | None = None
         self.server_options = server_options
         #: What a handler passes on that is no message.
@@ -166,7 +169,7 @@ class SharedController(Controller):
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where leases are taken: the path of a UNIX socket, and ``host:port`` if asked for."""
-        path = os.path.join(self._folder, "leases")
+        path = os.path.join(self._folder, _SOCKET)
         return (path,) if self._tcp_address is None else (path, self._tcp_address)
 
     @property
@@ -248,6 +251,15 @@ SHARED_OPTIONS = tuple(
         if name != "server_options"
     )
 )
+
+
+def _free_folder() -> str:
+    """Choose a new folder for the socket; in /tmp, if elsewhere its path would be too long."""
+    name = f"lazr-smtptest-{secrets.token_hex(_KEY // 4)}"
+    folder = os.path.join(tempfile.gettempdir(), name)
+    if len(os.fsencode(os.path.join(folder, _SOCKET))) <= _LONGEST_PATH:
+        return folder
+    return os.path.join("/tmp", name)  # noqa: S108 -- which is made with mode 0700, or not at all
 
 
 class _Strays(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import smtplib
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +86,21 @@ def test_a_unix_socket_for_mail() -> None:
         assert subjects(kim) == subjects(lee) == ["one"]
         with pytest.raises(ValueError, match="has no port"):
             kim.port  # noqa: B018
+
+
+def test_a_folder_for_temporary_files_with_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of a UNIX socket has 107 octets at most, on macOS 103."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    shared = SharedController()
+    with leased(shared) as (kim, _):
+        send_for(kim, "one", [kim.address("kim")])
+        assert subjects(kim) == ["one"]
+        assert Path(shared.address).parent.stat().st_mode & 0o777 == 0o700
+    assert not Path(shared.address).parent.exists()
 
 
 class Choosy(QueueServer):
