@@ -193,6 +193,10 @@ def end_time_travel() -> None:
     freezegun: Any = sys.modules.get("freezegun.api")
     if freezegun is not None and freezegun.freeze_factories:
         _unfreeze(freezegun)
+    if "libfaketime" in sys.modules:
+        # Its C library, which is behind all clocks but the monotonic one, looks here each time.
+        for name in ("FAKETIME", "FAKETIME_TIMESTAMP_FILE"):
+            os.environ.pop(name, None)
 
 
 def _unfreeze(freezegun: ModuleType) -> None:

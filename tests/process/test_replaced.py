@@ -15,16 +15,23 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from socket import AF_INET, socket
 from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import freezegun
 import pytest
 import time_machine
-from helpers import EVENT_LOOPS, START_METHODS, connected, gone, loop_name, send, serving
+from helpers import EVENT_LOOPS, START_METHODS, connected, gone, loop_name, send, send_to, serving
 from scripts import run_python
 
-from lazr_smtptest import MessageNotReceived, QueueController, QueueServer
+from lazr_smtptest import (
+    Controller,
+    MessageNotReceived,
+    MessageQueue,
+    QueueController,
+    QueueServer,
+)
 
 #: What a program calls, and a test of that program may replace.
 FUNCTIONS = """
@@ -245,6 +252,26 @@ def test_each_way_to_start_while_time_stands_still(kind, method):
     with FREEZERS[kind]():
         run_through(method)
     run_through(method)
+
+
+@pytest.mark.parametrize("name", ["FAKETIME", "FAKETIME_TIMESTAMP_FILE"])
+def test_a_fork_is_free_of_libfaketime(name, monkeypatch):
+    """Its Python package sets a variable, from which a library of C has the time.
+
+    That one must be there before Python is, so a module of the name stands for both.
+    """
+
+    class Environment(QueueServer):
+        def handle_message(self, message):
+            self.queue.put(os.environ.get(name))
+
+    monkeypatch.setitem(sys.modules, "libfaketime", ModuleType("libfaketime"))
+    monkeypatch.setenv(name, "2001-01-01 00:00:00")
+    server = Environment("localhost", 0, MessageQueue())
+    with Controller(server, start_method="fork") as controller:
+        send_to(controller, "one")
+        assert server.queue.get_nowait() is None
+    assert os.environ[name] == "2001-01-01 00:00:00"
 
 
 def test_a_handler_that_freezes_time_stops_nobody_else():
