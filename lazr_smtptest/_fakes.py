@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -56,12 +56,17 @@ def _reals(freezegun: ModuleType) -> dict[int, Any]:
     }
 
 
-def _functions(module: ModuleType) -> dict[str, Any]:
+#: In the place of a method that a class has from its base.
+_INHERITED = object()
+
+
+def _functions(owner: ModuleType | type) -> dict[str, Any]:
+    """Return the functions of a module, or the methods of a class, as they are now."""
     freezegun = sys.modules.get("freezegun.api")
     reals = {} if freezegun is None else _reals(freezegun)
     return {
         name: reals.get(id(value), value)
-        for name, value in vars(module).items()
+        for name, value in vars(owner).items()
         if callable(value)
         and (not name.startswith("_") or name == "_exit")
         # What is mocked while this is imported is not known.
@@ -69,6 +74,10 @@ def _functions(module: ModuleType) -> dict[str, Any]:
         # What a host's name stands for is for the test to say.
         if name != "getaddrinfo"
     }
+
+
+def _inherited(owner: ModuleType | type) -> frozenset[str]:
+    return frozenset(name for name in dir(owner) if name[0] != "_" and name not in vars(owner))
 
 
 with _real_files():
@@ -93,17 +102,21 @@ with _real_files():
     from lazr_smtptest._greenlets import replaced_by_greenlets
 
     #: The functions and classes of the standard library that multiprocessing and asyncio
-    #: look up, as they are without a test: modules' namespaces, by name what is there, the
-    #: same as a tuple, and what takes such a tuple out of a namespace.
+    #: look up, and those of their methods that a test can replace, as they are without a
+    #: test: whose they are, by name what is there, the same as a tuple, what takes such a
+    #: tuple out of a namespace, and the names of what a class inherits.
     _REAL = [
-        (vars(module), functions, tuple(functions.values()), itemgetter(*functions))
-        for module, functions in (
-            (module, _functions(module))
-            for module in (
+        (owner, functions, tuple(functions.values()), itemgetter(*functions), _inherited(owner))
+        for owner, functions in (
+            (owner, _functions(owner))
+            for owner in (
                 *(atexit, builtins, datetime, fcntl, gc, io, logging, os),
                 *(select, selectors, signal, socket, tempfile, threading, time),
+                *(logging.Handler, logging.Logger, socket.socket, threading.Condition),
+                *(threading.Event, threading.Semaphore, threading.Thread),
             )
         )
+        if functions  # a class of gevent's may have none of its own
     ]
 
 #: Packages that wrap functions for good.
@@ -129,23 +142,26 @@ def _is_of_a_tool(replacement: Any) -> bool:
 
 
 def _is_untouched(
-    namespace: dict[str, Any], reals: tuple[Any, ...], take: itemgetter[Any]
+    namespace: Mapping[str, Any],
+    reals: tuple[Any, ...],
+    take: itemgetter[Any],
+    inherited: frozenset[str],
 ) -> bool:
     # Whatever Python looks at one by one, it counts references to; and behind a fork, each
     # page of memory that is written to has to be copied.  This looks at half as many.
     with contextlib.suppress(KeyError):
-        return bool(take(namespace) == reals)
+        return bool(take(namespace) == reals) and inherited.isdisjoint(namespace)
     return False
 
 
-def _replaced() -> list[tuple[dict[str, Any], str, Any, Any]]:
-    """Return what a test has replaced: the namespace, the name, what is there, what was."""
+def _replaced() -> list[tuple[Any, str, Any, Any]]:
+    """Return what a test has replaced: whose it is, the name, what is there, what was."""
     changed = [
-        (namespace, name, namespace[name], real)
-        for namespace, functions, reals, take in _REAL
-        if not _is_untouched(namespace, reals, take)
-        for name, real in functions.items()
-        if namespace.get(name, real) is not real
+        (owner, name, vars(owner)[name], real)
+        for owner, functions, reals, take, inherited in _REAL
+        if not _is_untouched(vars(owner), reals, take, inherited)
+        for name, real in (functions | dict.fromkeys(inherited, _INHERITED)).items()
+        if vars(owner).get(name, real) is not real
     ]
     # Not what gevent or eventlet have replaced: they notice, and the server process
     # undoes that in order.
@@ -153,8 +169,15 @@ def _replaced() -> list[tuple[dict[str, Any], str, Any, Any]]:
     return [
         one
         for one in changed
-        if (one[0]["__name__"], one[1]) not in kept and not _is_of_a_tool(one[2])
+        if (one[0].__name__, one[1]) not in kept and not _is_of_a_tool(one[2])
     ]
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    if value is _INHERITED:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, value)
 
 
 @contextlib.contextmanager
@@ -170,13 +193,13 @@ def without_fakes() -> Iterator[None]:
     with _swapping, _real_files():
         replaced = _replaced()
         try:
-            for namespace, name, _, real in replaced:
-                namespace[name] = real
+            for owner, name, _, real in replaced:
+                _put(owner, name, real)
             yield
         finally:
-            for namespace, name, fake, real in replaced:
-                if namespace[name] is real:  # nobody has replaced it anew
-                    namespace[name] = fake
+            for owner, name, fake, real in replaced:
+                if vars(owner).get(name, _INHERITED) is real:  # nobody has replaced it anew
+                    _put(owner, name, fake)
 
 
 # In a new server process.

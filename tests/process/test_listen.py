@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers import send_to, subjects
 
-from lazr_smtptest import QueueController
+from lazr_smtptest import QueueController, _launch
 from lazr_smtptest._launch import listen
 
 has_ipv6 = True
@@ -77,17 +77,14 @@ def test_another_port_is_found_when_the_second_address_has_it_taken(monkeypatch)
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answer)
     taken: list[socket.socket] = []
-    bind = socket.socket.bind
+    bind = _launch._bind
 
-    def bind_after_somebody_else(sock, address):
+    def bind_after_somebody_else(family, address, port):
         if address[0] == "127.0.0.2" and not taken:
-            thief = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            taken.append(thief)
-            bind(thief, address)
-            thief.listen()
-        return bind(sock, address)
+            taken.append(bind(family, address, port))
+        return bind(family, address, port)
 
-    monkeypatch.setattr(socket.socket, "bind", bind_after_somebody_else)
+    monkeypatch.setattr(_launch, "_bind", bind_after_somebody_else)
     try:
         with listening("test.example") as sockets:
             ports = {sock.getsockname()[1] for sock in sockets}
@@ -120,7 +117,7 @@ def test_clients_are_told_an_address_of_this_machine(host):
 WITHOUT_LOCALHOST = """
 import socket
 import smtplib
-from lazr_smtptest import QueueController
+from lazr_smtptest import QueueController, _launch
 
 try:
     socket.getaddrinfo("localhost", 25)

@@ -178,6 +178,54 @@ def test_each_way_to_start_while_functions_are_replaced(method):
         run_through(method)
 
 
+#: Methods that a test of a program may replace, for all objects there are.
+METHODS = """
+    logging.Handler.handle logging.Logger.info logging.Logger.isEnabledFor
+    socket.socket.accept socket.socket.bind socket.socket.close socket.socket.connect
+    socket.socket.listen socket.socket.recv socket.socket.send socket.socket.sendall
+    socket.socket.setblocking socket.socket.setsockopt
+    threading.Condition.wait threading.Event.set threading.Event.wait
+    threading.Semaphore.acquire threading.Thread.run threading.Thread.start
+""".split()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_server_that_is_started_and_stopped_while_a_method_is_replaced(name):
+    class Handling(QueueServer):
+        def handle_message(self, message):
+            super().handle_message(message)
+
+    server = Handling("127.0.0.1", 0, MessageQueue())
+    controller = Controller(server, start_method="fork", uvloop=False)
+    with replaced(name) as fake:
+        controller.start()
+        module, _, method = name.partition(".")
+        assert operator.attrgetter(method)(sys.modules[module]) is fake
+    send_to(controller, "one")
+    assert server.queue.get_nowait()["subject"] == "one"
+    with replaced(name):
+        controller.stop()
+
+
+def test_a_method_that_a_library_has_added(monkeypatch):
+    """Such as a level of its own, as several have it."""
+    monkeypatch.setattr(logging.Logger, "trace", logging.Logger.debug, raising=False)
+
+    class Tracing(QueueServer):
+        def handle_message(self, message):
+            logging.getLogger("shop").trace("hello")
+            super().handle_message(message)
+
+    server = Tracing("127.0.0.1", 0, MessageQueue())
+    with replaced("logging.Logger.info"):
+        controller = Controller(server, start_method="fork")
+        controller.start()
+        assert logging.Logger.trace is logging.Logger.debug
+    send_to(controller, "one")
+    assert server.queue.get_nowait()["subject"] == "one"
+    controller.stop()
+
+
 def test_a_stuck_server_is_killed_while_functions_are_replaced():
     with QueueController(stop_timeout=2) as controller:
         pid = controller.pid
