@@ -56,10 +56,6 @@ def _reals(freezegun: ModuleType) -> dict[int, Any]:
     }
 
 
-#: In the place of a method that a class has from its base.
-_INHERITED = object()
-
-
 def _functions(owner: ModuleType | type) -> dict[str, Any]:
     """Return the functions of a module, or the methods of a class, as they are now."""
     freezegun = sys.modules.get("freezegun.api")
@@ -76,8 +72,14 @@ def _functions(owner: ModuleType | type) -> dict[str, Any]:
     }
 
 
-def _inherited(owner: ModuleType | type) -> frozenset[str]:
-    return frozenset(name for name in dir(owner) if name[0] != "_" and name not in vars(owner))
+def _inherited(owner: ModuleType | type) -> dict[str, Any]:
+    """Return the methods that a class has from its bases."""
+    return {
+        name: value
+        for name in dir(owner)
+        if not name.startswith("_") and name not in vars(owner)
+        if callable(value := getattr(owner, name))
+    }
 
 
 with _real_files():
@@ -104,7 +106,7 @@ with _real_files():
     #: The functions and classes of the standard library that multiprocessing and asyncio
     #: look up, and those of their methods that a test can replace, as they are without a
     #: test: whose they are, by name what is there, the same as a tuple, what takes such a
-    #: tuple out of a namespace, and the names of what a class inherits.
+    #: tuple out of a namespace, and what a class inherits.
     _REAL = [
         (owner, functions, tuple(functions.values()), itemgetter(*functions), _inherited(owner))
         for owner, functions in (
@@ -145,12 +147,12 @@ def _is_untouched(
     namespace: Mapping[str, Any],
     reals: tuple[Any, ...],
     take: itemgetter[Any],
-    inherited: frozenset[str],
+    inherited: dict[str, Any],
 ) -> bool:
     # Whatever Python looks at one by one, it counts references to; and behind a fork, each
     # page of memory that is written to has to be copied.  This looks at half as many.
     with contextlib.suppress(KeyError):
-        return bool(take(namespace) == reals) and inherited.isdisjoint(namespace)
+        return bool(take(namespace) == reals) and inherited.keys().isdisjoint(namespace)
     return False
 
 
@@ -160,7 +162,7 @@ def _replaced() -> list[tuple[Any, str, Any, Any]]:
         (owner, name, vars(owner)[name], real)
         for owner, functions, reals, take, inherited in _REAL
         if not _is_untouched(vars(owner), reals, take, inherited)
-        for name, real in (functions | dict.fromkeys(inherited, _INHERITED)).items()
+        for name, real in (functions | inherited).items()
         if vars(owner).get(name, real) is not real
     ]
     # Not what gevent or eventlet have replaced: they notice, and the server process
@@ -171,13 +173,6 @@ def _replaced() -> list[tuple[Any, str, Any, Any]]:
         for one in changed
         if (one[0].__name__, one[1]) not in kept and not _is_of_a_tool(one[2])
     ]
-
-
-def _put(owner: Any, name: str, value: Any) -> None:
-    if value is _INHERITED:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, value)
 
 
 @contextlib.contextmanager
@@ -194,12 +189,12 @@ def without_fakes() -> Iterator[None]:
         replaced = _replaced()
         try:
             for owner, name, _, real in replaced:
-                _put(owner, name, real)
+                setattr(owner, name, real)
             yield
         finally:
             for owner, name, fake, real in replaced:
-                if vars(owner).get(name, _INHERITED) is real:  # nobody has replaced it anew
-                    _put(owner, name, fake)
+                if vars(owner).get(name) is real:  # nobody has replaced it anew
+                    setattr(owner, name, fake)
 
 
 # In a new server process.
