@@ -151,9 +151,12 @@ def _is_untouched(
 ) -> bool:
     # Whatever Python looks at one by one, it counts references to; and behind a fork, each
     # page of memory that is written to has to be copied.  This looks at half as many.
-    with contextlib.suppress(KeyError):
-        return bool(take(namespace) == reals) and inherited.keys().isdisjoint(namespace)
-    return False
+    try:
+        is_as_it_was = bool(take(namespace) == reals)
+    except KeyError:
+        return False
+    # Of the views, the shorter one is gone through.
+    return is_as_it_was and not (inherited and inherited.keys() & namespace.keys())
 
 
 def _replaced() -> list[tuple[Any, str, Any, Any]]:

@@ -181,12 +181,13 @@ class ServerProcess:
             sleep(0.001)  # there is nothing to wait on
         # From a fork server the exit code comes by way of the sentinel, a little later; for
         # a forked process this does not wait.
-        if self._poll_exitcode() is None:
+        exitcode = self._poll_exitcode()
+        if exitcode is None:
             _is_readable(self._process.sentinel, _REAP_TIMEOUT)
-        # Another thread may be about to store the code that it has got.
-        deadline = now() + _STORE_TIMEOUT
-        while (exitcode := self._poll_exitcode()) is None and now() < deadline:
-            sleep(0.001)
+            # Another thread may be about to store the code that it has got.
+            deadline = now() + _STORE_TIMEOUT
+            while (exitcode := self._poll_exitcode()) is None and now() < deadline:
+                sleep(0.001)
         return exitcode
 
     def _poll_exitcode(self) -> int | None:
