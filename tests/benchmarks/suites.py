@@ -21,6 +21,9 @@ _FEW = 10
 
 _EMPTY = "    pass\n"
 
+#: How often a peer may try again whose tests do not all pass.
+_AGAIN = 3
+
 _NOTE = (
     "smtptest starts one server for each process, and resets it for each test; "
     "smtpserver and smtpd start and stop a server for each test"
@@ -88,6 +91,10 @@ def _wall_clock(
 ) -> Callable[[], float]:
     def once() -> float:
         outcome = mail_suite.run(directory, plugin, arguments)
+        # A peer looks for a free port before it binds that, and somebody may be quicker.
+        for _ in range(_AGAIN if plugin in mail_suite.PEERS else 0):
+            if outcome.code:
+                outcome = mail_suite.run(directory, plugin, arguments)
         outcome.check(tests)
         return outcome.seconds
 
