@@ -138,7 +138,7 @@ class Envelope(NamedTuple):
         return self.rcpt_parameters or ((),) * len(self.rcpt_tos)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpacked, self._packed()
+        return _unpacked, ([*self._packed()],)
 
     def _packed(self) -> tuple[Any, ...]:
         # Without a datetime, which pickle would make by what a test has in its place.
@@ -149,9 +149,9 @@ class Envelope(NamedTuple):
 _RECEIVED_AT = Envelope._fields.index("received_at")
 
 
-def _unpacked(*values: Any) -> Envelope:
-    at = utc(values[_RECEIVED_AT])
-    return Envelope._make((*values[:_RECEIVED_AT], at, *values[_RECEIVED_AT + 1 :]))
+def _unpacked(values: list[Any]) -> Envelope:
+    values[_RECEIVED_AT] = utc(values[_RECEIVED_AT])
+    return Envelope._make(values)
 
 
 def _value(parameters: Iterable[str], name: str) -> str | None:
@@ -491,7 +491,7 @@ class PickledItem:
         if pickled is not None:
             octets, buffer = pickled
             first, *fields = loads(octets, buffers=(buffer,))
-            self._item = parse(_unpacked(*fields), first) if fields else first
+            self._item = parse(_unpacked(fields), first) if fields else first
             self._pickled = None
         return self._item
 
