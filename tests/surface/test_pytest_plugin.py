@@ -282,6 +282,7 @@ def test_it_costs_nothing_until_it_is_used(inner):
         "lazr_smtptest",
         "lazr_smtptest._fakes",
         "lazr_smtptest._greenlets",
+        "lazr_smtptest._interrupt",
         "lazr_smtptest._version",
         "lazr_smtptest.pytest_plugin",
     }
