@@ -442,13 +442,15 @@ def _misfit(
     """Make the error for arguments that do not fit; a method has one owner, ``self``."""
     import inspect
 
+    what = f"{function.__qualname__.removesuffix('.__init__').rpartition('.')[2]}()"
+    if len(args) < owners:
+        return TypeError(f"{what} is a method: call it of an object, and not of its class")
     parameters = [*inspect.signature(function).parameters.values()][owners:]
     args = args[owners:]
     known = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
     placed = [p.name for p in known if p.kind is not p.KEYWORD_ONLY]
     is_open = len(known) < len(parameters)
     names = [*(p.name for p in known), *(also if is_open else ())]
-    what = f"{function.__qualname__.removesuffix('.__init__').rpartition('.')[2]}()"
     unknown = [name for name in options if name not in names]
     if unknown and not is_open:
         return no_option(what, unknown, names, elsewhere)

@@ -25,7 +25,7 @@ from lazr_smtptest._util import what_raised
 from lazr_smtptest._wire.endpoint import ALL_INTERFACES
 from lazr_smtptest._wire.sharing import SCOPES, AddressTemplate
 from lazr_smtptest.controller import QueueController
-from lazr_smtptest.errors import HandlerError, LeaseError, SMTPTestError
+from lazr_smtptest.errors import HandlerDataWarning, HandlerError, LeaseError, SMTPTestError
 from lazr_smtptest.shared import SHARED_OPTIONS, Lease, SharedController, connect
 
 #: Log records of the server process that the end of the run shows.
@@ -38,7 +38,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _HOOK = "pytest_smtptest_shared_options"
 
-_PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^\[\]:]*)):(?P<port>\d{1,5})")
+_PLACE = re.compile(r"(?:\[(?P<v6>[^\[\]/]+)\]|(?P<host>[^\[\]:/]*)):(?P<port>\d{1,5})")
 
 #: What the ini file says of the shared server, and its owner must not say again.
 _IN_THE_INI_FILE = ("host", "port")
@@ -156,7 +156,7 @@ class SharedRun:
         try:
             with spelled(SHARED_RUN):
                 self._controller.start()
-        except (OSError, SMTPTestError) as error:
+        except (OSError, ImportError, SMTPTestError, HandlerDataWarning) as error:
             raise pytest.UsageError(f"smtptest_shared: {error}") from None
         self._log = _Log()
         #: What the end of the run has to say, and whether that is to fail it.

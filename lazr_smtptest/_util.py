@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import math
 import os
 import queue
 import re
@@ -24,6 +23,9 @@ _T = TypeVar("_T")
 #: Characters of a text, and addresses, that a report shows.
 _WIDTH = 100
 _ADDRESSES = 5
+
+#: Seconds; a larger int is no float.
+_LONGEST = sys.float_info.max
 
 #: Errors that mean "no room": 452 and not 451 (RFC 5321, 4.2.3).
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -121,7 +123,7 @@ def seconds(name: str, value: float) -> float:
     """Check a length of time, and return it."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{option(name)} must be a number of seconds, not {value!r}")
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= _LONGEST:
         raise ValueError(
             f"{option(name)} must be a finite number of seconds from 0 on, not {value!r}"
         )
@@ -130,7 +132,7 @@ def seconds(name: str, value: float) -> float:
 
 def positive_seconds(name: str, value: float) -> float:
     """Check a length of time that must not be 0, and return it as a float."""
-    if isinstance(value, int | float) and value is not False and not 0 < value < math.inf:
+    if isinstance(value, int | float) and value is not False and not 0 < value <= _LONGEST:
         raise ValueError(f"{option(name)} must be a positive number of seconds, not {value!r}")
     return float(seconds(name, value))
 

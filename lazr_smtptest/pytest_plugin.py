@@ -412,13 +412,12 @@ def _use(
 ) -> QueueController:
     controller = server.__enter__()
     request.addfinalizer(lambda: server.__exit__(None, None, None))
-    request.node.stash[_USED].append(controller)
+    request.node.stash.setdefault(_USED, []).append(controller)
     return controller
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    item.stash[_USED] = []
+    """Check the test's marks, unless it is skipped, and before it has a server."""
     marks = [*item.iter_markers("smtptest_allow")]
     if marks:
         from lazr_smtptest._fixtures import allowed_by

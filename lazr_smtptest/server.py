@@ -398,10 +398,11 @@ def check_host(name: str, value: object) -> str:
     found = _PLACE.fullmatch(host)
     place = found.groupdict("") if found else {}
     meant: dict[str, Any] = {name: place.get("v6") or place.get("host")}
-    if (port := place.get("port")) and int(port) <= 65535:
-        meant["port"] = int(port)
-    if path := place.get("path"):
-        meant = {"unix_socket": path}
+    if name == "host":  # port and unix_socket belong to it, and to no other name
+        if (port := place.get("port")) and int(port) <= 65535:
+            meant["port"] = int(port)
+        if path := place.get("path"):
+            meant = {"unix_socket": path}
     said = " and ".join(
         setting(*each) for each in meant.items() if each[1] and has_option(each[0])
     )
@@ -520,7 +521,7 @@ def _mechanism(hook: str) -> str:
 
 def _names(name: str, value: Iterable[str], example: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        written = tuple(re.split(r"[\s,]+", value.strip(" ,")))
+        written = tuple(re.findall(r"[^\s,]+", value)) or (example,)
         raise TypeError(f"{option(name)} must be several names, such as {written!r}")
     names = tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(isinstance(each, str) for each in names):
@@ -581,10 +582,11 @@ def _extensions(
     names = frozenset(_names(name, value, known[0]))
     unknown = sorted(names.difference(known))
     if unknown:
-        reasons = "".join(f"; {why}" for each in unknown if (why := why_not(each)))
+        why = {each: why_not(each) for each in unknown}
+        reasons = "".join(f"; {each}" for each in why.values() if each)
+        meant = hints([each for each in unknown if not why[each]], known)
         raise ValueError(
-            f"{option(name)} may have {', '.join(known)}, not {', '.join(unknown)}"
-            f"{reasons or hints(unknown, known)}"
+            f"{option(name)} may have {', '.join(known)}, not {', '.join(unknown)}{reasons}{meant}"
         )
     return names
 

@@ -178,7 +178,7 @@ def check_usage(inner: Inner, error: str, *args: str) -> None:
             "smtptest_shared must be HOST:PORT, such as localhost:2525, with port 0 for a free "
             f"one, not {where}",
         )
-        for where in ("2525", "localhost:", "h:65536", "::1:25")
+        for where in ("2525", "localhost:", "h:65536", "::1:25", "h/x:0", "[h/x]:0")
     ]
     + [
         ("shared_faults", "none", "smtptest_shared_faults must be own or all, not none"),
@@ -289,6 +289,36 @@ def test_a_server_that_is_not_ready_in_time(shared, way):
         run.err.strip(),
         re.DOTALL,
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ("'uvloop': True", "uvloop=True needs uvloop: pip install 'lazr-smtptest[speed]'"),
+        ("'tls': 'starttls'", "tls without a certificate of your own needs trustme: pip install"),
+        ("'auth': collect", "QueueServer.auth calls append() of the list in the global variable"),
+    ],
+)
+def test_a_server_that_cannot_start(shared, options, error):
+    """Since something is not installed, or a warning is an error."""
+    hook = (
+        "import sys, warnings\n"
+        "for name in ('uvloop', 'trustme'):\n"
+        "    sys.modules[name] = None\n"
+        "found = []\n"
+        "def collect(mechanism, user, secret):\n"
+        "    found.append(user)\n"
+        "    return True\n"
+        "def pytest_smtptest_shared_options(config):\n"
+        "    warnings.simplefilter('error')\n"
+        f"    return {{{options}}}\n"
+    )
+    write(shared, OWN_MAIL, conftest=hook)
+    run = shared.run("-p", "no:xdist", "-p", "no:uvloop")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert run.err.strip().startswith(f"ERROR: smtptest_shared: {error}")
+    assert run.err.count("\n") == 2
+    assert "INTERNALERROR" not in run.out
 
 
 def test_a_conftest_that_says_itself_what_is_wrong(shared):

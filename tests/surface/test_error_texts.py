@@ -638,6 +638,10 @@ SITUATIONS = {
     "QueueController('localhost', host='localhost')":
         "TypeError: QueueController() has host twice, without its name and with it",
     "QueueServer('localhost', 0)": "TypeError: QueueServer() needs queue, and has none",
+    "QueueController.start()":
+        "TypeError: start() is a method: call it of an object, and not of its class",
+    "MessageQueue.wait(timeout=1)":
+        "TypeError: wait() is a method: call it of an object, and not of its class",
     "Server(start_timeout=3)":
         f"TypeError: Server() has no option 'start_timeout'; it has host, port, {SERVER_OPTIONS}: "
         "did you mean Controller(start_timeout=...)?",
@@ -834,6 +838,7 @@ SITUATIONS = {
     "Server(auth={'kim': 'x'}, auth_require_tls=True)":
         "ValueError: auth_require_tls needs tls, such as tls='starttls'",
     "Server(hide='DSN')": "TypeError: hide must be several names, such as ('DSN',)",
+    "Server(hide='')": "TypeError: hide must be several names, such as ('8BITMIME',)",
     "Server(hide=['VRFY'])":
         "ValueError: hide may have 8BITMIME, AUTH, DSN, ENHANCEDSTATUSCODES, HELP, PIPELINING, "
         "SIZE, SMTPUTF8, STARTTLS, not VRFY",
@@ -844,6 +849,9 @@ SITUATIONS = {
     "Server(offer=['starttls', 'auth'])":
         "ValueError: offer may have CHUNKING, BINARYMIME, not AUTH, STARTTLS; AUTH is offered "
         "with auth={'kim': 'secret'}; STARTTLS is offered with tls='starttls'",
+    "Server(offer=['CHUNKIN', 'DSN'])":
+        "ValueError: offer may have CHUNKING, BINARYMIME, not CHUNKIN, DSN; DSN is offered "
+        "already, unless hide=('DSN',): did you mean CHUNKING?",
     "Server(offer=['CHUNK'])":
         "ValueError: offer may have CHUNKING, BINARYMIME, not CHUNK: did you mean CHUNKING?",
     "Server(hide=['CHUNKING'], offer=['CHUNKING'])":
@@ -1027,8 +1035,9 @@ SITUATIONS = {
         "ValueError: unread_limit must be a whole number from 1 on, not 0",
     "SharedController(lease_host=25)": "TypeError: lease_host must be a str, not 25",
     "SharedController(lease_host='[::1]:2525')":
-        f"ValueError: lease_host {HOST_ALONE}, not '[::1]:2525': did you mean lease_host='::1' "
-        "and port=2525?",
+        f"ValueError: lease_host {HOST_ALONE}, not '[::1]:2525': did you mean lease_host='::1'?",
+    "SharedController(lease_host='/run/leases')":
+        f"ValueError: lease_host {HOST_ALONE}, not '/run/leases'",
     "SharedController(reset_on_rset=True)":
         "ValueError: reset_on_rset is not for a shared server: it would reset all leases",
     "connect('leases', 'key')": f"ValueError: {THE_ADDRESS}, not 'leases'",

@@ -148,6 +148,23 @@ def test_a_marker_that_is_given_something_else(inner, check):
         assert "\n" not in told
 
 
+def test_a_wrong_marker_of_a_test_that_does_not_run_or_must_fail(inner):
+    wrong = '@pytest.mark.smtptest_allow("form-missing")'
+    tests = [
+        f"@pytest.mark.skip\n{wrong}\ndef test_skipped(): pass\n",
+        f"@pytest.mark.skipif(True, reason='no')\n{wrong}\ndef test_if(smtptest): pass\n",
+        f"@pytest.mark.xfail\n{wrong}\ndef test_xfailed(): pass\n",
+        f"{wrong}\ndef test_runs(): pass\n",
+    ]
+    inner.files(test_mail="\n".join(["import pytest", *tests]))
+    assert inner.run().outcomes == {
+        "test_skipped": "skipped",
+        "test_if": "skipped",
+        "test_xfailed": "xfailed",
+        "test_runs": "error",
+    }
+
+
 def test_a_value_that_there_is_not(inner):
     inner.ini(smtptest_check="on")
     inner.files(test_mail=MAIL)

@@ -33,7 +33,7 @@ def test_unknown_start_method():
 
 
 @pytest.mark.parametrize("name", ["start_timeout", "stop_timeout", "reset_timeout"])
-@pytest.mark.parametrize("value", [0, -1, float("nan")])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 10**400])
 def test_timeouts_are_positive(name, value):
     with pytest.raises(ValueError, match=name):
         QueueController(**{name: value})
