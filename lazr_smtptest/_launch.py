@@ -28,6 +28,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
 from os import close, lstat, unlink
 from os import open as open_file
+from socket import close as close_socket
 from typing import TYPE_CHECKING, Any
 
 import lazr_smtptest._parent.feeder
@@ -152,7 +153,8 @@ class Listening:
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         for sock in self.sockets:
-            close(sock.detach())  # a test may have replaced the method that does both
+            # A test may have replaced the method that does both, and pyfakefs every `os.close`.
+            close_socket(sock.detach())
         if error is not None and self.file is not None:
             with without_fakes():
                 self.file.remove()
