@@ -25,7 +25,7 @@ def is_refusal(excinfo: Any) -> bool:
     """
     if excinfo is None or type(excinfo.value) not in (TypeError, ValueError):
         return False
-    trace = excinfo.value.__traceback__
+    trace = excinfo.tb  # what is shown; of the error itself, a test may have taken it
     while trace.tb_next is not None:
         trace = trace.tb_next
     from opcode import opmap

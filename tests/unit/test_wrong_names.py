@@ -402,3 +402,12 @@ def test_a_list_that_says_why_there_is_no_more():
         assert again == [1, 2]
         with pytest.raises(IndexError, match="^there is no more than 2$"):
             again[2]
+
+
+def test_a_refusal_whose_traceback_has_been_taken():
+    """As programs do to end reference cycles; pytest still has it."""
+    with pytest.raises(ValueError) as caught:
+        TLS("ssl")
+    caught.value.__traceback__ = None
+    shown = [entry.path.name for entry in caught.traceback.filter(caught)]
+    assert shown == [Path(__file__).name]
