@@ -303,6 +303,14 @@ ADDRESSES = [
         text="x",
         header={"To": "Jörg <kim@example.com>"},
     ),
+    *(
+        Case(
+            f"8bit-octets-where-the-text-has-no-ascii-{charset}",
+            "Subject: " + octets(b"Gr\xfcn") + "\n" + part(f"text/plain; charset={charset}", ""),
+            header={"Subject": "Grün"},
+        )
+        for charset in ("unicode", "ucs-2", "u16", "utf-32", "unicode-1-1-utf-7", "cp037")
+    ),
     Case(
         "8bit-octets-that-are-not-in-utf-8-as-the-text-is",
         "Subject: " + octets(b"Gr\xfcn\n") + part("text/plain; charset=utf-8", "x"),
