@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from corpus import Case, octets, part, word
+from corpus import Case, attached, octets, part, word
+
+from lazr_smtptest.message import Attachment
 
 
 def subject(name: str, value: str, shown: str, *problems: str) -> Case:
@@ -296,6 +298,20 @@ ADDRESSES = [
             ("in-the-charset-of-the-text", "koi8-r", b"\xeb\xc9\xcd", b"\xef\xc2", "Об", "Ким"),
             ("in-gb2312", "gb2312", b"\xbd\xf0", b"\xe9\x46\xbb\xf9", "镕基", "金"),
         ]
+    ),
+    Case(
+        "8bit-octets-in-the-charset-of-a-text-that-lacks-a-semicolon",
+        "Subject: "
+        + octets(b"\xef\xc2\n")
+        + part("text/plain; charset=koi8-r format=flowed", "x"),
+        text="x",
+        header={"Subject": "Об"},
+    ),
+    Case(
+        "8bit-octets-of-a-file-name-in-the-charset-of-the-file",
+        part("text/csv; charset=koi8-r", "x", attached(octets(b"\xef\xc2.csv"))),
+        attachments=(Attachment("Об.csv", "text/csv", b"x", None, "koi8-r", False),),
+        header={"Content-Disposition": 'attachment; filename="Об.csv"'},
     ),
     Case(
         "8bit-octets-in-utf-8-whatever-the-text-is-in",
