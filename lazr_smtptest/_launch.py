@@ -28,7 +28,6 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
 from os import close, lstat, unlink
 from os import open as open_file
-from socket import close as close_socket
 from typing import TYPE_CHECKING, Any
 
 import lazr_smtptest._parent.feeder
@@ -152,11 +151,10 @@ class Listening:
         return self
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
-        for sock in self.sockets:
-            # A test may have replaced the method that does both, and pyfakefs every `os.close`.
-            close_socket(sock.detach())
-        if error is not None and self.file is not None:
-            with without_fakes():
+        with without_fakes():
+            for sock in self.sockets:
+                sock.close()
+            if error is not None and self.file is not None:
                 self.file.remove()
 
 
@@ -176,8 +174,8 @@ def listen_for(server: Server, last_port: int | None, same_port: bool) -> Listen
         with contextlib.nullcontext() if same_port else contextlib.suppress(OSError):
             sockets = listen(server.host, last_port)
     sockets = sockets or listen(server.host, server.port)
-    port: int = sockets[0].getsockname()[1]
-    return Listening(sockets, Endpoint(host_for_clients(server.host, sockets), port))
+    bound = names_of(sockets)
+    return Listening(sockets, Endpoint(host_for_clients(server.host, bound), bound[0][1]))
 
 
 def listen_unix(path: str) -> socket.socket:
@@ -309,13 +307,19 @@ def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
     return sock
 
 
-def host_for_clients(host: str, sockets: list[socket.socket]) -> str:
+def names_of(sockets: list[socket.socket]) -> list[tuple[Any, ...]]:
+    """Return the addresses that sockets are bound to, whatever a test says they are."""
+    with without_fakes():
+        return [sock.getsockname() for sock in sockets]
+
+
+def host_for_clients(host: str, names: list[tuple[Any, ...]]) -> str:
     """Return what clients on this machine connect to.
 
     That is the host, unless it stands for all interfaces, as do ``""``, ``"0.0.0.0"``
     and whatever else the system takes for these.
     """
-    bound = {sock.getsockname()[0] for sock in sockets}
+    bound = {name[0] for name in names}
     if not bound & {_ANY_IPV4, _ANY_IPV6}:
         return host
     if not host and _is_known("localhost"):

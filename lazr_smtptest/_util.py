@@ -34,6 +34,9 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 FREE_THREADED = "t" in getattr(sys, "abiflags", "")
 
 
+_compile = re.compile  # a test may have replaced it when a pattern is first used
+
+
 class _LazyPattern:
     """Stands in for a regular expression, and is one as soon as it is used."""
 
@@ -41,9 +44,12 @@ class _LazyPattern:
         self._args = args
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(re.compile(*self._args), name)
+        found = getattr(_compile(*self._args), name)
         setattr(self, name, found)
         return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return lazy_pattern, self._args
 
 
 def lazy_pattern(pattern: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:

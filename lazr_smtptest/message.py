@@ -310,7 +310,7 @@ class Message(EmailMessage):
         if all(map(str.isascii, found)):
             return found
         content_type = next(iter(self._values_of("Content-Type")), "")
-        charset = parameters.values(words.unfolded(content_type)).get("charset", "")
+        charset = parameters.charset_in(parameters.values(words.unfolded(content_type)))
         return [words.as_text(value, charset) for value in found]
 
     def _sent_items(self) -> Iterator[tuple[str, str]]:

@@ -204,7 +204,7 @@ class SharedController(Controller):
 
     @contextlib.contextmanager
     def _share(self) -> Iterator[Sharing]:
-        from lazr_smtptest._launch import host_for_clients, listen
+        from lazr_smtptest._launch import host_for_clients, listen, names_of
 
         with contextlib.ExitStack() as stack:
             path = self.addresses[0]
@@ -217,9 +217,10 @@ class SharedController(Controller):
                 if self._lease_host is not None:
                     found = [stack.enter_context(one) for one in listen(self._lease_host, 0)]
                     sockets += found
-                    host = host_for_clients(self._lease_host, found)
+                    bound = names_of(found)
+                    host = host_for_clients(self._lease_host, bound)
                     shown = f"[{host}]" if ":" in host else host
-                    self._tcp_address = f"{shown}:{found[0].getsockname()[1]}"
+                    self._tcp_address = f"{shown}:{bound[0][1]}"
                 yield Sharing(
                     sockets=[PassedSocket(one) for one in sockets],
                     file=file,

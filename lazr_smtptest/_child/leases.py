@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from lazr_smtptest._reading.addresses import is_glob, normal
+from lazr_smtptest._reading.addresses import for_fnmatch, is_glob, normal
 from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
 from lazr_smtptest._smtp.protocol import split_path
 from lazr_smtptest._smtp.transcript import Transcript
@@ -108,7 +108,7 @@ def _named(transcript: Transcript) -> Iterator[tuple[float, str]]:
 
 @functools.lru_cache(10_000)  # fnmatch's own may have room for a few hundred
 def _matcher(glob: str) -> Callable[[str], object]:
-    return re.compile(fnmatch.translate(glob)).match
+    return re.compile(fnmatch.translate(for_fnmatch(glob))).match
 
 
 class LeaseTable:

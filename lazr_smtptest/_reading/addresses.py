@@ -180,8 +180,14 @@ def is_glob(text: str) -> bool:
     return any(mark in _LITERAL.sub("", text) for mark in "*?[")
 
 
+def for_fnmatch(glob: str) -> str:
+    """Return a glob so that `fnmatch` takes no address of the network for a set of characters."""
+    return _LITERAL.sub(lambda found: found[0].replace("[", "[[]"), glob)
+
+
 def matches(address: str, glob: str) -> bool:
     """Whether an address, or another name, is one of a glob's, however either is written."""
     as_written, in_general = (address.lower(), glob.lower()), (normal(address), normal(glob))
-    is_like = fnmatchcase if is_glob(glob) else str.__eq__
-    return is_like(*as_written) or is_like(*in_general)
+    if not is_glob(glob):
+        return str.__eq__(*as_written) or str.__eq__(*in_general)
+    return any(fnmatchcase(name, for_fnmatch(like)) for name, like in (as_written, in_general))

@@ -148,6 +148,16 @@ def is_readable(charset: str) -> bool:
     return bool(_meant(charset))
 
 
+def is_unicode(charset: str) -> bool:
+    return _meant(charset).startswith("utf")
+
+
+def extends_ascii(charset: str) -> bool:
+    """Whether a text in a charset can be decoded, and has for ASCII the octets of ASCII."""
+    codec = _meant(charset)
+    return bool(codec) and b"Az".decode(codec, "replace") == "Az"
+
+
 def _meant(charset: str) -> str:
     label = re.sub(r"^iso8859(?=\d)", "iso8859-", charset.strip(" \t\r\n\"'").lower())
     known = _CODECS.get(label) or codec_of(label) or ""

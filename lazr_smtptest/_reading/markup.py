@@ -12,7 +12,7 @@ from html import unescape
 from html.entities import html5
 from typing import NamedTuple
 
-from lazr_smtptest._reading.charsets import is_readable
+from lazr_smtptest._reading.charsets import extends_ascii, is_readable
 from lazr_smtptest._util import lazy_pattern
 
 _NAME = lazy_pattern(r"</?([a-zA-Z][^\s/>]*)")
@@ -63,8 +63,8 @@ def declared_charset(octets: bytes) -> str:
     said = [_meta_charset(token) for token in tokens(html) if isinstance(token, Tag)]
     said += [declared[1]] if declared else []
     charset = next(filter(is_readable, said), "")
-    # It could be read, so it is no UTF-16.
-    return "utf-8" if charset.lower().startswith("utf-16") else charset
+    # It could be read, so it is no UTF-16, whatever name that has.
+    return charset if extends_ascii(charset) or not charset else "utf-8"
 
 
 def _meta_charset(tag: Tag) -> str:

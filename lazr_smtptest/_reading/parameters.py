@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from lazr_smtptest._reading.charsets import decoded
@@ -93,6 +94,11 @@ def _joined(pieces: dict[int, _Piece]) -> str:
         for one in texts
     )
     return decoded(b"".join(octets), charset)
+
+
+def charset_in(found: Mapping[str, str]) -> str:
+    # What follows a blank lacks its semicolon.
+    return "".join(found.get("charset", "").split()[:1])
 
 
 def media_type(text: str) -> str:

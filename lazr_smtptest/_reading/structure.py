@@ -11,9 +11,15 @@ import urllib.parse
 from functools import cached_property
 from typing import NamedTuple
 
-from lazr_smtptest._reading.parameters import boundary, media_type, values, without_comments
+from lazr_smtptest._reading.parameters import (
+    boundary,
+    charset_in,
+    media_type,
+    values,
+    without_comments,
+)
 from lazr_smtptest._reading.transfer import undone
-from lazr_smtptest._reading.words import readable
+from lazr_smtptest._reading.words import as_text, readable
 from lazr_smtptest._util import lazy_pattern
 
 #: A field with its folded lines (RFC 5322, 2.2), and a blank before the colon (obsolete, 4.5).
@@ -85,8 +91,7 @@ class Part:
 
     @property
     def charset(self) -> str:
-        # What follows a blank lacks its semicolon.
-        return "".join(self.parameters.get("charset", "").split()[:1])
+        return charset_in(self.parameters)
 
     @property
     def declared_encoding(self) -> str:
@@ -108,7 +113,7 @@ class Part:
     def name(self) -> str:
         """The file name; empty if there is none."""
         filename = values(self.text("content-disposition")).get("filename")
-        return readable((filename or self.parameters.get("name") or "").strip())
+        return as_text((filename or self.parameters.get("name") or "").strip(), self.charset)
 
     @cached_property
     def content_id(self) -> str:

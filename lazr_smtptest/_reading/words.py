@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from lazr_smtptest._reading.charsets import decoded, may_be_in
+from lazr_smtptest._reading.charsets import decoded, extends_ascii, is_unicode, may_be_in
 from lazr_smtptest._reading.transfer import from_base64, from_quoted_printable
 from lazr_smtptest._util import lazy_pattern
 
@@ -21,13 +21,15 @@ _BEGIN = lazy_pattern(r"=\?([^?\s]+)\?([bq])\?", re.IGNORECASE)
 def as_text(value: str, charset: str = "") -> str:
     """Return a value of the parser's, which has a surrogate for each 8-bit octet.
 
-    It is UTF-8 if it can be, and else in the charset, unless that is of Unicode, too.
+    It is UTF-8 if it can be, and else in the charset, unless that is of Unicode, too, or has
+    other octets for ASCII, which fields are in.
     """
     if value.isascii():
         return value
     octets = value.encode("utf-8", "surrogateescape")
-    is_unicode = may_be_in(octets, "utf-8") or charset[:3].lower() == "utf"
-    return decoded(octets, "" if is_unicode else charset)
+    if may_be_in(octets, "utf-8") or is_unicode(charset) or not extends_ascii(charset):
+        charset = ""
+    return decoded(octets, charset)
 
 
 def readable(text: str) -> str:

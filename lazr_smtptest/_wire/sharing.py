@@ -20,7 +20,7 @@ from os import set_blocking
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from lazr_smtptest._names import is_refusal, option
-from lazr_smtptest._reading.addresses import is_glob
+from lazr_smtptest._reading.addresses import for_fnmatch, is_glob
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket
 from lazr_smtptest.server import Server
@@ -123,8 +123,8 @@ _SET = re.compile(r"\[(?:!.|[^!])[^\]]*\]")
 def overlap(one: str, other: str) -> bool:
     """Return whether an address may match both globs; in doubt, that is so."""
     if not (is_glob(one) and is_glob(other)):
-        return fnmatchcase(one, other) or fnmatchcase(other, one)
-    one, other = (_SET.sub("?", glob) for glob in (one, other))
+        return fnmatchcase(one, for_fnmatch(other)) or fnmatchcase(other, for_fnmatch(one))
+    one, other = (_SET.sub("?", for_fnmatch(glob)) for glob in (one, other))
     #: Where the rest of ``other`` may begin that the rest of ``one`` has to meet.
     reached = _past_stars({0}, other)
     for mark in one:

@@ -182,6 +182,7 @@ def test_each_way_to_start_while_functions_are_replaced(method):
 METHODS = """
     logging.Handler.handle logging.Logger.info logging.Logger.isEnabledFor
     socket.socket.accept socket.socket.bind socket.socket.close socket.socket.connect
+    socket.socket.detach socket.socket.getsockname
     socket.socket.listen socket.socket.recv socket.socket.send socket.socket.sendall
     socket.socket.setblocking socket.socket.setsockopt
     threading.Condition.wait threading.Event.set threading.Event.wait

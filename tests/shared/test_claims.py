@@ -68,6 +68,19 @@ def test_addresses_that_reach_one_mailbox_are_one(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "may_share"),
+    [
+        ("*@[192.0.2.1]", "kim@[192.0.2.1]", True),
+        ("*@[192.0.2.1]", "k*@[192.0.2.1]", True),
+        ("*@[192.0.2.1]", "kim@1", False),
+        ("*@[192.0.2.1]", "k*@[192.0.2.2]", False),
+    ],
+)
+def test_an_address_of_the_network_is_no_set(one: str, other: str, may_share: bool) -> None:
+    assert (overlap(one, other), overlap(other, one)) == (may_share, may_share)
+
+
+@pytest.mark.parametrize(
     ("claim", "address"),
     [
         ("Kim@Example.COM", "kIM@example.com"),
@@ -77,6 +90,7 @@ def test_addresses_that_reach_one_mailbox_are_one(one: str, other: str) -> None:
         ("*@*.shop.example", "kim@a.SHOP.example"),
         ("k[ia]m@example.net", "KAM@example.net"),
         ("root@[192.0.2.1]", "root@[192.0.2.1]"),
+        ("*@[192.0.2.1]", "root@[192.0.2.1]"),
     ],
 )
 def test_a_claim_is_known_however_it_is_written(kim: Lease, claim: str, address: str) -> None:

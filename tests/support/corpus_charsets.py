@@ -162,6 +162,14 @@ META = [
         HEAD + part("text/html", "<meta charset=utf-16>Grüße"),
         html="<meta charset=utf-16>Grüße",
     ),
+    *(
+        Case(
+            f"meta-charset-says-{charset}-and-is-not",
+            HEAD + part("text/html", f"<meta charset={charset}>Grüße"),
+            html=f"<meta charset={charset}>Grüße",
+        )
+        for charset in ("unicode", "csUnicode", "unicodeFFFE", "utf-32", "cp037")
+    ),
 ]
 TRANSFER = [
     Case(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from corpus import Case, octets, part, word
+from corpus import Case, attached, octets, part, word
+
+from lazr_smtptest.message import Attachment
 
 
 def subject(name: str, value: str, shown: str, *problems: str) -> Case:
@@ -298,10 +300,32 @@ ADDRESSES = [
         ]
     ),
     Case(
+        "8bit-octets-in-the-charset-of-a-text-that-lacks-a-semicolon",
+        "Subject: "
+        + octets(b"\xef\xc2\n")
+        + part("text/plain; charset=koi8-r format=flowed", "x"),
+        text="x",
+        header={"Subject": "Об"},
+    ),
+    Case(
+        "8bit-octets-of-a-file-name-in-the-charset-of-the-file",
+        part("text/csv; charset=koi8-r", "x", attached(octets(b"\xef\xc2.csv"))),
+        attachments=(Attachment("Об.csv", "text/csv", b"x", None, "koi8-r", False),),
+        header={"Content-Disposition": 'attachment; filename="Об.csv"'},
+    ),
+    Case(
         "8bit-octets-in-utf-8-whatever-the-text-is-in",
         f"To: Jörg <kim@example.com>\n{part('text/plain; charset=iso-8859-1', 'x')}",
         text="x",
         header={"To": "Jörg <kim@example.com>"},
+    ),
+    *(
+        Case(
+            f"8bit-octets-where-the-text-has-no-ascii-{charset}",
+            "Subject: " + octets(b"Gr\xfcn") + "\n" + part(f"text/plain; charset={charset}", ""),
+            header={"Subject": "Grün"},
+        )
+        for charset in ("unicode", "ucs-2", "u16", "utf-32", "unicode-1-1-utf-7", "cp037")
     ),
     Case(
         "8bit-octets-that-are-not-in-utf-8-as-the-text-is",

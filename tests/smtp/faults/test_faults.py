@@ -285,6 +285,7 @@ def test_when_of_a_command_in_unusual_words(server, line, strikes):
         ('"kim lee"@*', '<"kim lee"@example.com>'),
         ("kim lee@example.*", '<"kim\\ lee"@example.com>'),
         ("kim@[192.0.2.7]", "<kim@[192.0.2.7]>"),
+        ("*@[192.0.2.7]", "<kim@[192.0.2.7]>"),
         ("kim@[IPv6:2001:DB8::7]", "<@example.com:kim@[ipv6:2001:db8::7]>"),
         ("kim@grün.example", "<kim@xn--grn-ioa.example>"),
         ("*@xn--grn-ioa.example", "<kim@GRÜN.example>"),
