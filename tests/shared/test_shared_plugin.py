@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import gone, until
+from helpers import gone, state, until
 from inner_pytest import TIMEOUT, USUALLY_OFF, Inner
 from unix_sockets import short_folder
 
@@ -863,6 +863,8 @@ def test_a_run_that_is_ended(shared, pytester, way, sent):
     notes = pytester.path / "notes"
     count = 2 if way == WORKERS else 1
     until(lambda: notes.exists() and notes.read_text().count('"ready"') >= count, 60)
+    # It waits.  At an instruction that has no line, Ctrl-C is an internal error of pytest's.
+    until(lambda: state(process.pid) == "S", 60)
     process.send_signal(sent)
     out, _ = process.communicate(timeout=60)
     pids = {int(pid) for pid in re.findall(r'"(?:pid|ready)": (\d+)', notes.read_text())}
