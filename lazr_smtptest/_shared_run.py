@@ -98,18 +98,21 @@ class HookOptions(NamedTuple):
             raise pytest.UsageError(what_raised(source, error)) from None
         if options is None:
             return cls({}, "")
-        if not isinstance(options, Mapping):
-            raise pytest.UsageError(f"{source} must return a dict of options, not {options!r}")
-        if said := [one for one in _IN_THE_INI_FILE if one in options]:
-            raise pytest.UsageError(
-                f"{source} must not return {' and '.join(said)}: smtptest_shared says where to "
-                "listen"
-            )
-        try:
-            check_names(source, options, _OPTIONS)
-        except TypeError as error:
-            raise pytest.UsageError(str(error)) from None
+        _check_returned(source, options)
         return cls(options, source)
+
+
+def _check_returned(source: str, options: object) -> None:
+    if not isinstance(options, Mapping):
+        raise pytest.UsageError(f"{source} must return a dict of options, not {options!r}")
+    if said := [one for one in _IN_THE_INI_FILE if one in options]:
+        raise pytest.UsageError(
+            f"{source} must not return {' and '.join(said)}: smtptest_shared says where to listen"
+        )
+    try:
+        check_names(source, options, _OPTIONS)
+    except TypeError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _in_files(config: pytest.Config, places: Mapping[str, int | None]) -> str:
