@@ -34,7 +34,7 @@ import lazr_smtptest._parent.feeder
 import lazr_smtptest._parent.preloaded
 import lazr_smtptest.faults  # noqa: F401
 from lazr_smtptest._child.inherited import FirstStep
-from lazr_smtptest._child.loop import EventLoop
+from lazr_smtptest._child.loop import EventLoop, ServerLoop
 from lazr_smtptest._child.main import main
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import MonkeyPatches
@@ -65,6 +65,9 @@ _ATTEMPTS = 20
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _ANY_IPV4, _ANY_IPV6 = "0.0.0.0", "::"  # noqa: S104
+
+#: What `socket.getsockname` returns.
+_Name = tuple[Any, ...]
 
 _SEE_STDERR = "Its standard error may say why"
 _SEE_MAIN_MODULE = (
@@ -140,7 +143,8 @@ def _free_to_have_children() -> Iterator[None]:
 class Listening:
     """Sockets that listen, on their way to the server process.
 
-    Leaving it closes them, here; and where it has come to nothing, their file goes, too.
+    `launch` closes them, here.  Where it does not come to that, leaving this does, and
+    their file goes, too.
     """
 
     sockets: list[socket.socket]
@@ -151,11 +155,15 @@ class Listening:
         return self
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
-        with without_fakes():
-            for sock in self.sockets:
-                sock.close()
-            if error is not None and self.file is not None:
-                self.file.remove()
+        if error is not None:
+            with without_fakes():
+                self.close()
+                if self.file is not None:
+                    self.file.remove()
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
 
 
 def listen_for(server: Server, last_port: int | None, same_port: bool) -> Listening:
@@ -169,12 +177,12 @@ def listen_for(server: Server, last_port: int | None, same_port: bool) -> Listen
         with without_fakes():
             sock = listen_unix(path)
             return Listening([sock], Endpoint(unix_socket=path), SocketFile.at(path))
-    sockets = []
+    sockets: list[socket.socket] = []
     if last_port is not None and (same_port or not server.port):
         with contextlib.nullcontext() if same_port else contextlib.suppress(OSError):
-            sockets = listen(server.host, last_port)
-    sockets = sockets or listen(server.host, server.port)
-    bound = names_of(sockets)
+            sockets, bound = listen(server.host, last_port)
+    if not sockets:
+        sockets, bound = listen(server.host, server.port)
     return Listening(sockets, Endpoint(host_for_clients(server.host, bound), bound[0][1]))
 
 
@@ -234,8 +242,8 @@ def _is_listening(path: str) -> bool:
     return True
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Bind and listen on each address of a host, all on one port.
+def listen(host: str, port: int) -> tuple[list[socket.socket], list[_Name]]:
+    """Bind and listen on each address of a host, all on one port; return their names, too.
 
     An empty host means all interfaces, and port 0 one that is free.  An OSError
     names both, and keeps the system's ``errno``.
@@ -267,8 +275,11 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bind_all(addresses: list[tuple[int, tuple[object, ...]]], port: int) -> list[socket.socket]:
+def _bind_all(
+    addresses: list[tuple[int, tuple[object, ...]]], port: int
+) -> tuple[list[socket.socket], list[_Name]]:
     sockets: list[socket.socket] = []
+    names: list[_Name] = []
     absent: OSError | None = None
     with ExitStack() as stack:
         for family, address in addresses:
@@ -281,12 +292,13 @@ def _bind_all(addresses: list[tuple[int, tuple[object, ...]]], port: int) -> lis
                 absent = error
                 continue
             sockets.append(sock)
-            port = sock.getsockname()[1]
+            names.append(sock.getsockname())
+            port = names[0][1]
         if not sockets:
             assert absent is not None
             raise absent
         stack.pop_all()
-    return sockets
+    return sockets, names
 
 
 def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
@@ -307,14 +319,8 @@ def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
     return sock
 
 
-def names_of(sockets: list[socket.socket]) -> list[tuple[Any, ...]]:
-    """Return the addresses that sockets are bound to, whatever a test says they are."""
-    with without_fakes():
-        return [sock.getsockname() for sock in sockets]
-
-
-def host_for_clients(host: str, names: list[tuple[Any, ...]]) -> str:
-    """Return what clients on this machine connect to.
+def host_for_clients(host: str, names: list[_Name]) -> str:
+    """Return what clients on this machine connect to, by what the sockets are bound to.
 
     That is the host, unless it stands for all interfaces, as do ``""``, ``"0.0.0.0"``
     and whatever else the system takes for these.
@@ -373,35 +379,40 @@ def launch(
     pickled = PickledServer(server, endpoint)
     passed = [PassedSocket(sock) for sock in sockets]
     lease_server = None if sharing is None else _lease_server(sharing)
-    with contextlib.closing(child_ends), ExitStack() as undo:
+    with contextlib.closing(child_ends), ExitStack() as in_any_case, ExitStack() as undo:
         undo.callback(ends.close)  # a process that was started ends with its lifeline
         wake = context.Pipe(duplex=False)  # now, while there is no process to be left behind
         for end in wake:
             undo.callback(end.close)
-        forks = method == "fork"
-        given = [*passed, *(sharing.sockets if sharing else ())]
-        first = FirstStep(child_ends, given, pickled, patches) if forks else None
-        args = (
-            *(child_ends, passed, files, pickled, acknowledged),
-            *(first, log_level, new_loop, lease_server),
-        )
+        make_loop = partial(ServerLoop, child_ends, acknowledged, lease_server)
+        first = None
+        if method == "fork":
+            given = [*passed, *(sharing.sockets if sharing else ())]
+            first = FirstStep(child_ends, given, server, patches)
+            in_any_case.callback(first.close)
+            undo.callback(first.drop)
+            if not patches.are_threads_replaced():  # by locks that are of no use there
+                first.prepare(make_loop, server)
+        args = child_ends, passed, files, pickled, make_loop, first, log_level, new_loop
         process = context.Process(  # type: ignore[attr-defined]
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
+        undo.callback(_reap, process)
+        link = ServerLink(ends, wake, keeps_forgets=acknowledged)
         with _starting(endpoint):
             if method == "forkserver":
                 # Not with signals blocked: all its children would inherit that.
                 forkserver.ensure_running()
             with _undisturbed(), _free_to_have_children(), first_step(first):
                 process.start()
-        undo.callback(_reap, process)
-        server_process = ServerProcess(process, ends.stacks, endpoint, files)
-        link = ServerLink(ends, server_process, wake, keeps_forgets=acknowledged)
+        drop = first.drop if first else None
+        link.begin(ServerProcess(process, ends.stacks, endpoint, files, drop))
+        listening.close()
         undo.pop_all()
     return link
 
 
-def _lease_server(sharing: Sharing) -> Callable[[asyncio.AbstractEventLoop], LeaseServer]:
+def _lease_server(sharing: Sharing) -> Callable[[], LeaseServer]:
     from lazr_smtptest._child.lease_server import LeaseServer
 
     return partial(LeaseServer, sharing)
@@ -450,8 +461,9 @@ def _close_pipe(*ends: int) -> None:
 
 
 def _reap(process: BaseProcess) -> None:
-    process.kill()
-    process.join()
+    if process.pid is not None:
+        process.kill()
+        process.join()
     process.close()
 
 

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._limits import check_descriptors
+from lazr_smtptest._limits import check_descriptors, limit_behind
 from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
 from lazr_smtptest._util import now, positive_seconds
 from lazr_smtptest._wire.endpoint import Endpoint
-from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied
+from lazr_smtptest.errors import AlreadyRunning, HandlerError, ServerDied, StartError
 from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     # typing has them from 3.11 on.
     from typing_extensions import Self
 
@@ -208,17 +210,14 @@ class Controller(ServerCalls):
     # Starting and stopping.
 
     def _start(self, *, same_port: bool = False) -> None:
-        with without_fakes():
-            # Not at the head: importing this package is not to cost what running a server does.
-            from lazr_smtptest._parent.process import limits_named
-
-        with limits_named(self._endpoint):
+        with _limits_named(self._endpoint):
             self._start_process(same_port)
 
     def _start_process(self, same_port: bool) -> None:
         self._check_handlers()
         self._check_queue_is_free()
         with without_fakes():
+            # Not at the head: importing this package is not to cost what running a server does.
             from lazr_smtptest._launch import await_ready
 
             check_descriptors()
@@ -369,3 +368,19 @@ class QueueController(InboxCalls, Controller):
     @property
     def _inbox(self) -> MessageQueue:
         return self.queue
+
+
+@contextlib.contextmanager
+def _limits_named(endpoint: Endpoint) -> Iterator[None]:
+    """Raise what a limit of the system lets fail as an error that names the limit."""
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        limit = limit_behind(error)
+        if not limit:
+            raise
+        raise StartError(
+            f"cannot start the server on {endpoint}: "
+            f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
+            **endpoint.facts,
+        ) from error

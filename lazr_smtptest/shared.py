@@ -204,7 +204,7 @@ class SharedController(Controller):
 
     @contextlib.contextmanager
     def _share(self) -> Iterator[Sharing]:
-        from lazr_smtptest._launch import host_for_clients, listen, names_of
+        from lazr_smtptest._launch import host_for_clients, listen
 
         with contextlib.ExitStack() as stack:
             path = self.addresses[0]
@@ -215,9 +215,8 @@ class SharedController(Controller):
             with contextlib.ExitStack() as undo:
                 undo.callback(file.remove)
                 if self._lease_host is not None:
-                    found = [stack.enter_context(one) for one in listen(self._lease_host, 0)]
-                    sockets += found
-                    bound = names_of(found)
+                    found, bound = listen(self._lease_host, 0)
+                    sockets += [stack.enter_context(one) for one in found]
                     host = host_for_clients(self._lease_host, bound)
                     shown = f"[{host}]" if ":" in host else host
                     self._tcp_address = f"{shown}:{bound[0][1]}"

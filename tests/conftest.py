@@ -111,7 +111,7 @@ def base_port() -> Iterator[int]:
     for seventh in random.sample(range(15_000, 30_000, 7), 100):
         with contextlib.ExitStack() as held:
             try:
-                sockets = listen("localhost", seventh)
+                sockets, _ = listen("localhost", seventh)
             except OSError:
                 continue
             for sock in sockets:

@@ -19,13 +19,17 @@ import os
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._child.anonymous import AnonymousInodes, kind_of, open_idle
 from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._wire.channel import ChildEnds
-from lazr_smtptest._wire.startup import PassedSocket, PickledServer
+from lazr_smtptest._wire.startup import PassedSocket
+from lazr_smtptest.server import QueueServer, Server
+
+if TYPE_CHECKING:
+    from lazr_smtptest._child.loop import ServerLoop
 
 #: How many objects to look at.  A server that carries more than that hardly
 #: carries them for the sake of their descriptors.
@@ -45,20 +49,44 @@ class FirstStep:
         self,
         ends: ChildEnds,
         sockets: Iterable[PassedSocket],
-        server: PickledServer,
+        server: Server,
         patches: MonkeyPatches,
     ) -> None:
-        """Look at what there is, in the test process."""
-        self._server = server
-        self._own = {*(pipe.fileno() for pipe in ends.pipes()), *(s.fileno() for s in sockets)}
-        self._standard = _standard_descriptors()
+        """Look at what there is, in the test process.
+
+        What is found out here, the server process need not: after a fork, each page of
+        memory that is looked at has to be copied.
+        """
+        own = {*(pipe.fileno() for pipe in ends.pipes()), *(sock.fileno() for sock in sockets)}
+        standard = _standard_descriptors()
+        # A queue stays in the test process: see `PickledServer.load`.
+        stays = ("queue",) if isinstance(server, QueueServer) else ()
+        self._keep = standard | own | reachable_descriptors(server, stays)
+        # Fresh streams: the copied ones may have text in them that the test
+        # process is going to write too, and their locks may be held for ever.
+        self._out, self._err = (_open_stream(fd) if fd in standard else None for fd in (1, 2))
         self.patches = patches
         self._anonymous = AnonymousInodes(open_descriptors())
         self.coverage = find_coverage()
         self.loggers = find_loggers()
         self._was_taken = False
         self._error: BaseException | None = None
-        self.close = self._anonymous.close
+        #: What runs there, if that has been prepared here.
+        self.loop: ServerLoop | None = None
+
+    def prepare(self, make_loop: Callable[[], ServerLoop], server: Server) -> None:
+        """Make what the server process runs, in the test process."""
+        self.loop = make_loop()
+        self.loop.prepare(server)
+
+    def close(self) -> None:
+        """Close what is no longer needed; in both processes."""
+        self._anonymous.close()
+
+    def drop(self) -> None:
+        """Let go of what was made for the server process, which is gone."""
+        if self.loop is not None:
+            self.loop.drop()
 
     def __call__(self) -> None:
         """Take that step.  An exception would be lost here, so `check` raises it."""
@@ -76,10 +104,9 @@ class FirstStep:
         their numbers live on here, and would one day close what had been given
         those numbers since.
         """
-        keep = self._standard | self._own | reachable_descriptors(self._server.load())
         null = os.open(os.devnull, os.O_RDWR)
         for fd in open_descriptors():
-            if fd in keep or fd == null:
+            if fd in self._keep or fd == null:
                 continue
             with contextlib.suppress(OSError):  # the descriptor that the listing itself used
                 if kind := kind_of(fd):
@@ -87,11 +114,9 @@ class FirstStep:
                         _replace(fd, open_idle(kind, fcntl.fcntl(fd, fcntl.F_GETFL)))
                 else:
                     os.dup2(null, fd, inheritable=False)
-        # Fresh streams: the copied ones may have text in them that the test
-        # process is going to write too, and their locks may be held for ever.
         _inherited.extend((sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))
-        sys.stdout = sys.__stdout__ = _open_stream(1 if 1 in self._standard else null)  # type: ignore[misc]
-        sys.stderr = sys.__stderr__ = _open_stream(2 if 2 in self._standard else null)  # type: ignore[misc]
+        sys.stdout = sys.__stdout__ = self._out or _open_stream(null)  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self._err or _open_stream(null)  # type: ignore[misc]
 
     def check(self) -> None:
         if self._error is not None:
@@ -162,8 +187,8 @@ def _is_open(fd: int) -> bool:
 # What was given on purpose.
 
 
-def reachable_descriptors(server: object) -> set[int]:
-    """Return the descriptors that can be reached from a server."""
+def reachable_descriptors(server: object, without: Collection[str] = ()) -> set[int]:
+    """Return the descriptors that can be reached from a server, but for some attributes."""
     found: set[int] = set()
     seen: set[int] = set()
     todo: deque[Any] = deque([server, *_own_functions(type(server))])
@@ -177,7 +202,7 @@ def reachable_descriptors(server: object) -> set[int]:
         with contextlib.suppress(Exception):
             found.update(_descriptor(thing))
         with contextlib.suppress(Exception):
-            todo.extend(list(_within(thing)))
+            todo.extend(list(_within(thing, without if thing is server else ())))
     return found
 
 
@@ -198,7 +223,7 @@ def _descriptor(thing: Any) -> Iterable[int]:
     return (number,) if isinstance(number, int) and number >= 0 else ()
 
 
-def _within(thing: Any) -> Iterator[Any]:
+def _within(thing: Any, without: Collection[str] = ()) -> Iterator[Any]:
     kind = type(thing)
     if issubclass(kind, dict):
         yield from thing.keys()
@@ -210,7 +235,8 @@ def _within(thing: Any) -> Iterator[Any]:
     elif issubclass(kind, types.MethodType):
         yield from (thing.__self__, thing.__func__)
     else:
-        yield from getattr(thing, "__dict__", {}).values()
+        attributes = getattr(thing, "__dict__", {})
+        yield from (value for name, value in attributes.items() if name not in without)
         for cls in kind.__mro__:
             for name in _slots(cls):
                 yield getattr(thing, name, None)

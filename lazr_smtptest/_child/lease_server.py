@@ -16,6 +16,7 @@ from lazr_smtptest._child.link import ChildLink
 from lazr_smtptest._child.routing import LeaseOutbox, RoutingOutbox, SharedTranscripts
 from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._smtp.session import SMTPSession
+from lazr_smtptest._util import now
 from lazr_smtptest._wire.channel import COUNTED, UNASKED
 from lazr_smtptest._wire.endpoint import Endpoint
 from lazr_smtptest._wire.rules import Rule
@@ -48,7 +49,7 @@ class LeaseClient:
         counters = [0 for _ in COUNTED]
         fd = pipe.fileno()
         self.link = ChildLink(
-            fd, fd, server.loop, lambda fd, backlog: LeaseOutbox(fd, counters, backlog, table)
+            fd, fd, lambda fd, backlog: LeaseOutbox(fd, counters, backlog, table)
         )
         outbox = self.link.outbox
         assert isinstance(outbox, LeaseOutbox)
@@ -167,9 +168,8 @@ class LeaseClient:
 class LeaseServer:
     """Accepts clients that want a lease, and has the table of all leases."""
 
-    def __init__(self, sharing: Sharing, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.table = LeaseTable(sharing, loop.time)
+    def __init__(self, sharing: Sharing) -> None:
+        self.table = LeaseTable(sharing, now)
         self.transcripts = SharedTranscripts(self.table)
         self._sharing = sharing
         self._links: set[LeaseClient] = set()
@@ -186,18 +186,20 @@ class LeaseServer:
 
     def listen(
         self,
+        loop: asyncio.AbstractEventLoop,
         welcome: Welcome,
         sessions: Callable[[], Iterable[SMTPSession]],
         wait_for_handlers: Callable[[], Awaitable[None]],
     ) -> None:
         """Accept them from now on."""
+        self._loop = loop
         self._welcome = welcome
         self._sessions = sessions
         self.wait_for_handlers = wait_for_handlers
         self._listening = [passed.open() for passed in self._sharing.sockets]
         for sock in self._listening:
             sock.setblocking(False)
-            self.loop.add_reader(sock, self._accept, sock)
+            self._loop.add_reader(sock, self._accept, sock)
 
     def welcome(self, server: Server, endpoint: Endpoint) -> Welcome:
         sharing = self._sharing
@@ -209,11 +211,11 @@ class LeaseServer:
         Those with unread mail have a second to read it.
         """
         for sock in self._listening:
-            self.loop.remove_reader(sock)
+            self._loop.remove_reader(sock)
             sock.close()
         for one in self._links:
             one.outbox.send("stopped")
-        flushing = [self.loop.create_task(one.link.flush()) for one in self._links]
+        flushing = [self._loop.create_task(one.link.flush()) for one in self._links]
         if flushing:
             await asyncio.wait(flushing, timeout=_LAST_FLUSH)
 
@@ -225,11 +227,11 @@ class LeaseServer:
         except OSError as error:  # no descriptor is left, and trying again at once is of no use
             where, why = self._welcome.endpoint, limit_behind(error) or error
             _log.error("the shared server on %s cannot take another lease: %s", where, why)
-            self.loop.remove_reader(listening)
-            self.loop.call_later(1.0, self.loop.add_reader, listening, self._accept, listening)
+            self._loop.remove_reader(listening)
+            self._loop.call_later(1.0, self._loop.add_reader, listening, self._accept, listening)
             return
         proof = self._provers.submit(self._prove, sock)
-        proof.add_done_callback(lambda _: self.loop.call_soon_threadsafe(self._open, proof))
+        proof.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._open, proof))
 
     def _prove(self, sock: socket.socket) -> Connection | None:
         """Accept a client that proves to have the key; on a thread, since this blocks."""
@@ -249,7 +251,7 @@ class LeaseServer:
         if pipe is not None:
             one = LeaseClient(self, pipe)
             self._links.add(one)
-            one.link.listen(lambda: self._close(one))
+            one.link.listen(self._loop, lambda: self._close(one))
             one.outbox.send("reply", UNASKED, self._welcome)
 
     def _close(self, one: LeaseClient) -> None:

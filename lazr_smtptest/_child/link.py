@@ -34,10 +34,8 @@ class ChildLink:
         self,
         requests: int,
         records: int,
-        loop: asyncio.AbstractEventLoop,
         make_outbox: Callable[[int, Callable[[], object]], Outbox],
     ) -> None:
-        self._loop = loop
         self._requests = requests
         self._records = records
         self._reader = RecordReader(requests, _READ_SIZE)
@@ -48,8 +46,9 @@ class ChildLink:
         self.undo: Callable[[int], bool] = lambda _number: True
         self.outbox = make_outbox(records, self._on_backlog)
 
-    def listen(self, on_end: Callable[[], object]) -> None:
+    def listen(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[], object]) -> None:
         """Take requests from now on; call ``on_end`` when no more can come."""
+        self._loop = loop
         self._loop.add_reader(self._requests, self._read, on_end)
 
     def _read(self, on_end: Callable[[], object]) -> None:

@@ -58,20 +58,21 @@ class EventLoop(asyncio.SelectorEventLoop):
 
 
 class ServerLoop:
-    """The event loop and what hangs on it; see `main` for the arguments."""
+    """What hangs on the event loop; see `main` for the arguments.
+
+    The test process makes and prepares it for a process that is forked, before that is: there,
+    each page of memory that is touched has to be copied.
+    """
+
+    _loop: asyncio.AbstractEventLoop
+    _is_prepared = False
 
     def __init__(
-        self,
-        ends: ChildEnds,
-        sockets: list[socket.socket],
-        acknowledged: bool,
-        loop: asyncio.AbstractEventLoop,
-        lease_server: Callable[[asyncio.AbstractEventLoop], LeaseServer] | None,
+        self, ends: ChildEnds, acknowledged: bool, lease_server: Callable[[], LeaseServer] | None
     ) -> None:
         self._ends = ends
-        self._sockets = sockets
-        self._loop = loop
-        self._leases = None if lease_server is None else lease_server(loop)
+        self._sockets: list[socket.socket] = []
+        self._leases = None if lease_server is None else lease_server()
         self._worker = HandlerThread()
         self._auth_worker = HandlerThread()  # nobody's login waits for a message
         self._faults = FaultScript()
@@ -88,38 +89,51 @@ class ServerLoop:
         self._link = ChildLink(
             ends.requests.fileno(),
             ends.records.fileno(),
-            loop,
             lambda fd, on_backlog: make_outbox(fd, numbers, on_backlog),
         )
         self._link.answers = self._answers()
         self._link.undo = self._undo
         self.outbox = self._link.outbox
-        self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._resets: dict[int, Future[None]] = {}
         self._sessions: weakref.WeakSet[SMTPSession] = weakref.WeakSet()
 
-    def run(self, server: PickledServer) -> int:
+    def prepare(self, server: Server) -> None:
+        """Make what all sessions have in common."""
+        self._is_prepared = True
+        self._server = server
+        self._queue = QueueStandIn(self.outbox)
+        self._deliver = way_of_delivery(server, self.outbox, self._worker, self._exit)
+        self._context = self._make_context(server)
+
+    def drop(self) -> None:
+        """Let go of everything, in the test process: of all messages, for one."""
+        vars(self).clear()  # it has references to itself
+
+    def run(
+        self, loop: asyncio.AbstractEventLoop, sockets: list[socket.socket], server: PickledServer
+    ) -> int:
         """Serve until asked to stop; return the exit code."""
-        problem = self._prepare(server)
+        self._loop, self._sockets, self._endpoint = loop, sockets, server.endpoint
+        self._stopped: asyncio.Future[int] = loop.create_future()
+        problem = self._take_over(server)
         if problem is not None:
             self.outbox.send("reply", UNASKED, problem)
             return EX_SOFTWARE
-        return self._loop.run_until_complete(self._serve())
+        return loop.run_until_complete(self._serve())
 
-    def _prepare(self, pickled: PickledServer) -> str | None:
-        """Make what sessions need; return what is wrong, if something is."""
-        self._endpoint = pickled.endpoint
+    def _take_over(self, pickled: PickledServer) -> str | None:
+        """Have the server in this process; return what is wrong, if something is."""
         try:
-            self._server = server = pickled.load()
+            server = pickled.load()
         except Exception as error:
             return (
                 f"could not unpickle its server: {error!r}.  All that the server has must be "
                 "importable and picklable there, or use start_method='fork'"
             )
+        if not self._is_prepared:
+            self.prepare(server)
         if isinstance(server, QueueServer):
-            server.queue = QueueStandIn(self.outbox)
-        self._deliver = way_of_delivery(server, self.outbox, self._worker, self._exit)
-        self._context = self._make_context(server)
+            server.queue = self._queue
         if type(server) not in (QueueServer, Server):
             # aiosmtpd looks at all attributes of a server, and at its hooks'
             # signatures, when a client connects.  Better it does so now.
@@ -149,7 +163,7 @@ class ServerLoop:
     async def _serve(self) -> int:
         loop = self._loop
         loop.add_reader(self._ends.lifeline, os._exit, 0)
-        self._link.listen(lambda: None)
+        self._link.listen(loop, lambda: None)
         servers = [
             await (
                 loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
@@ -158,6 +172,7 @@ class ServerLoop:
         ]
         if self._leases is not None:
             self._leases.listen(
+                loop,
                 self._leases.welcome(self._server, self._endpoint),
                 lambda: list(self._sessions),
                 self._wait_for_handlers,

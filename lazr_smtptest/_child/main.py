@@ -26,10 +26,17 @@ import signal
 import sys
 import threading
 import traceback
-from _signal import getsignal, pthread_sigmask, valid_signals  # signal's deal in enums
+from _signal import (  # signal's deal in enums
+    SIG_DFL,
+    SIG_IGN,
+    getsignal,
+    pthread_sigmask,
+    valid_signals,
+)
+from _signal import signal as set_handler
 from collections.abc import Callable, Sequence
 from multiprocessing import util
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from lazr_smtptest._child.delivery import Outbox
 from lazr_smtptest._child.inherited import FirstStep, find_coverage, find_loggers
@@ -43,9 +50,6 @@ from lazr_smtptest._wire.channel import STACK_SIGNAL, ChildEnds
 from lazr_smtptest._wire.endpoint import SocketFile
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 
-if TYPE_CHECKING:
-    from lazr_smtptest._child.lease_server import LeaseServer
-
 #: Seconds that the feeder threads of a handler's queues have to finish.
 _FEEDERS_TIMEOUT = 1.0
 
@@ -55,18 +59,15 @@ def main(
     sockets: list[PassedSocket],
     socket_files: Sequence[SocketFile],
     server: PickledServer,
-    acknowledged: bool,
+    make_loop: Callable[[], ServerLoop],
     first_step: FirstStep | None,
     log_level: int,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop],
-    lease_server: Callable[[asyncio.AbstractEventLoop], LeaseServer] | None,
 ) -> NoReturn:
     """Run the server process.
 
-    With ``acknowledged``, the test process puts each message into a queue before
-    it counts as accepted.  A forked process has taken its ``first_step`` before this.
-    ``log_level`` is that of the test process's root logger.  A ``lease_server`` is what a
-    shared server has.
+    A forked process has taken its ``first_step`` before this.
+    ``log_level`` is that of the test process's root logger.
     """
     code = EX_SOFTWARE
     try:
@@ -84,11 +85,11 @@ def main(
         # With python -X dev it would log each step that takes a tenth of a second, as
         # many do while the machine is busy, and each is slower.
         event_loop.set_debug(False)
-        loop = ServerLoop(ends, listening, acknowledged, event_loop, lease_server)
+        loop = (first_step and first_step.loop) or make_loop()
         loggers = first_step.loggers if first_step else find_loggers()
         _forward_logs(loop.outbox, log_level, loggers)
         with remover(socket_files, ends.lifeline) if socket_files else contextlib.nullcontext():
-            code = loop.run(server)
+            code = loop.run(event_loop, listening, server)
             _finish_queues()
             _save_coverage(first_step)
     except BaseException as error:
@@ -111,13 +112,13 @@ def _reset_signals(ends: ChildEnds) -> None:
     signal.set_wakeup_fd(-1)
     for number in valid_signals():
         if callable(getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
+            set_handler(number, SIG_DFL)
     # What is ignored stays ignored over a fork, and what is not is not.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    set_handler(signal.SIGTERM, SIG_DFL)
+    set_handler(signal.SIGCHLD, SIG_DFL)
+    set_handler(signal.SIGPIPE, SIG_IGN)
     # Ctrl-C goes to the whole process group, but it is meant for the test.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_handler(signal.SIGINT, SIG_IGN)
     # faulthandler writes from within a C signal handler, so it works even
     # while some C code keeps the interpreter lock.
     faulthandler.enable(ends.stacks.fileno())
@@ -129,7 +130,7 @@ def _reset_signals(ends: ChildEnds) -> None:
 def _die_with_test_process(lifeline: int) -> None:
     # At the end of file the kernel sends SIGIO, and that kills, whatever this
     # process is stuck in.
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    set_handler(signal.SIGIO, SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)

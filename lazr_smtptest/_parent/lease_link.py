@@ -128,13 +128,13 @@ class RemoteServer:
 class LeaseLink(ServerLink):
     """A socket to a shared server, what has come through it, and who waits."""
 
-    process: Any  # a RemoteServer
+    process: Any  # a RemoteServer, which stands in for a ServerProcess
 
     def __init__(self, pipe: Connection, address: str) -> None:
         wake = Pipe(duplex=False)
         ends: Any = _LeaseEnds(pipe)
-        process: Any = RemoteServer(address)
-        super().__init__(ends, process, wake)
+        super().__init__(ends, wake)
+        self.begin(RemoteServer(address))
         self._catch_ups = itertools.count(1)
 
     def introduce(self, welcome: Welcome) -> None:

@@ -115,15 +115,15 @@ class ServerLink:
     moment, and what comes later is counted when it comes.
     """
 
+    process: ServerProcess
+
     def __init__(
         self,
         ends: ParentEnds,
-        process: ServerProcess,
         wake: tuple[connection.Connection, connection.Connection],
         *,
         keeps_forgets: bool = False,
     ) -> None:
-        self.process = process
         self._ends = ends
         self._reader = RecordReader(ends.records.fileno())
         self._counters = ends.counters
@@ -150,6 +150,10 @@ class ServerLink:
         self._make_lock()
         # With the same lock: two could be taken in the wrong order by a signal handler.
         self._writer = RecordWriter(ends.requests.fileno(), self.notify, self.lock)
+
+    def begin(self, process: Any) -> None:
+        """Be joined with a process, which has just been started."""
+        self.process = process
         disown_in_children(self)
 
     def _make_lock(self) -> None:

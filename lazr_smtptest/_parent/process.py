@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import connection, process
 from os import getpid, kill, readv, set_blocking
 from select import POLLIN
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import original
-from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._names import SPELLING
 from lazr_smtptest._util import new_selector, now
 from lazr_smtptest._wire.channel import STACK_SIGNAL
-from lazr_smtptest.errors import NotRunning, ServerDied, StartError
+from lazr_smtptest.errors import NotRunning, ServerDied
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -65,12 +64,15 @@ class ServerProcess:
         stacks: Connection,
         endpoint: Endpoint,
         socket_files: Sequence[SocketFile],
+        on_close: Callable[[], object] | None = None,
     ) -> None:
         set_blocking(stacks.fileno(), False)
         assert process.pid is not None
         self._process = process
         self._stacks = stacks
         self._socket_files = socket_files
+        # What was made for it goes as late as this: after a fork, to free memory is to copy it.
+        self._on_close = on_close
         self._owner = getpid()
         self.pid: int = process.pid
         self.endpoint = endpoint
@@ -221,6 +223,9 @@ class ServerProcess:
                 self._process.close()
             for file in self._socket_files:
                 file.remove()
+            if self._on_close is not None:
+                self._on_close()
+                self._on_close = None
         # At its end, multiprocessing kills the children that it knows.  This one
         # may be gone with its exit code, and then the process id may be
         # another's; or this may be a forked child, of which it is no child.
@@ -253,22 +258,6 @@ def _exists(pid: int) -> bool:
     except OSError:  # none has this number; or one that we did not start, and may not signal
         return False
     return True
-
-
-@contextlib.contextmanager
-def limits_named(endpoint: Endpoint) -> Iterator[None]:
-    """Raise what a limit of the system lets fail as an error that names the limit."""
-    try:
-        yield
-    except (OSError, MemoryError, RuntimeError) as error:
-        limit = limit_behind(error)
-        if not limit:
-            raise
-        raise StartError(
-            f"cannot start the server on {endpoint}: "
-            f"{getattr(error, 'strerror', '') or repr(error)}; {limit}",
-            **endpoint.facts,
-        ) from error
 
 
 def _open_pidfd(pid: int) -> Connection | None:

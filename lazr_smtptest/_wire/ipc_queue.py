@@ -169,6 +169,10 @@ class Piece:
 Record = tuple[Piece, ...]
 
 
+def _do_nothing() -> None:
+    pass
+
+
 class RecordWriter:
     """The writing end: what the pipe has no room for waits here.
 
@@ -248,6 +252,7 @@ class RecordWriter:
 
     def close(self) -> None:
         """Write no more: nobody is left to read it."""
+        self._on_backlog = _do_nothing  # it may be a method of what has this, which is to go
         self._file.close()
         self._backlog = deque()
 

@@ -62,6 +62,8 @@ class PassedSocket:
 
     def open(self) -> socket.socket:
         """Return it, in the server process."""
+        if type(self._socket) is socket.socket:
+            return self._socket
         return socket.socket(fileno=self._socket.detach())
 
 

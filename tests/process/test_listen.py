@@ -24,7 +24,7 @@ except OSError:
 @contextlib.contextmanager
 def listening(host: str, port: int = 0):
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(sock) for sock in listen(host, port)]
+        yield [stack.enter_context(sock) for sock in listen(host, port)[0]]
 
 
 def test_a_name_is_bound_on_each_of_its_addresses_on_one_port(monkeypatch):

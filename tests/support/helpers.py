@@ -135,7 +135,7 @@ def refused(port: int, host: str = "localhost") -> bool:
 
 def is_free(port: int) -> bool:
     try:
-        sockets = listen("localhost", port)
+        sockets, _ = listen("localhost", port)
     except OSError:
         return False
     for sock in sockets:

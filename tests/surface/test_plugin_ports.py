@@ -17,7 +17,7 @@ pytestmark = TIMEOUT
 @contextlib.contextmanager
 def taken(port: int) -> Iterator[None]:
     with contextlib.ExitStack() as held:
-        for sock in listen("localhost", port):
+        for sock in listen("localhost", port)[0]:
             held.enter_context(sock)
         yield
 
