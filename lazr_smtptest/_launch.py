@@ -28,7 +28,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
 from os import close, lstat, unlink
 from os import open as open_file
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lazr_smtptest._parent.feeder
 import lazr_smtptest._parent.preloaded
@@ -36,11 +36,10 @@ import lazr_smtptest.faults  # noqa: F401
 from lazr_smtptest._child.inherited import FirstStep
 from lazr_smtptest._child.loop import EventLoop, ServerLoop
 from lazr_smtptest._child.main import main
-from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
 from lazr_smtptest._names import SPELLING, or_longer
-from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, first_step
+from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, fork_with
 from lazr_smtptest._parent.link import RAISING, ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
 from lazr_smtptest._wire.channel import BACKLOG, open_channel
@@ -94,8 +93,7 @@ def standard_descriptors() -> Iterator[None]:
             close(fd)
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _start(process: BaseProcess, first: FirstStep | None) -> None:
     """Start a process without a warning, and without an exception in between.
 
     One at a time: the warning filters are the whole process's.
@@ -112,14 +110,13 @@ def _undisturbed() -> Iterator[None]:
         before = pthread_sigmask(signal.SIG_BLOCK, ())
         try:  # first, since to block may raise, for a signal that is there already
             pthread_sigmask(signal.SIG_BLOCK, RAISING)
-            yield
+            _start_a_child(process, first)
         finally:
             pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextlib.contextmanager
-def _free_to_have_children() -> Iterator[None]:
-    """Start a process from one that is daemonic, as a worker of a Pool is.
+def _start_a_child(process: BaseProcess, first: FirstStep | None) -> None:
+    """Start a process from any, and be it daemonic, as a worker of a Pool is.
 
     Django's parallel test runner has such workers.  multiprocessing forbids
     them children, because whoever ends them ends no children of theirs; a
@@ -128,7 +125,10 @@ def _free_to_have_children() -> Iterator[None]:
     config: dict[str, Any] = getattr(current_process(), "_config", {})
     daemonic = config.pop("daemon", None)
     try:
-        yield
+        if first is None:
+            process.start()
+        else:
+            fork_with(first, process.start)
     finally:
         if daemonic is not None:
             config["daemon"] = daemonic
@@ -143,8 +143,7 @@ def _free_to_have_children() -> Iterator[None]:
 class Listening:
     """Sockets that listen, on their way to the server process.
 
-    `launch` closes them, here.  Where it does not come to that, leaving this does, and
-    their file goes, too.
+    Leaving it closes them, here; and where it has come to nothing, their file goes, too.
     """
 
     sockets: list[socket.socket]
@@ -155,18 +154,15 @@ class Listening:
         return self
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
-        if error is not None:
-            with without_fakes():
-                self.close()
-                if self.file is not None:
-                    self.file.remove()
-
-    def close(self) -> None:
         for sock in self.sockets:
             sock.close()
+        if error is not None and self.file is not None:
+            self.file.remove()
 
 
-def listen_for(server: Server, last_port: int | None, same_port: bool) -> Listening:
+def listen_for(
+    server: Server, addresses: Addresses | None, last_port: int | None, same_port: bool
+) -> Listening:
     """Listen where a server is to: see `listen` and `listen_unix`.
 
     A free port is the one that it had last, unless somebody else has that now; that is an
@@ -174,15 +170,15 @@ def listen_for(server: Server, last_port: int | None, same_port: bool) -> Listen
     """
     path = server.unix_socket
     if path is not None:
-        with without_fakes():
-            sock = listen_unix(path)
-            return Listening([sock], Endpoint(unix_socket=path), SocketFile.at(path))
+        sock = listen_unix(path)
+        return Listening([sock], Endpoint(unix_socket=path), SocketFile.at(path))
+    assert addresses is not None
     sockets: list[socket.socket] = []
     if last_port is not None and (same_port or not server.port):
         with contextlib.nullcontext() if same_port else contextlib.suppress(OSError):
-            sockets, bound = listen(server.host, last_port)
+            sockets, bound = listen(addresses, last_port)
     if not sockets:
-        sockets, bound = listen(server.host, server.port)
+        sockets, bound = listen(addresses, server.port)
     return Listening(sockets, Endpoint(host_for_clients(server.host, bound), bound[0][1]))
 
 
@@ -242,37 +238,43 @@ def _is_listening(path: str) -> bool:
     return True
 
 
-def listen(host: str, port: int) -> tuple[list[socket.socket], list[_Name]]:
-    """Bind and listen on each address of a host, all on one port; return their names, too.
+class Addresses(NamedTuple):
+    """What a host's name stands for."""
 
-    An empty host means all interfaces, and port 0 one that is free.  An OSError
-    names both, and keeps the system's ``errno``.
-    """
+    host: str
+    found: list[tuple[int, tuple[object, ...]]]
+
+
+def resolve(host: str, port: int) -> Addresses:
+    """Look up what to listen on; see `listen`.  Blocks as long as the system's resolver."""
     try:
-        addresses = _resolve(host, port)
+        # By position, as asyncio and `socket.create_connection` call it: what a test has put in
+        # its place may name its parameters in another way.
+        found = socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
     except UnicodeError as error:
         unknown = socket.gaierror(socket.EAI_NONAME, f"not a host name ({error})")
         raise _named(unknown, host, port) from error
     except OSError as error:
         raise _named(error, host, port) from error
-    if not addresses:
+    if not found:
         raise _named(socket.gaierror(socket.EAI_NONAME, "it has no address"), host, port)
+    return Addresses(host, list(dict.fromkeys((one[0], one[4]) for one in found)))
+
+
+def listen(addresses: Addresses, port: int) -> tuple[list[socket.socket], list[_Name]]:
+    """Bind and listen on each address of a host, all on one port; return their names, too.
+
+    An empty host means all interfaces, and port 0 one that is free.  An OSError
+    names both, and keeps the system's ``errno``.
+    """
     for attempt in range(_ATTEMPTS):
         try:
-            with without_fakes():
-                return _bind_all(addresses, port)
+            return _bind_all(addresses.found, port)
         except OSError as error:
             elsewhere = port == 0 and error.errno == errno.EADDRINUSE
             if not elsewhere or attempt == _ATTEMPTS - 1:
-                raise _named(error, host, port) from error
+                raise _named(error, addresses.host, port) from error
     raise AssertionError("unreachable")
-
-
-def _resolve(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
-    # By position, as asyncio and `socket.create_connection` call it: what a test has put in
-    # its place may name its parameters in another way.
-    found = socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 def _bind_all(
@@ -379,17 +381,16 @@ def launch(
     pickled = PickledServer(server, endpoint)
     passed = [PassedSocket(sock) for sock in sockets]
     lease_server = None if sharing is None else _lease_server(sharing)
-    with contextlib.closing(child_ends), ExitStack() as in_any_case, ExitStack() as undo:
+    make_loop = partial(ServerLoop, child_ends, acknowledged, lease_server)
+    first = None
+    undo = ExitStack()
+    try:
         undo.callback(ends.close)  # a process that was started ends with its lifeline
-        wake = context.Pipe(duplex=False)  # now, while there is no process to be left behind
-        for end in wake:
-            undo.callback(end.close)
-        make_loop = partial(ServerLoop, child_ends, acknowledged, lease_server)
-        first = None
+        link = ServerLink(ends, keeps_forgets=acknowledged)
+        undo.callback(link.close_wake)
         if method == "fork":
             given = [*passed, *(sharing.sockets if sharing else ())]
             first = FirstStep(child_ends, given, server, patches)
-            in_any_case.callback(first.close)
             undo.callback(first.drop)
             if not patches.are_threads_replaced():  # by locks that are of no use there
                 first.prepare(make_loop, server)
@@ -398,17 +399,20 @@ def launch(
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
         undo.callback(_reap, process)
-        link = ServerLink(ends, wake, keeps_forgets=acknowledged)
         with _starting(endpoint):
             if method == "forkserver":
                 # Not with signals blocked: all its children would inherit that.
                 forkserver.ensure_running()
-            with _undisturbed(), _free_to_have_children(), first_step(first):
-                process.start()
+            _start(process, first)
         drop = first.drop if first else None
         link.begin(ServerProcess(process, ends.stacks, endpoint, files, drop))
-        listening.close()
-        undo.pop_all()
+    except BaseException:
+        undo.close()
+        raise
+    finally:
+        child_ends.close()
+        if first is not None:
+            first.close()
     return link
 
 

@@ -233,17 +233,20 @@ class Controller(ServerCalls):
             raise
 
     def _launch(self, same_port: bool) -> ServerLink:
-        from lazr_smtptest._launch import launch, listen_for, standard_descriptors
+        from lazr_smtptest._launch import launch, listen_for, resolve, standard_descriptors
 
-        certificates.check(self.server, str(self._endpoint))  # what is wrong is found here
-        is_foreign = isinstance(self.server, QueueServer) and self._message_queue() is None
+        server = self.server
+        certificates.check(server, str(self._endpoint))  # what is wrong is found here
+        is_foreign = isinstance(server, QueueServer) and self._message_queue() is None
+        # Before what is for a moment only, since to look a name up may take long.
+        addresses = resolve(server.host, server.port) if server.unix_socket is None else None
         with (
+            without_fakes(),
             standard_descriptors(),
-            listen_for(self.server, self._port, same_port) as listening,
-            without_fakes(),  # now, since to look a name up may take long
+            listen_for(server, addresses, self._port, same_port) as listening,
             self._share() as sharing,
         ):
-            method, server = self._start_method, self.server
+            method = self._start_method
             return launch(method, server, listening, is_foreign, self._uvloop, sharing)
 
     def _share(self) -> AbstractContextManager[Sharing | None]:

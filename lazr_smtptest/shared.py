@@ -204,7 +204,7 @@ class SharedController(Controller):
 
     @contextlib.contextmanager
     def _share(self) -> Iterator[Sharing]:
-        from lazr_smtptest._launch import host_for_clients, listen
+        from lazr_smtptest._launch import host_for_clients, listen, resolve
 
         with contextlib.ExitStack() as stack:
             path = self.addresses[0]
@@ -215,7 +215,7 @@ class SharedController(Controller):
             with contextlib.ExitStack() as undo:
                 undo.callback(file.remove)
                 if self._lease_host is not None:
-                    found, bound = listen(self._lease_host, 0)
+                    found, bound = listen(resolve(self._lease_host, 0), 0)
                     sockets += [stack.enter_context(one) for one in found]
                     host = host_for_clients(self._lease_host, bound)
                     shown = f"[{host}]" if ":" in host else host

@@ -20,7 +20,7 @@ from paths import SUPPORT
 from programs import Programs
 
 from lazr_smtptest import QueueController
-from lazr_smtptest._launch import listen
+from lazr_smtptest._launch import listen, resolve
 
 pytest_plugins = ["pytester"]
 
@@ -111,7 +111,7 @@ def base_port() -> Iterator[int]:
     for seventh in random.sample(range(15_000, 30_000, 7), 100):
         with contextlib.ExitStack() as held:
             try:
-                sockets, _ = listen("localhost", seventh)
+                sockets, _ = listen(resolve("localhost", seventh), seventh)
             except OSError:
                 continue
             for sock in sockets:

@@ -10,7 +10,6 @@ import weakref
 from asyncio.tasks import sleep  # asyncio's may be a test's
 from collections.abc import Callable
 from concurrent.futures import Future
-from selectors import EVENT_READ
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._child.delivery import (
@@ -28,7 +27,7 @@ from lazr_smtptest._smtp.context import SessionContext
 from lazr_smtptest._smtp.faultscript import FaultScript, FaultScripts
 from lazr_smtptest._smtp.session import SMTPSession
 from lazr_smtptest._smtp.transcript import Transcripts
-from lazr_smtptest._util import new_selector, now
+from lazr_smtptest._util import now, wait_ready
 from lazr_smtptest._wire.channel import BACKLOG, UNASKED, ChildEnds
 from lazr_smtptest._wire.ipc_queue import pickled
 from lazr_smtptest._wire.startup import PickledServer
@@ -272,10 +271,7 @@ class ServerLoop:
             await sleep(0)
 
     def _is_backlog(self) -> bool:
-        with new_selector() as selector:
-            for sock in self._sockets:
-                selector.register(sock, EVENT_READ)
-            return bool(selector.select(0))
+        return bool(wait_ready(self._sockets, timeout=0))
 
     async def _reset(self, number: int) -> None:
         try:

@@ -191,6 +191,8 @@ def _finish_queues() -> None:
     rest of it.  This happens at an orderly end only, and not for ever: if
     nobody reads such a queue, its thread cannot finish.
     """
+    if "multiprocessing.queues" not in sys.modules:
+        return
     if any(thread.name == "QueueFeederThread" for thread in threading.enumerate()):
         finisher = threading.Thread(target=util._run_finalizers, daemon=True)  # type: ignore[attr-defined]
         finisher.start()

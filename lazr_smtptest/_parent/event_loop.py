@@ -11,12 +11,11 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from selectors import EVENT_READ
 from typing import Any, TypeVar
 
 from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent.link import LONGEST_WAIT, LOOK_INTERVAL, ServerLink, Steps, Wait
-from lazr_smtptest._util import new_selector, now
+from lazr_smtptest._util import now, wait_ready
 
 __tracebackhide__ = is_refusal  # for pytest
 
@@ -109,10 +108,7 @@ class _Watch:
             timer.cancel()
 
     async def _wait_in_turns(self, timeout: float) -> None:
-        with new_selector() as selector:
-            for fd in self._descriptors:
-                selector.register(fd, EVENT_READ)
-            selector.select(min(timeout, _TURN))
+        wait_ready(self._descriptors, timeout=min(timeout, _TURN))
         await asyncio.sleep(0)
 
     def _watch(self, fd: int) -> None:

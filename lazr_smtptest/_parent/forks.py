@@ -6,10 +6,9 @@ and those threads do not exist there.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import Protocol
 
@@ -62,13 +61,11 @@ STARTING = ForkSafeLock()
 _first_steps: dict[int, Callable[[], None]] = {}
 
 
-@contextlib.contextmanager
-def first_step(step: Callable[[], None] | None) -> Iterator[None]:
-    """Call ``step`` first of all in the child that this thread forks meanwhile."""
-    if step is not None:
-        _first_steps[get_ident()] = step
+def fork_with(step: Callable[[], None], start: Callable[[], object]) -> None:
+    """Call ``start()``, which forks on this thread, and ``step()`` first of all in the child."""
+    _first_steps[get_ident()] = step
     try:
-        yield
+        start()
     finally:
         _first_steps.pop(get_ident(), None)
 

@@ -9,7 +9,7 @@ import errno
 import itertools
 import socket
 from collections.abc import Iterable
-from multiprocessing import AuthenticationError, Pipe
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from os import dup, getpid
 from typing import TYPE_CHECKING, Any
@@ -131,9 +131,8 @@ class LeaseLink(ServerLink):
     process: Any  # a RemoteServer, which stands in for a ServerProcess
 
     def __init__(self, pipe: Connection, address: str) -> None:
-        wake = Pipe(duplex=False)
         ends: Any = _LeaseEnds(pipe)
-        super().__init__(ends, wake)
+        super().__init__(ends)
         self.begin(RemoteServer(address))
         self._catch_ups = itertools.count(1)
 

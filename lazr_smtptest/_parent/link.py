@@ -20,15 +20,14 @@ from collections import deque
 from collections.abc import Callable, Generator
 from multiprocessing import connection
 from os import readv, set_blocking, writev
-from selectors import EVENT_READ, EVENT_WRITE
-from threading import Condition, RLock, get_ident, main_thread
+from threading import Condition, RLock, get_ident
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._names import SPELLING, is_refusal, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.process import ServerProcess
-from lazr_smtptest._util import new_selector, now
+from lazr_smtptest._util import now, wait_ready
 from lazr_smtptest._wire.channel import (
     ACCEPTED,
     CAUGHT_UP,
@@ -117,13 +116,7 @@ class ServerLink:
 
     process: ServerProcess
 
-    def __init__(
-        self,
-        ends: ParentEnds,
-        wake: tuple[connection.Connection, connection.Connection],
-        *,
-        keeps_forgets: bool = False,
-    ) -> None:
+    def __init__(self, ends: ParentEnds, *, keeps_forgets: bool = False) -> None:
         self._ends = ends
         self._reader = RecordReader(ends.records.fileno())
         self._counters = ends.counters
@@ -144,7 +137,7 @@ class ServerLink:
         #: gone, or the pipes are closed.
         self.ended = False
         self.is_closed = False
-        self._wake, self._waker = wake
+        self._wake, self._waker = connection.Pipe(duplex=False)
         set_blocking(self._wake.fileno(), False)
         set_blocking(self._waker.fileno(), False)
         self._make_lock()
@@ -371,16 +364,13 @@ class ServerLink:
         """Whether those have all news, without another look now and then."""
         return not (self.process.must_be_looked_at or self._writer.has_backlog)
 
-    def _select(self, timeout: float) -> list[object]:
+    def _select(self, timeout: float) -> list[connection.Connection]:
         pidfd = self.process.pidfd
-        with new_selector() as selector:
-            for readable in (self._ends.records, self._wake, *([pidfd] if pidfd else [])):
-                selector.register(readable, EVENT_READ)
-            if self._writer.has_backlog:
-                selector.register(self._ends.requests, EVENT_WRITE)
-            if self.process.must_be_looked_at:
-                timeout = min(timeout, LOOK_INTERVAL)
-            return [key.fileobj for key, _ in selector.select(timeout)]
+        readers = [self._ends.records, self._wake, *([pidfd] if pidfd else [])]
+        writers = [self._ends.requests] if self._writer.has_backlog else []
+        if self.process.must_be_looked_at:
+            timeout = min(timeout, LOOK_INTERVAL)
+        return wait_ready(readers, writers, timeout=timeout)
 
     # All of what follows, to the next heading, is called with the lock held.
 
@@ -562,10 +552,13 @@ class ServerLink:
         with FORKING:
             self.is_closed = True
             self._writer.close()
-            self._wake.close()
-            self._waker.close()
+            self.close_wake()
             self._ends.close()
             self.process.close()
+
+    def close_wake(self) -> None:
+        self._wake.close()
+        self._waker.close()
 
     # What to raise.
 
@@ -630,8 +623,6 @@ def _undisturbed(do: Callable[[], T]) -> T:
     runs handlers.  (It runs them, too, for a signal that a thread received which does not
     block it.)
     """
-    if get_ident() != main_thread().ident:
-        return do()
     before = pthread_sigmask(signal.SIG_BLOCK, ())
     try:  # first, since to block may raise, for a signal that is there already
         pthread_sigmask(signal.SIG_BLOCK, RAISING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
@@ -29,8 +30,10 @@ def start_context(start_method: str | None) -> BaseContext:
     the interpreter lock, if another thread runs meanwhile: that may be in the middle of
     anything, with a lock of the interpreter's own.
     """
-    with without_fakes():
-        import multiprocessing
+    if "multiprocessing" not in sys.modules:
+        with without_fakes():
+            importlib.import_module("multiprocessing")
+    import multiprocessing
 
     if start_method is None and os.name == "posix" and sys.platform != "darwin":
         start_method = "forkserver" if FREE_THREADED else "fork"

@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from multiprocessing import connection, process
 from os import getpid, kill, readv, set_blocking
 from select import POLLIN
-from selectors import EVENT_READ
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._greenlets import original
 from lazr_smtptest._names import SPELLING
-from lazr_smtptest._util import new_selector, now
+from lazr_smtptest._util import now, wait_ready
 from lazr_smtptest._wire.channel import STACK_SIGNAL
 from lazr_smtptest.errors import NotRunning, ServerDied
 
@@ -67,24 +66,22 @@ class ServerProcess:
         on_close: Callable[[], object] | None = None,
     ) -> None:
         set_blocking(stacks.fileno(), False)
-        assert process.pid is not None
+        pid = process.pid
+        assert pid is not None
         self._process = process
         self._stacks = stacks
         self._socket_files = socket_files
         # What was made for it goes as late as this: after a fork, to free memory is to copy it.
         self._on_close = on_close
         self._owner = getpid()
-        self.pid: int = process.pid
+        self.pid: int = pid
         self.endpoint = endpoint
-        #: What errors say of it.
-        self.where: dict[str, Any] = {**endpoint.facts, "pid": process.pid}
-        self.name = f"the server process {process.pid} on {endpoint}"
         self.exitcode: int | None = None  # as soon as it is known to be gone
         self.asked_to_stop = self.death_was_raised = False
         self._has_ended = self._was_forced = False
         self._last_words = ""
         #: What becomes readable when it ends; None where the system has no such thing.
-        self.pidfd = _open_pidfd(self.pid)
+        self.pidfd = _open_pidfd(pid)
         #: Whether to look for its end now and then.
         self.must_be_looked_at = self.pidfd is None
         self._poll: poll | None = None
@@ -94,6 +91,15 @@ class ServerProcess:
     #: What errors say of a server that is gone, and what a call needs first that finds it so.
     absence = "No server is running"
     advice = "call start() first"
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """What errors say of it."""
+        return {**self.endpoint.facts, "pid": self.pid}
+
+    @property
+    def name(self) -> str:
+        return f"the server process {self.pid} on {self.endpoint}"
 
     @property
     def closed(self) -> str:
@@ -239,11 +245,7 @@ class ServerProcess:
 def _is_readable(pipe: Connection | int, timeout: float) -> bool:
     # `multiprocessing.connection` measures its timeouts by a clock that a test may have
     # stopped.  And eventlet raises if two greenlets wait for one descriptor.
-    if _poll_for_reading(pipe).poll(0):
-        return True
-    with new_selector() as selector:
-        selector.register(pipe, EVENT_READ)
-        return bool(selector.select(timeout))
+    return bool(_poll_for_reading(pipe).poll(0) or wait_ready([pipe], timeout=timeout))
 
 
 def _poll_for_reading(pipe: Connection | int) -> poll:

@@ -15,6 +15,7 @@ as much knows that there is no more.
 from __future__ import annotations
 
 import fcntl
+import functools
 import mmap
 import os
 import signal
@@ -165,13 +166,7 @@ def _enlarge(pipe: int) -> None:
     of pipe memory is used up (pipe-user-pages-soft, see pipe(7)), the largest
     size that is still granted does.  A smaller pipe is slower and no error.
     """
-    if sys.platform != "linux":
-        return
-    try:
-        with open("/proc/sys/fs/pipe-max-size") as limit:
-            size = int(limit.read())
-    except (OSError, ValueError):  # no procfs: the size that Linux has had since 2.6.35
-        size = 1_048_576
+    size = _largest_pipe() if sys.platform == "linux" else 0
     while size > _PIPE_SIZE:
         try:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
@@ -179,3 +174,12 @@ def _enlarge(pipe: int) -> None:
             size //= 2
         else:
             return
+
+
+@functools.cache
+def _largest_pipe() -> int:
+    try:
+        with open("/proc/sys/fs/pipe-max-size") as limit:
+            return int(limit.read())
+    except (OSError, ValueError):  # no procfs: the size that Linux has had since 2.6.35
+        return 1_048_576

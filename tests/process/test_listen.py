@@ -11,7 +11,7 @@ import pytest
 from helpers import send_to, subjects
 
 from lazr_smtptest import QueueController, _launch
-from lazr_smtptest._launch import listen
+from lazr_smtptest._launch import listen, resolve
 
 has_ipv6 = True
 try:
@@ -24,7 +24,7 @@ except OSError:
 @contextlib.contextmanager
 def listening(host: str, port: int = 0):
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(sock) for sock in listen(host, port)[0]]
+        yield [stack.enter_context(sock) for sock in listen(resolve(host, port), port)[0]]
 
 
 def test_a_name_is_bound_on_each_of_its_addresses_on_one_port(monkeypatch):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lazr_smtptest import Controller, Message, MessageQueue, QueueController, QueueServer, Server
-from lazr_smtptest._launch import listen
+from lazr_smtptest._launch import listen, resolve
 
 #: Each event loop that there is, as a server's option: uvloop's, and asyncio's.
 EVENT_LOOPS = [True, False] if importlib.util.find_spec("uvloop") else [False]
@@ -135,7 +135,7 @@ def refused(port: int, host: str = "localhost") -> bool:
 
 def is_free(port: int) -> bool:
     try:
-        sockets, _ = listen("localhost", port)
+        sockets, _ = listen(resolve("localhost", port), port)
     except OSError:
         return False
     for sock in sockets:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from inner_pytest import TIMEOUT
 
-from lazr_smtptest._launch import listen
+from lazr_smtptest._launch import listen, resolve
 
 pytestmark = TIMEOUT
 
@@ -17,7 +17,7 @@ pytestmark = TIMEOUT
 @contextlib.contextmanager
 def taken(port: int) -> Iterator[None]:
     with contextlib.ExitStack() as held:
-        for sock in listen("localhost", port)[0]:
+        for sock in listen(resolve("localhost", port), port)[0]:
             held.enter_context(sock)
         yield
 
