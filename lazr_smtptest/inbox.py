@@ -300,13 +300,7 @@ class MessageQueue(InboxCalls):
             meant = f": did you mean timeout={block!r}?" if isinstance(block, int | float) else ""
             raise TypeError(f"block must be True or False, not {block!r}{meant}")
         timeout = seconds("timeout", DEFAULT_TIMEOUT if timeout is None else timeout)
-        started = now()
-        item = None if self._link is None else self._take(self._link, timeout if block else 0.0)
-        if item is None:
-            raise queue.Empty(self._why_empty(now() - started if block else None))
-        self._note_taken(item)
-        message: Message = item.load()
-        return message
+        return self._get(timeout if block else None)
 
     def get_nowait(self) -> Message:
         """Take the next message, without waiting for one.
@@ -320,7 +314,25 @@ class MessageQueue(InboxCalls):
         :raises ServerDied: See `MessageQueue.get`.
         :raises ServerStuck: See `MessageQueue.get`.
         """
-        return self.get(block=False)
+        return self._get(None)
+
+    def _get(self, timeout: float | None) -> Message:
+        """Take the next message; wait for one, unless the timeout is None."""
+        link = self._link
+        item = None if link is None else self._take_at_once(link)
+        if item is None:
+            item = self._wait_and_take(timeout)
+        self._taken.append(item)
+        self._taken_count += 1
+        message: Message = item.load()
+        return message
+
+    def _wait_and_take(self, timeout: float | None) -> PickledItem:
+        started = now()
+        item = None if self._link is None else self._take(self._link, timeout or 0.0)
+        if item is None:
+            raise queue.Empty(self._why_empty(None if timeout is None else now() - started))
+        return item
 
     def qsize(self) -> int:
         """Count the messages that were accepted and not yet taken.
@@ -440,14 +452,16 @@ class MessageQueue(InboxCalls):
             link.check_death(drained=True)
         return found
 
+    def _take_at_once(self, link: ServerLink) -> PickledItem | None:
+        """Take the next message if it is here, and all that must come first: the usual case."""
+        if link.messages and not (link.logs or link.failures or link.is_incomplete()):
+            with link.lock:
+                if link.messages:  # another thread may have been quicker
+                    return link.messages.popleft()
+        return None
+
     def _take(self, link: ServerLink, timeout: float) -> PickledItem | None:
         """Take the next message, if one is there, on its way, or comes within the timeout."""
-        if link.messages and not (link.logs or link.failures or link.is_incomplete()):
-            # The next one is here, and so is all that must come first: the usual case,
-            # and the quickest.
-            with contextlib.suppress(IndexError), link.lock:  # another thread may be quicker
-                return link.messages.popleft()
-
         def next_item() -> tuple[PickledItem, ...] | None:
             if link.is_incomplete():
                 return None

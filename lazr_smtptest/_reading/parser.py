@@ -118,10 +118,9 @@ def _type_by_policy(value: str) -> str:
 
 def parsed(raw: bytes) -> EmailMessage:
     """Return the message that octets are."""
-    parser = BytesFeedParser(partial(_Part, raw), policy=_PARSE)
-    parser.feed(raw)
-    message = parser.close()
-    assert isinstance(message, EmailMessage)
+    message = _one_part(raw)
+    if message is None:
+        message = _fed(raw, raw)
     waiting: list[Any] = [message]
     while waiting:
         part = waiting.pop()
@@ -131,6 +130,33 @@ def parsed(raw: bytes) -> EmailMessage:
         if part.defects and type(part.defects[0]) is ParserFailed:
             message.defects.append(part.defects.pop())
         waiting += part.get_payload() if part.is_multipart() else ()
+    return message
+
+
+def _fed(raw: bytes, octets: bytes) -> EmailMessage:
+    parser = BytesFeedParser(partial(_Part, raw), policy=_PARSE)
+    parser.feed(octets)
+    message = parser.close()
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def _one_part(raw: bytes) -> EmailMessage | None:
+    """Return a message that has no parts, or None if it may have some.
+
+    The parser goes through the body line by line, and makes of it what it was.  So the
+    body is left out.  Whether the header ends where it seems to, the parser says.
+    """
+    header, blank_line, body = raw.partition(b"\r\n\r\n")
+    names = header.lower()
+    if not blank_line or b"multipart" in names or b"message/" in names:
+        return None
+    message = _fed(raw, header + blank_line)
+    if message.get_payload():
+        return None
+    if b"content-type" in names and message.get_content_maintype() in ("multipart", "message"):
+        return None
+    message.set_payload(body.decode("ascii", "surrogateescape"))
     return message
 
 

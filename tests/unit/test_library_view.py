@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8, default
 from typing import Any
+from unittest import mock
 
 import pytest
 from corpus import Case
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from messages import ATTACHED, make
 from properties import tries
 
+from lazr_smtptest._reading import parser
 from lazr_smtptest.message import Message
 
 OURS = ("X-Peer", "X-MailFrom", "X-RcptTo")
@@ -160,3 +163,71 @@ def messages(draw: Any) -> EmailMessage:
 @given(messages())
 def test_of_mail_that_the_library_wrote(message):
     assert_same(re.sub(rb"\r?\n", b"\r\n", message.as_bytes()))
+
+
+def whole(raw: bytes) -> EmailMessage:
+    """Return the message as the library's parser makes it, which goes through all lines."""
+    with mock.patch.object(parser, "_one_part", return_value=None):
+        return parser.parsed(raw)
+
+
+def parts(message: EmailMessage) -> list[Any]:
+    return [
+        (
+            list(part.raw_items()),
+            part.get_payload() if not part.is_multipart() else len(part.get_payload()),
+            [(type(defect), str(defect)) for defect in part.defects],
+            (part.preamble, part.epilogue, part.get_unixfrom(), part.get_default_type()),
+            sorted(vars(part)),
+        )
+        for part in message.walk()
+    ]
+
+
+FRAGMENTS = [
+    *(b"Subject: a", b"From kim", b" folded", b"\tfolded", b"no field", b":", b"X-\xe4: \xe4"),
+    *(b"Content-Type: text/plain", b"Content-Type: multi(part)part/mixed; boundary=b"),
+    *(
+        b"Content-Type: multipart/mixed; boundary=b",
+        b"content-type:message/rfc822",
+        b"--b",
+        b"--b--",
+    ),
+    *(
+        b"Content-Type: multi\r\n part/mixed; boundary=b",
+        b"Content-Type: =?us-ascii?q?multipart?=",
+    ),
+    *(b"Content-Type: message/delivery-status", b"Content-Type: message", b"", b"\0", b"text"),
+]
+ENDS = [b"\r\n", b"\n", b"\r", b"\r\r\n", b"\n\r", b"\r\n\r\n", b"\x0b", b"\x85", b""]
+octets = st.lists(st.tuples(st.sampled_from(FRAGMENTS), st.sampled_from(ENDS)), max_size=12).map(
+    lambda lines: b"".join(part for line in lines for part in line)
+)
+
+
+@tries(400)
+@given(octets)
+def test_a_body_that_the_parser_did_not_see_is_as_if_it_had(raw):
+    assert parts(parser.parsed(raw)) == parts(whole(raw))
+
+
+def test_a_large_body_is_not_gone_through():
+    small, large = (b"Subject: a\r\n\r\n" + b"text\r\n" * count for count in (1, 100_000))
+    calls = [count_calls(lambda: parser.parsed(raw)) for raw in (small, large)]  # noqa: B023
+    assert calls[0] == calls[1]
+
+
+def count_calls(function: Any) -> int:
+    """Count the calls that a call makes, those of C code included."""
+    counted = [0]
+
+    def count(_frame: Any, _event: str, _arg: Any) -> None:
+        counted[0] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return counted[0]
