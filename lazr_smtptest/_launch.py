@@ -255,6 +255,8 @@ def resolve(host: str, port: int) -> Addresses:
         unknown = socket.gaierror(socket.EAI_NONAME, f"not a host name ({error})")
         raise _named(unknown, host, port) from error
     except OSError as error:
+        if limit_behind(error):
+            raise
         raise _named(error, host, port) from error
     if not found:
         raise _named(socket.gaierror(socket.EAI_NONAME, "it has no address"), host, port)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._calls import ServerCalls
-from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._fakes import imported, without_fakes
 from lazr_smtptest._limits import check_descriptors, limit_behind
 from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent import certificates, options
@@ -216,11 +216,8 @@ class Controller(ServerCalls):
     def _start_process(self, same_port: bool) -> None:
         self._check_handlers()
         self._check_queue_is_free()
-        with without_fakes():
-            # Not at the head: importing this package is not to cost what running a server does.
-            from lazr_smtptest._launch import await_ready
-
-            check_descriptors()
+        # Not at the head: importing this package is not to cost what running a server does.
+        await_ready = imported("lazr_smtptest._launch").await_ready
         link = self._launch(same_port)
         await_ready(link, self._start_timeout)
         if self.server.unix_socket is None:
@@ -240,14 +237,14 @@ class Controller(ServerCalls):
         is_foreign = isinstance(server, QueueServer) and self._message_queue() is None
         # Before what is for a moment only, since to look a name up may take long.
         addresses = resolve(server.host, server.port) if server.unix_socket is None else None
-        with (
-            without_fakes(),
-            standard_descriptors(),
-            listen_for(server, addresses, self._port, same_port) as listening,
-            self._share() as sharing,
-        ):
-            method = self._start_method
-            return launch(method, server, listening, is_foreign, self._uvloop, sharing)
+        with without_fakes(), standard_descriptors():
+            check_descriptors()
+            with (
+                listen_for(server, addresses, self._port, same_port) as listening,
+                self._share() as sharing,
+            ):
+                method = self._start_method
+                return launch(method, server, listening, is_foreign, self._uvloop, sharing)
 
     def _share(self) -> AbstractContextManager[Sharing | None]:
         """Return what a server process has to know that is shared."""

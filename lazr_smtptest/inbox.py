@@ -462,6 +462,7 @@ class MessageQueue(InboxCalls):
 
     def _take(self, link: ServerLink, timeout: float) -> PickledItem | None:
         """Take the next message, if one is there, on its way, or comes within the timeout."""
+
         def next_item() -> tuple[PickledItem, ...] | None:
             if link.is_incomplete():
                 return None

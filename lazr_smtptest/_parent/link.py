@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._names import SPELLING, is_refusal, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
-from lazr_smtptest._parent.process import ServerProcess
+from lazr_smtptest._parent.process import ENDING, ServerProcess
 from lazr_smtptest._util import now, wait_ready
 from lazr_smtptest._wire.channel import (
     ACCEPTED,
@@ -530,7 +530,7 @@ class ServerLink:
             deadline = now() + _LEAVE_TIMEOUT
             while not self._nobody_else_watches() and (left := deadline - now()) > 0:
                 self._changed.wait(left)
-            with without_fakes(), STARTING.lock:
+            with without_fakes(*ENDING), STARTING.lock:
                 self._close_pipes()
             # Nobody changes them any more, and shared memory may have a descriptor.  It goes
             # when the last reference does: a signal handler that calls this may have

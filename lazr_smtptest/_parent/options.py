@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazr_smtptest._fakes import without_fakes
+from lazr_smtptest._fakes import imported
 from lazr_smtptest._names import OPTIONS_ELSEWHERE, checked, hint, is_refusal, no_option
 from lazr_smtptest._util import FREE_THREADED, positive_seconds, true_or_false
 from lazr_smtptest.server import OPTIONS, QueueServer, Server, changed_attributes
@@ -30,21 +29,18 @@ def start_context(start_method: str | None) -> BaseContext:
     the interpreter lock, if another thread runs meanwhile: that may be in the middle of
     anything, with a lock of the interpreter's own.
     """
-    if "multiprocessing" not in sys.modules:
-        with without_fakes():
-            importlib.import_module("multiprocessing")
-    import multiprocessing
-
+    multiprocessing = imported("multiprocessing")
     if start_method is None and os.name == "posix" and sys.platform != "darwin":
         start_method = "forkserver" if FREE_THREADED else "fork"
     try:
-        return multiprocessing.get_context(start_method)
+        context: BaseContext = multiprocessing.get_context(start_method)
     except ValueError:
         methods = multiprocessing.get_all_start_methods()
         raise ValueError(
             f"start_method must be one of {', '.join(methods)}, not {start_method!r}"
             f"{hint(start_method, methods)}"
         ) from None
+    return context
 
 
 def check_server(server: Server, message_queue: type) -> None:

@@ -5,9 +5,13 @@ Test process.  What ends it step by step is `ServerLink.end`.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
+import select
+import selectors
 import signal
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing import connection, process
 from os import getpid, kill, readv, set_blocking
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 #: As it was before gevent or eventlet, and is now: a test may replace it.
 _new_poll = original("select", "poll")
+
+#: Whose functions multiprocessing calls for a process that has ended.
+ENDING = (builtins, os, select, selectors, time)
 
 #: Seconds to wait for a dead process to be reaped.  The kernel has only to
 #: finish taking it apart.
@@ -199,7 +206,7 @@ class ServerProcess:
         return exitcode
 
     def _poll_exitcode(self) -> int | None:
-        with without_fakes():
+        with without_fakes(*ENDING):
             return self._process.exitcode
 
     def ended_well(self, lost: int) -> bool:
