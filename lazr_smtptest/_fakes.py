@@ -75,6 +75,8 @@ def _functions(owner: ModuleType | type) -> dict[str, Any]:
 
 def _inherited(owner: ModuleType | type) -> dict[str, Any]:
     """Return the methods that a class has from its bases."""
+    if isinstance(owner, ModuleType):
+        return {}
     return {
         name: value
         for name in dir(owner)
