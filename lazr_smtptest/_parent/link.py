@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from multiprocessing import connection
 from os import readv, set_blocking, writev
-from threading import Condition, RLock, get_ident
+from threading import Condition, RLock, get_ident, main_thread
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lazr_smtptest._fakes import without_fakes
@@ -621,8 +621,11 @@ def _undisturbed(do: Callable[[], T]) -> T:
 
     What has left a pipe and is not yet in its place would be lost.  Only the main thread
     runs handlers.  (It runs them, too, for a signal that a thread received which does not
-    block it.)
+    block it.)  Of greenlets on one thread, one alone blocks any, and so puts back what was
+    there before: what is done here may switch to others.
     """
+    if get_ident() != main_thread().ident:
+        return do()
     before = pthread_sigmask(signal.SIG_BLOCK, ())
     try:  # first, since to block may raise, for a signal that is there already
         pthread_sigmask(signal.SIG_BLOCK, RAISING)

@@ -73,3 +73,7 @@ def test_a_queue_of_ones_own_has_each_message_at_once(results):
 
 def test_leases_are_taken_and_waited_on(results):
     assert results["leases"] == ["one", "one"]
+
+
+def test_signals_are_not_blocked_once_servers_have_stopped(results):
+    assert results["blocked_signals"] == []

@@ -7,6 +7,7 @@ It is patched ``before`` the package is imported, or ``after``.  Prints what cam
 
 import json
 import os
+import signal
 import smtplib
 import sys
 import threading
@@ -126,6 +127,16 @@ def leases():
     return found
 
 
+def blocked_signals():
+    """Stop servers at once, so that each waits for its end while the others do."""
+    controllers = [QueueController(start_method=METHOD) for _ in range(4)]
+    for controller in controllers:
+        controller.start()
+    for stopping in [spawn(controller.stop) for controller in controllers]:
+        finish(stopping)
+    return sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
 def write_pids(path):
     """Write who runs this, 25 times."""
     for _ in range(25):
@@ -138,7 +149,10 @@ def main():
     pids = os.environ["PIDS"]
     greenlet = spawn(write_pids, pids)
     results = {}
-    for step in (many_messages, event_loop, waiting_lets_greenlets_run, foreign_queue, leases):
+    for step in (
+        *(many_messages, event_loop, waiting_lets_greenlets_run, foreign_queue, leases),
+        blocked_signals,
+    ):
         try:
             results[step.__name__] = step()
         except Exception as error:
