@@ -616,19 +616,35 @@ class ServerLink:
         raise ServerStuck(text, stack=stack, elapsed=elapsed, **process.where)
 
 
-def _undisturbed(do: Callable[[], T]) -> T:
-    """Do what an exception from a signal handler must not interrupt half way.
+class _Undisturbed:
+    """Does what an exception from a signal handler must not interrupt half way.
 
     What has left a pipe and is not yet in its place would be lost.  Only the main thread
     runs handlers.  (It runs them, too, for a signal that a thread received which does not
-    block it.)  Of greenlets on one thread, one alone blocks any, and so puts back what was
-    there before: what is done here may switch to others.
+    block it.)  Greenlets that share it may switch meanwhile, and end in any order.
     """
-    if get_ident() != main_thread().ident:
-        return do()
-    before = pthread_sigmask(signal.SIG_BLOCK, ())
-    try:  # first, since to block may raise, for a signal that is there already
-        pthread_sigmask(signal.SIG_BLOCK, RAISING)
-        return do()
-    finally:
-        pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def __init__(self) -> None:
+        #: How many are at it, and what was blocked before the first.
+        self._inside = 0
+        self._outside: set[Any] = set()
+
+    def __call__(self, do: Callable[[], T]) -> T:
+        if get_ident() != main_thread().ident:
+            return do()
+        mask = pthread_sigmask(signal.SIG_BLOCK, ())
+        try:  # first, since to block may raise, for a signal that is there already
+            pthread_sigmask(signal.SIG_BLOCK, RAISING)
+            if not self._inside:
+                self._outside = mask
+            self._inside += 1
+            try:
+                return do()
+            finally:
+                self._inside -= 1
+                mask = mask | RAISING if self._inside else self._outside
+        finally:
+            pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+_undisturbed = _Undisturbed()

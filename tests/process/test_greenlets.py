@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from paths import SUPPORT
 
 from lazr_smtptest._child.loop import EventLoop
+from lazr_smtptest._parent.link import RAISING, _undisturbed
 
 #: What replaces things, when, and how servers are started.
 WAYS = [
@@ -77,3 +79,19 @@ def test_leases_are_taken_and_waited_on(results):
 
 def test_signals_are_not_blocked_once_servers_have_stopped(results):
     assert results["blocked_signals"] == []
+
+
+def blocked() -> set[Any]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_the_last_of_greenlets_on_one_thread_unblocks_signals():
+    # As where a program has gevent or eventlet, and has not replaced threads.
+    greenlet = pytest.importorskip("greenlet")
+    outside, switch = blocked(), greenlet.getcurrent().switch
+    first, second = (greenlet.greenlet(lambda: _undisturbed(switch)) for _ in range(2))
+    found = []
+    for one in (first, second, first, second):
+        one.switch()
+        found.append(blocked())
+    assert found == [outside | RAISING] * 3 + [outside]
