@@ -455,9 +455,11 @@ class MessageQueue(InboxCalls):
     def _take_at_once(self, link: ServerLink) -> PickledItem | None:
         """Take the next message if it is here, and all that must come first: the usual case."""
         if link.messages and not (link.logs or link.failures or link.is_incomplete()):
-            with link.lock:
-                if link.messages:  # another thread may have been quicker
+            try:
+                with link.lock:
                     return link.messages.popleft()
+            except IndexError:  # another thread, or a signal handler, was quicker
+                return None
         return None
 
     def _take(self, link: ServerLink, timeout: float) -> PickledItem | None:

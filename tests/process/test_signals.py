@@ -285,6 +285,26 @@ def test_stop_in_a_signal_handler_between_any_two_lines(mail):
     assert kinds == {"hello"} if mail else kinds == set()
 
 
+def test_a_message_is_taken_in_a_signal_handler_between_any_two_lines():
+    """The call that the handler interrupts may have seen the message that the handler takes."""
+    found = []
+
+    def take(*_):
+        with contextlib.suppress(queue.Empty):
+            found.append(controller.queue.get_nowait()["subject"])
+
+    with QueueController() as controller, handling(signal.SIGINT, take):
+        for number in range(1, 2000):
+            send_to(controller, "hello")
+            assert controller.queue.qsize() == 1
+            with SignalAtLine(number) as at_line:
+                take()
+            if not at_line.is_sent:
+                break
+        assert found == ["hello"] * number
+    assert number > 10
+
+
 def test_stop_in_a_signal_handler_while_the_main_thread_waits():
     elapsed = []
     controller = QueueController()
