@@ -151,7 +151,7 @@ _RECEIVED_AT = Envelope._fields.index("received_at")
 
 def _unpacked(values: list[Any]) -> Envelope:
     values[_RECEIVED_AT] = utc(values[_RECEIVED_AT])
-    return tuple.__new__(Envelope, values)  # as `_make` does, which counts them first
+    return Envelope._make(values)  # counts them: they may be another version's
 
 
 def _value(parameters: Iterable[str], name: str) -> str | None:

@@ -285,6 +285,14 @@ def test_an_envelope_survives_pickling(protocol: int) -> None:
     assert again.received_at.tzinfo is timezone.utc
 
 
+@pytest.mark.parametrize("values", [ENVELOPE._packed()[:-1], (*ENVELOPE._packed(), 1)])
+def test_an_envelope_of_another_version_is_not_unpickled(values: tuple[Any, ...]) -> None:
+    """Or it would lack a field, and say so only where that is read."""
+    unpacked, _ = ENVELOPE.__reduce__()
+    with pytest.raises(TypeError, match=f"14 arguments, got {len(values)}"):
+        unpacked([*values])
+
+
 def test_an_envelope_with_octets_that_are_not_utf_8_survives_pickling() -> None:
     envelope = ENVELOPE._replace(mail_from="kim\udcff@example.com")
     assert pickle.loads(pickle.dumps(envelope)) == envelope
