@@ -15,9 +15,9 @@ This module is imported first of all, as a rule when nothing is replaced yet.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module as _import
 from types import ModuleType
 from typing import Any
 
@@ -210,8 +210,8 @@ def imported(name: str) -> ModuleType:
     """Return a module, and import it if need be, with all that it needs as it is."""
     if name not in sys.modules:
         with without_fakes():
-            importlib.import_module(name)
-    return sys.modules[name]
+            return _import(name)
+    return _import(name)  # another thread may be about to import it: that is waited for
 
 
 # In a new server process.
