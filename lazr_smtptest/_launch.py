@@ -40,7 +40,7 @@ from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
 from lazr_smtptest._names import SPELLING, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, fork_with
-from lazr_smtptest._parent.link import RAISING, ServerLink
+from lazr_smtptest._parent.link import RAISING, ServerLink, undisturbed
 from lazr_smtptest._parent.process import ServerProcess, describe_end
 from lazr_smtptest._wire.channel import BACKLOG, open_channel
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
@@ -82,18 +82,22 @@ def standard_descriptors() -> Iterator[None]:
     Otherwise a pipe of ours would get such a number, and whatever the server
     process prints would be written to it.
     """
-    placeholders = []
-    try:
+    placeholders: list[int] = []
+
+    def take() -> None:
         while (fd := open_file(os.devnull, os.O_RDWR)) <= 2:
             placeholders.append(fd)
         close(fd)
+
+    try:
+        undisturbed(take)
         yield
     finally:
         for fd in placeholders:
             close(fd)
 
 
-def _start(process: BaseProcess, first: FirstStep | None) -> None:
+def _start(start: Callable[[], None]) -> None:
     """Start a process without a warning, and without an exception in between.
 
     One at a time: the warning filters are the whole process's.
@@ -107,10 +111,11 @@ def _start(process: BaseProcess, first: FirstStep | None) -> None:
     """
     with STARTING.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        # On any thread, which is the child's main thread.
         before = pthread_sigmask(signal.SIG_BLOCK, ())
         try:  # first, since to block may raise, for a signal that is there already
             pthread_sigmask(signal.SIG_BLOCK, RAISING)
-            _start_a_child(process, first)
+            start()
         finally:
             pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -367,9 +372,14 @@ def launch(
     listening: Listening,
     acknowledged: bool,
     uvloop: bool | None,
-    sharing: Sharing | None = None,
-) -> ServerLink:
-    """Start a server process; it is not waited for.  See `main` for the arguments."""
+    sharing: Sharing | None,
+    keep: Callable[[ServerLink], object],
+) -> None:
+    """Start a server process; it is not waited for.  See `main` for the arguments.
+
+    :param keep: Called with the link as soon as there is a process, which from then on is the
+        caller's to end: a signal handler may raise before this returns.
+    """
     sockets, endpoint = listening.sockets, listening.endpoint
     files = [one for one in (listening.file, sharing and sharing.file) if one]
     method = context.get_start_method()
@@ -378,7 +388,7 @@ def launch(
     # uvloop waits in C code, where nothing that switches greenlets gets a turn.
     new_loop = event_loop_factory(False if patches.are_threads_replaced() else uvloop)
     with FORKING:  # a child of another thread's would keep the lifeline open
-        ends, child_ends = open_channel(context)
+        ends, child_ends = undisturbed(partial(open_channel, context))
         disown_in_children(ends)
     pickled = PickledServer(server, endpoint)
     passed = [PassedSocket(sock) for sock in sockets]
@@ -401,21 +411,26 @@ def launch(
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
         undo.callback(_reap, process)
+
+        def start() -> None:
+            _start_a_child(process, first)
+            drop = first.drop if first else None
+            link.begin(ServerProcess(process, ends.stacks, endpoint, files, drop))
+            keep(link)
+            undo.pop_all()
+
         with _starting(endpoint):
             if method == "forkserver":
                 # Not with signals blocked: all its children would inherit that.
                 forkserver.ensure_running()
-            _start(process, first)
-        drop = first.drop if first else None
-        link.begin(ServerProcess(process, ends.stacks, endpoint, files, drop))
+            _start(start)
     except BaseException:
-        undo.close()
+        undisturbed(undo.close)
         raise
     finally:
-        child_ends.close()
+        undisturbed(child_ends.close)
         if first is not None:
             first.close()
-    return link
 
 
 def _lease_server(sharing: Sharing) -> Callable[[], LeaseServer]:
@@ -489,19 +504,12 @@ def event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEven
 
 
 def await_ready(link: ServerLink, timeout: float) -> None:
-    """Wait until a server process serves; end it, and raise StartError, if it does not."""
-    try:
-        problem = _await_report(link, timeout)
-        if problem is not None:
-            link.await_end(_END_TIMEOUT)
-            process = link.process
-            raise StartError(
-                f"{process.name} {problem}", exitcode=process.exitcode, **process.where
-            )
-    except BaseException:
-        link.kill()
-        link.close()
-        raise
+    """Wait until a server process serves; raise StartError if it does not."""
+    problem = _await_report(link, timeout)
+    if problem is not None:
+        link.await_end(_END_TIMEOUT)
+        process = link.process
+        raise StartError(f"{process.name} {problem}", exitcode=process.exitcode, **process.where)
 
 
 def _describe_silence() -> str:

@@ -19,7 +19,7 @@ from lazr_smtptest.inbox import InboxCalls, MessageQueue
 from lazr_smtptest.server import QueueServer, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     # typing has them from 3.11 on.
     from typing_extensions import Self
@@ -218,19 +218,26 @@ class Controller(ServerCalls):
         self._check_queue_is_free()
         # Not at the head: importing this package is not to cost what running a server does.
         await_ready = imported("lazr_smtptest._launch").await_ready
-        link = self._launch(same_port)
-        await_ready(link, self._start_timeout)
-        if self.server.unix_socket is None:
-            self._host, self._port, _ = link.process.endpoint
-        self._link, self._ended = link, None
+        started: list[ServerLink] = []
         try:
-            self._connect_queue(link)
+            self._launch(same_port, started.append)
+            await_ready(started[0], self._start_timeout)
+            if self.server.unix_socket is None:
+                self._host, self._port, _ = started[0].process.endpoint
+            self._link, self._ended = started[0], None
+        except BaseException:
+            for link in started:
+                link.abandon()
+            raise
+        try:
+            self._connect_queue(self._link)
         except BaseException:  # there may be no thread for it
             self._give_up()
             raise
 
-    def _launch(self, same_port: bool) -> ServerLink:
+    def _launch(self, same_port: bool, keep: Callable[[ServerLink], object]) -> None:
         from lazr_smtptest._launch import launch, listen_for, resolve, standard_descriptors
+        from lazr_smtptest._parent.link import undisturbed
 
         server = self.server
         certificates.check(server, str(self._endpoint))  # what is wrong is found here
@@ -238,13 +245,13 @@ class Controller(ServerCalls):
         # Before what is for a moment only, since to look a name up may take long.
         addresses = resolve(server.host, server.port) if server.unix_socket is None else None
         with without_fakes(), standard_descriptors():
-            check_descriptors()
+            undisturbed(check_descriptors)
             with (
                 listen_for(server, addresses, self._port, same_port) as listening,
                 self._share() as sharing,
             ):
                 method = self._start_method
-                return launch(method, server, listening, is_foreign, self._uvloop, sharing)
+                launch(method, server, listening, is_foreign, self._uvloop, sharing, keep)
 
     def _share(self) -> AbstractContextManager[Sharing | None]:
         """Return what a server process has to know that is shared."""

@@ -18,6 +18,7 @@ from _pickle import loads  # pickle's may be a test's
 from _signal import pthread_sigmask  # signal's deals in enums
 from collections import deque
 from collections.abc import Callable, Generator
+from functools import partial
 from multiprocessing import connection
 from os import readv, set_blocking, writev
 from threading import Condition, RLock, get_ident, main_thread
@@ -137,7 +138,7 @@ class ServerLink:
         #: gone, or the pipes are closed.
         self.ended = False
         self.is_closed = False
-        self._wake, self._waker = connection.Pipe(duplex=False)
+        self._wake, self._waker = undisturbed(partial(connection.Pipe, duplex=False))
         set_blocking(self._wake.fileno(), False)
         set_blocking(self._waker.fileno(), False)
         self._make_lock()
@@ -385,7 +386,7 @@ class ServerLink:
 
     def _read(self) -> bool:
         """Read once, without blocking; return whether there was anything."""
-        return False if self.ended else _undisturbed(self._read_undisturbed)
+        return False if self.ended else undisturbed(self._read_undisturbed)
 
     def _read_undisturbed(self) -> bool:
         if self.ended:  # a signal handler may have closed the pipe just before
@@ -516,6 +517,13 @@ class ServerLink:
         self.process.kill()
         self.await_end(_KILL_TIMEOUT)
 
+    def abandon(self) -> None:
+        """Kill a server process that never served, and close the pipes."""
+        try:
+            self.kill()
+        finally:  # a log handler may raise
+            self.close()
+
     def close(self) -> None:
         """Close the pipes; what has arrived can still be taken.
 
@@ -531,7 +539,7 @@ class ServerLink:
             while not self._nobody_else_watches() and (left := deadline - now()) > 0:
                 self._changed.wait(left)
             with without_fakes(*ENDING), STARTING.lock:
-                self._close_pipes()
+                undisturbed(self._close_pipes)  # or what is half closed would stay so
             # Nobody changes them any more, and shared memory may have a descriptor.  It goes
             # when the last reference does: a signal handler that calls this may have
             # interrupted code that reads them.
@@ -619,9 +627,9 @@ class ServerLink:
 class _Undisturbed:
     """Does what an exception from a signal handler must not interrupt half way.
 
-    What has left a pipe and is not yet in its place would be lost.  Only the main thread
-    runs handlers.  (It runs them, too, for a signal that a thread received which does not
-    block it.)  Greenlets that share it may switch meanwhile, and end in any order.
+    What has left a pipe and is not yet in its place would be lost, and so would be a
+    descriptor that no object has yet.  Only the main thread runs handlers.  (It runs them,
+    too, for a signal that a thread received which does not block it.)  Greenlets that share it may switch meanwhile, and end in any order.
     """
 
     def __init__(self) -> None:
@@ -647,4 +655,4 @@ class _Undisturbed:
             pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-_undisturbed = _Undisturbed()
+undisturbed = _Undisturbed()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import multiprocessing
 import os
 import queue
 import signal
@@ -108,6 +110,32 @@ def test_a_reader_is_woken_when_another_thread_read_its_message():
         finally:
             stopping.set()
             spinner.join(5)
+
+
+def test_threads_that_start_the_first_controllers_at_once():
+    """What one of them is about to import, the others wait for."""
+    done = run_python(
+        """
+        import sys, threading
+        from lazr_smtptest import QueueController
+
+        sys.setswitchinterval(1e-5)
+        together = threading.Barrier(4)
+
+        def work():
+            together.wait()
+            with QueueController():
+                pass
+            print("served")
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        """
+    )
+    assert (done.stdout, done.stderr) == ("served\n" * 4, "")
 
 
 def test_threads_that_start_and_stop_controllers_leave_each_other_alone():
@@ -235,10 +263,15 @@ def test_a_fork_server_that_was_started_here_blocks_no_signals():
 
 
 class SignalAtLine:
-    """Sends a SIGINT before the line of the package that is run as the n-th."""
+    """Sends a SIGINT before the line of the package that is run as the n-th.
 
-    def __init__(self, number: int) -> None:
+    Or of some packages, given by their folders.
+    """
+
+    def __init__(self, number: int, folders: tuple[str, ...] = (PACKAGE,)) -> None:
         self._left = number
+        self._folders = folders
+        self._process = os.getpid()
 
     def __enter__(self):
         self._before = sys.gettrace()
@@ -249,9 +282,9 @@ class SignalAtLine:
         sys.settrace(self._before)
 
     def _trace(self, frame, event, _):
-        if not frame.f_code.co_filename.startswith(PACKAGE) or self.is_sent:
+        if not frame.f_code.co_filename.startswith(self._folders) or self.is_sent:
             return None
-        if event == "line":
+        if event == "line" and os.getpid() == self._process:
             self._left -= 1
             if self.is_sent:
                 signal.raise_signal(signal.SIGINT)
@@ -260,6 +293,42 @@ class SignalAtLine:
     @property
     def is_sent(self) -> bool:
         return self._left <= 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("call", ["start", "stop"])
+def test_an_exception_of_a_signal_handler_between_any_two_lines_leaves_nothing(call):
+    """No process, and no descriptor.  Each fifth line will do, as below."""
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def left():
+        return len(multiprocessing.active_children()), len(os.listdir("/proc/self/fd"))
+
+    controller = QueueController(start_method="fork")
+    with controller:
+        pass
+    gc.collect()
+    before = left()
+    folders = (PACKAGE, os.path.dirname(multiprocessing.__file__))
+    with handling(signal.SIGINT, interrupt):
+        for number in range(1, 5000, 5):
+            if call == "stop":
+                controller.start()
+            with SignalAtLine(number, folders) as at_line, contextlib.suppress(Interrupted):
+                getattr(controller, call)()
+            controller.stop()
+            assert left()[0] == before[0]
+            if not at_line.is_sent:
+                break
+    gc.collect()
+    assert left() == before
+    assert number > 300
+    with controller:
+        send_to(controller, "fine")
+        assert subjects(controller) == ["fine"]
 
 
 @pytest.mark.timeout(90)
