@@ -60,6 +60,9 @@ class MonkeyPatches:
         for module, name, original in replaced_by_greenlets():
             self._originals.setdefault(module, {})[name] = original
 
+    def are_there_any(self) -> bool:
+        return bool(self._originals)
+
     def are_threads_replaced(self) -> bool:
         return "start_new_thread" in self._originals.get("_thread", {})
 

@@ -404,7 +404,7 @@ def launch(
             given = [*passed, *(sharing.sockets if sharing else ())]
             first = FirstStep(child_ends, given, server, patches)
             undo.callback(first.drop)
-            if not patches.are_threads_replaced():  # by locks that are of no use there
+            if not patches.are_there_any():  # locks or queues, say, that are of no use there
                 first.prepare(make_loop, server)
         args = child_ends, passed, files, pickled, make_loop, first, log_level, new_loop
         process = context.Process(  # type: ignore[attr-defined]

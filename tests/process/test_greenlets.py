@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from paths import SUPPORT
+from scripts import run_python
 
 from lazr_smtptest._child.loop import EventLoop
 from lazr_smtptest._parent.link import RAISING, _undisturbed
@@ -95,3 +96,23 @@ def test_the_last_of_greenlets_on_one_thread_unblocks_signals():
         one.switch()
         found.append(blocked())
     assert found == [outside | RAISING] * 3 + [outside]
+
+
+def test_all_but_the_threads_are_replaced():
+    """What the server process runs is made of queues, too."""
+    done = run_python(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        from gevent import monkey
+        monkey.patch_all(thread=False)
+        import smtplib
+        from lazr_smtptest import SharedController, connect
+
+        with SharedController() as shared, connect(shared.address, shared.key) as lease:
+            with smtplib.SMTP(shared.host, shared.port, timeout=10) as client:
+                client.sendmail("from@example.com", [lease.address("kim")], "Subject: hi\\n\\n")
+            print([message["subject"] for message in lease])
+        """
+    )
+    assert (done.stdout, done.stderr) == ("['hi']\n", "")
