@@ -134,7 +134,8 @@ def find_coverage() -> Any:
 def find_loggers() -> list[logging.Logger]:
     """Return the loggers that have handlers, and those that pass nothing on: the root, for one."""
     root = logging.getLogger()
-    found = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    known = list(root.manager.loggerDict.values())  # at once: other threads may get new ones
+    found = [one for one in known if isinstance(one, logging.Logger)]
     return [root, *(logger for logger in found if logger.handlers or not logger.propagate)]
 
 
@@ -209,7 +210,7 @@ def reachable_descriptors(server: object, without: Collection[str] = ()) -> set[
 def _own_functions(cls: type) -> Iterator[types.FunctionType]:
     for base in cls.__mro__:
         if not base.__module__.startswith(("lazr_smtptest.", "builtins")):
-            for value in vars(base).values():
+            for value in list(vars(base).values()):
                 function = getattr(value, "__func__", value)
                 if isinstance(function, types.FunctionType):
                     yield function
@@ -224,18 +225,19 @@ def _descriptor(thing: Any) -> Iterable[int]:
 
 
 def _within(thing: Any, without: Collection[str] = ()) -> Iterator[Any]:
+    # Of what can change, a copy is made in one step: other threads may be changing it.
     kind = type(thing)
     if issubclass(kind, dict):
-        yield from thing.keys()
-        yield from thing.values()
+        yield from list(thing.keys())
+        yield from list(thing.values())
     elif issubclass(kind, (list, tuple, set, frozenset, deque)):
-        yield from thing
+        yield from list(thing)
     elif issubclass(kind, types.FunctionType):
         yield from _variables(thing)
     elif issubclass(kind, types.MethodType):
         yield from (thing.__self__, thing.__func__)
     else:
-        attributes = getattr(thing, "__dict__", {})
+        attributes = dict(getattr(thing, "__dict__", {}))
         yield from (value for name, value in attributes.items() if name not in without)
         for cls in kind.__mro__:
             for name in _slots(cls):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import logging
 import multiprocessing
 import socket
 import sys
 import tempfile
+import threading
 import types
 from collections import deque
 
 from global_queue import WithGlobal, results
 
 from lazr_smtptest import Server
-from lazr_smtptest._child.inherited import find_coverage, reachable_descriptors
+from lazr_smtptest._child.inherited import find_coverage, find_loggers, reachable_descriptors
 
 
 class Slotted:
@@ -59,6 +63,57 @@ def test_what_is_closed_or_no_file_is_passed_over():
     server.myself = server
     server.text = "fileno"
     assert reachable_descriptors(server) == set()
+
+
+@contextlib.contextmanager
+def another_thread(work):
+    """Call ``work`` with ever new numbers, on a thread that often gets its turn."""
+    stopping = threading.Event()
+
+    def run():
+        for number in itertools.count():
+            if stopping.is_set():
+                break
+            work(number)
+
+    thread = threading.Thread(target=run)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+        stopping.set()
+        thread.join()
+
+
+def test_attributes_that_another_thread_changes():
+    server, thing = Server(), types.SimpleNamespace()
+    server.thing = thing
+    vars(thing).update({f"attribute_{number}": number for number in range(2_000)})
+
+    def change(number):
+        setattr(thing, f"changed_{number % 1_000}", number)
+        if number % 7 == 0:
+            vars(thing).pop(f"changed_{number // 2 % 1_000}", None)
+
+    with tempfile.TemporaryFile() as file, another_thread(change):
+        thing.file = file
+        assert all(file.fileno() in reachable_descriptors(server) for _ in range(100))
+
+
+def test_loggers_that_another_thread_gets():
+    def change(number):
+        logging.getLogger(f"{__name__}.{number % 10_000}")
+
+    try:
+        with another_thread(change):
+            assert all(logging.getLogger() in find_loggers() for _ in range(300))
+    finally:
+        known = logging.getLogger().manager.loggerDict
+        for name in [name for name in known if name.startswith(f"{__name__}.")]:
+            del known[name]
 
 
 def test_a_module_of_ones_own_that_is_called_coverage(monkeypatch):
