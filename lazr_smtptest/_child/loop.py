@@ -106,7 +106,9 @@ class ServerLoop:
 
     def drop(self) -> None:
         """Let go of everything, in the test process: of all messages, for one."""
-        vars(self).clear()  # it has references to itself
+        # All have references to themselves, and the outbox, the shared memory.
+        for one in (self.outbox, self._link, self):
+            vars(one).clear()
 
     def run(
         self, loop: asyncio.AbstractEventLoop, sockets: list[socket.socket], server: PickledServer

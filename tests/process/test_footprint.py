@@ -46,8 +46,9 @@ def test_forking_beneath_threads_warns_of_nothing():
         thread.join()
 
 
-def _footprint() -> dict[str, object]:
-    gc.collect()
+def _footprint(*, collect: bool = True) -> dict[str, object]:
+    if collect:
+        gc.collect()
     # Semaphores and shared memory, that of a fork, and of others, which is of ours.
     with open("/proc/self/maps") as maps:
         kinds = ("pym-", "/sem.", "/dev/zero", "memfd:lazr-smtptest")
@@ -82,6 +83,22 @@ def test_a_hundred_starts_and_stops_leak_nothing(start_method):
             with other:
                 send_to(other, number)
     assert _footprint() == before
+
+
+def test_memory_is_free_before_garbage_is_collected():
+    """That which is shared with a server process, and its descriptors."""
+    controller = QueueController(start_method="fork")
+    with controller:
+        pass
+    before = _footprint()
+    gc.disable()
+    try:
+        for _ in range(20):
+            with controller:
+                pass
+        assert _footprint(collect=False) == before
+    finally:
+        gc.enable()
 
 
 def test_start_timeout_leaves_nothing_behind():
