@@ -398,8 +398,13 @@ def launch(
     undo = ExitStack()
     try:
         undo.callback(ends.close)  # a process that was started ends with its lifeline
-        link = ServerLink(ends, keeps_forgets=acknowledged)
-        undo.callback(link.close_wake)
+
+        def join() -> ServerLink:
+            link = ServerLink(ends, keeps_forgets=acknowledged)
+            undo.callback(link.close_wake)
+            return link
+
+        link = undisturbed(join)
         if method == "fork":
             given = [*passed, *(sharing.sockets if sharing else ())]
             first = FirstStep(child_ends, given, server, patches)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._calls import ServerCalls
@@ -147,9 +149,12 @@ class Controller(ServerCalls):
             try:
                 wanted.apply(self)
                 link = self._replace()
-            except BaseException:
+            except BaseException as error:
                 before.apply(self)
                 if was_running and not self.is_running:
+                    # A socket that a signal handler's exception found open has the port.
+                    traceback.clear_frames(error.__traceback__)
+                    self._take_down()  # of which it may have left a half
                     self._start(same_port=True)
                 raise
             self._original = self._original or before
@@ -244,12 +249,10 @@ class Controller(ServerCalls):
         is_foreign = isinstance(server, QueueServer) and self._message_queue() is None
         # Before what is for a moment only, since to look a name up may take long.
         addresses = resolve(server.host, server.port) if server.unix_socket is None else None
+        listen_here = partial(listen_for, server, addresses, self._port, same_port)
         with without_fakes(), standard_descriptors():
             undisturbed(check_descriptors)
-            with (
-                listen_for(server, addresses, self._port, same_port) as listening,
-                self._share() as sharing,
-            ):
+            with undisturbed(listen_here) as listening, self._share() as sharing:
                 method = self._start_method
                 launch(method, server, listening, is_foreign, self._uvloop, sharing, keep)
 

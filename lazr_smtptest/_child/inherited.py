@@ -75,9 +75,17 @@ class FirstStep:
         self.loop: ServerLoop | None = None
 
     def prepare(self, make_loop: Callable[[], ServerLoop], server: Server) -> None:
-        """Make what the server process runs, in the test process."""
-        self.loop = make_loop()
-        self.loop.prepare(server)
+        """Make what the server process runs, in the test process.
+
+        If that fails because of the server, it does so there, too, and `main` tells of it.
+        """
+        loop = make_loop()
+        try:
+            loop.prepare(server)
+        except Exception:
+            loop.drop()
+        else:
+            self.loop = loop
 
     def close(self) -> None:
         """Close what is no longer needed; in both processes."""

@@ -102,6 +102,21 @@ def test_one_queue_cannot_be_filled_by_two_servers():
     assert inbox.get_nowait()["subject"] == "now it may"
 
 
+class WithoutReset(Server):
+    """Has a property that raises when the server process looks at it."""
+
+    reset_on_rset = property(lambda _: 1 // 0, lambda *_: None)
+
+    def handle_message(self, message):
+        pass
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_property_that_raises_fails_the_start(method):
+    with pytest.raises(StartError, match="before it served.*\\n(.*\\n)*ZeroDivisionError"):
+        Controller(WithoutReset(), start_method=method).start()
+
+
 def test_a_hook_with_a_wrong_signature_fails_the_start():
     class Wrong(Server):
         async def handle_EHLO(self, server, session, envelope):
