@@ -40,8 +40,9 @@ from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
 from lazr_smtptest._names import SPELLING, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, fork_with
-from lazr_smtptest._parent.link import RAISING, ServerLink, undisturbed
+from lazr_smtptest._parent.link import ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
+from lazr_smtptest._parent.signals import RAISING, undisturbed
 from lazr_smtptest._wire.channel import BACKLOG, open_channel
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer

@@ -242,7 +242,7 @@ class Controller(ServerCalls):
 
     def _launch(self, same_port: bool, keep: Callable[[ServerLink], object]) -> None:
         from lazr_smtptest._launch import launch, listen_for, resolve, standard_descriptors
-        from lazr_smtptest._parent.link import undisturbed
+        from lazr_smtptest._parent.signals import undisturbed
 
         server = self.server
         certificates.check(server, str(self._endpoint))  # what is wrong is found here

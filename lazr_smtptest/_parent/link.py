@@ -13,21 +13,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import signal
 from _pickle import loads  # pickle's may be a test's
-from _signal import pthread_sigmask  # signal's deals in enums
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 from multiprocessing import connection
 from os import readv, set_blocking, writev
-from threading import Condition, RLock, get_ident, main_thread
+from threading import Condition, RLock, get_ident
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from lazr_smtptest._fakes import without_fakes
 from lazr_smtptest._names import SPELLING, is_refusal, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children
 from lazr_smtptest._parent.process import ENDING, ServerProcess
+from lazr_smtptest._parent.signals import undisturbed
 from lazr_smtptest._util import now, wait_ready
 from lazr_smtptest._wire.channel import (
     ACCEPTED,
@@ -69,10 +68,6 @@ _LADDER_STEP = 1.0
 
 #: Seconds until a killed process is gone, unless the kernel itself is stuck.
 _KILL_TIMEOUT = 5.0
-
-#: Signals whose Python handlers often raise, or call in here: Ctrl-C, a test's
-#: time limit, the end of a terminal.
-RAISING = frozenset({signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGHUP})
 
 #: Stands among the messages for a record to forget those before it, where somebody has
 #: passed on some of them.
@@ -622,37 +617,3 @@ class ServerLink:
                 f"Run fewer things at once{longer}"
             )
         raise ServerStuck(text, stack=stack, elapsed=elapsed, **process.where)
-
-
-class _Undisturbed:
-    """Does what an exception from a signal handler must not interrupt half way.
-
-    What has left a pipe and is not yet in its place would be lost, and so would be a
-    descriptor that no object has yet.  Only the main thread runs handlers.  (It runs them,
-    too, for a signal that a thread received which does not block it.)  Greenlets that share it may switch meanwhile, and end in any order.
-    """
-
-    def __init__(self) -> None:
-        #: How many are at it, and what was blocked before the first.
-        self._inside = 0
-        self._outside: set[Any] = set()
-
-    def __call__(self, do: Callable[[], T]) -> T:
-        if get_ident() != main_thread().ident:
-            return do()
-        mask = pthread_sigmask(signal.SIG_BLOCK, ())
-        try:  # first, since to block may raise, for a signal that is there already
-            pthread_sigmask(signal.SIG_BLOCK, RAISING)
-            if not self._inside:
-                self._outside = mask
-            self._inside += 1
-            try:
-                return do()
-            finally:
-                self._inside -= 1
-                mask = mask | RAISING if self._inside else self._outside
-        finally:
-            pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-undisturbed = _Undisturbed()

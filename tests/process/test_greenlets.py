@@ -15,7 +15,7 @@ from paths import SUPPORT
 from scripts import run_python
 
 from lazr_smtptest._child.loop import EventLoop
-from lazr_smtptest._parent.link import RAISING, _undisturbed
+from lazr_smtptest._parent.signals import RAISING, undisturbed
 
 #: What replaces things, when, and how servers are started.
 WAYS = [
@@ -90,7 +90,7 @@ def test_the_last_of_greenlets_on_one_thread_unblocks_signals():
     # As where a program has gevent or eventlet, and has not replaced threads.
     greenlet = pytest.importorskip("greenlet")
     outside, switch = blocked(), greenlet.getcurrent().switch
-    first, second = (greenlet.greenlet(lambda: _undisturbed(switch)) for _ in range(2))
+    first, second = (greenlet.greenlet(lambda: undisturbed(switch)) for _ in range(2))
     found = []
     for one in (first, second, first, second):
         one.switch()
