@@ -121,21 +121,22 @@ def test_threads_that_start_the_first_controllers_at_once():
 
         sys.setswitchinterval(1e-5)
         together = threading.Barrier(4)
+        served = []
 
         def work():
             together.wait()
-            with QueueController():
-                pass
-            print("served")
+            with QueueController() as controller:
+                served.append(controller.port)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        print(len(served))
         """
     )
-    assert (done.stdout, done.stderr) == ("served\n" * 4, "")
+    assert (done.stdout, done.stderr) == ("4\n", "")
 
 
 def test_threads_that_start_and_stop_controllers_leave_each_other_alone():
@@ -295,6 +296,10 @@ class SignalAtLine:
         return self._left <= 0
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 11),
+    reason="now and then it calls a traceback, where what traces it raises as a function begins",
+)
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("call", ["start", "stop", "restart"])
