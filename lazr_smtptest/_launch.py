@@ -408,7 +408,7 @@ def launch(
         link = undisturbed(join)
         if method == "fork":
             given = [*passed, *(sharing.sockets if sharing else ())]
-            first = FirstStep(child_ends, given, server, patches)
+            first = FirstStep(child_ends, given, pickled, patches)
             undo.callback(first.drop)
             if not patches.are_there_any():  # locks or queues, say, that are of no use there
                 first.prepare(make_loop, server)

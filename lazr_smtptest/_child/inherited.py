@@ -19,17 +19,17 @@ import os
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._child.anonymous import AnonymousInodes, kind_of, open_idle
 from lazr_smtptest._greenlets import MonkeyPatches
 from lazr_smtptest._wire.channel import ChildEnds
-from lazr_smtptest._wire.startup import PassedSocket
-from lazr_smtptest.server import QueueServer, Server
+from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 
 if TYPE_CHECKING:
     from lazr_smtptest._child.loop import ServerLoop
+    from lazr_smtptest.server import Server
 
 #: How many objects to look at.  A server that carries more than that hardly
 #: carries them for the sake of their descriptors.
@@ -49,7 +49,7 @@ class FirstStep:
         self,
         ends: ChildEnds,
         sockets: Iterable[PassedSocket],
-        server: Server,
+        server: PickledServer,
         patches: MonkeyPatches,
     ) -> None:
         """Look at what there is, in the test process.
@@ -57,11 +57,10 @@ class FirstStep:
         What is found out here, the server process need not: after a fork, each page of
         memory that is looked at has to be copied.
         """
+        self._server = server
         own = {*(pipe.fileno() for pipe in ends.pipes()), *(sock.fileno() for sock in sockets)}
         standard = _standard_descriptors()
-        # A queue stays in the test process: see `PickledServer.load`.
-        stays = ("queue",) if isinstance(server, QueueServer) else ()
-        self._keep = standard | own | reachable_descriptors(server, stays)
+        self._keep = standard | own
         # Fresh streams: the copied ones may have text in them that the test
         # process is going to write too, and their locks may be held for ever.
         self._out, self._err = (_open_stream(fd) if fd in standard else None for fd in (1, 2))
@@ -112,9 +111,11 @@ class FirstStep:
         their numbers live on here, and would one day close what had been given
         those numbers since.
         """
+        # Not in the test process, where to look at other people's objects might change them.
+        keep = self._keep | reachable_descriptors(self._server.load())
         null = os.open(os.devnull, os.O_RDWR)
         for fd in open_descriptors():
-            if fd in self._keep or fd == null:
+            if fd in keep or fd == null:
                 continue
             with contextlib.suppress(OSError):  # the descriptor that the listing itself used
                 if kind := kind_of(fd):
@@ -196,8 +197,8 @@ def _is_open(fd: int) -> bool:
 # What was given on purpose.
 
 
-def reachable_descriptors(server: object, without: Collection[str] = ()) -> set[int]:
-    """Return the descriptors that can be reached from a server, but for some attributes."""
+def reachable_descriptors(server: object) -> set[int]:
+    """Return the descriptors that can be reached from a server."""
     found: set[int] = set()
     seen: set[int] = set()
     todo: deque[Any] = deque([server, *_own_functions(type(server))])
@@ -211,14 +212,14 @@ def reachable_descriptors(server: object, without: Collection[str] = ()) -> set[
         with contextlib.suppress(Exception):
             found.update(_descriptor(thing))
         with contextlib.suppress(Exception):
-            todo.extend(list(_within(thing, without if thing is server else ())))
+            todo.extend(list(_within(thing)))
     return found
 
 
 def _own_functions(cls: type) -> Iterator[types.FunctionType]:
     for base in cls.__mro__:
         if not base.__module__.startswith(("lazr_smtptest.", "builtins")):
-            for value in list(vars(base).values()):
+            for value in vars(base).values():
                 function = getattr(value, "__func__", value)
                 if isinstance(function, types.FunctionType):
                     yield function
@@ -232,21 +233,19 @@ def _descriptor(thing: Any) -> Iterable[int]:
     return (number,) if isinstance(number, int) and number >= 0 else ()
 
 
-def _within(thing: Any, without: Collection[str] = ()) -> Iterator[Any]:
-    # Of what can change, a copy is made in one step: other threads may be changing it.
+def _within(thing: Any) -> Iterator[Any]:
     kind = type(thing)
     if issubclass(kind, dict):
-        yield from list(thing.keys())
-        yield from list(thing.values())
+        yield from thing.keys()
+        yield from thing.values()
     elif issubclass(kind, (list, tuple, set, frozenset, deque)):
-        yield from list(thing)
+        yield from thing
     elif issubclass(kind, types.FunctionType):
         yield from _variables(thing)
     elif issubclass(kind, types.MethodType):
         yield from (thing.__self__, thing.__func__)
     else:
-        attributes = dict(getattr(thing, "__dict__", {}))
-        yield from (value for name, value in attributes.items() if name not in without)
+        yield from getattr(thing, "__dict__", {}).values()
         for cls in kind.__mro__:
             for name in _slots(cls):
                 yield getattr(thing, name, None)

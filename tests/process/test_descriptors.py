@@ -16,7 +16,7 @@ import pytest
 from global_queue import WithGlobal, results
 from helpers import send_to
 
-from lazr_smtptest import Controller, QueueController
+from lazr_smtptest import Controller, QueueController, Server
 from lazr_smtptest._wire import channel
 
 #: Prints in a handler, with this descriptor closed when the program begins, so that
@@ -51,6 +51,24 @@ def test_a_multiprocessing_queue_brings_results_home():
     with Controller(WithGlobal()) as controller:
         send_to(controller, "one")
         assert results.get(timeout=10) == "one"
+
+
+def test_what_a_server_has_is_not_looked_at_in_the_test_process():
+    """To ask such a file for its descriptor writes it to disk."""
+
+    class Recording(Server):
+        def handle_message(self, message):
+            self.file.write(message["Subject"].encode())
+            self.file.flush()
+            return f"250 {self.file.fileno()}"
+
+    with tempfile.SpooledTemporaryFile() as file:
+        server = Recording("127.0.0.1", 0)
+        server.file = file
+        with Controller(server, start_method="fork") as controller:
+            send_to(controller, "to the copy")
+        assert not file._rolled
+        assert file.read() == b""
 
 
 @pytest.mark.parametrize("kind", ["socket", "pipe"])

@@ -88,21 +88,6 @@ def another_thread(work):
         thread.join()
 
 
-def test_attributes_that_another_thread_changes():
-    server, thing = Server(), types.SimpleNamespace()
-    server.thing = thing
-    vars(thing).update({f"attribute_{number}": number for number in range(2_000)})
-
-    def change(number):
-        setattr(thing, f"changed_{number % 1_000}", number)
-        if number % 7 == 0:
-            vars(thing).pop(f"changed_{number // 2 % 1_000}", None)
-
-    with tempfile.TemporaryFile() as file, another_thread(change):
-        thing.file = file
-        assert all(file.fileno() in reachable_descriptors(server) for _ in range(100))
-
-
 def test_loggers_that_another_thread_gets():
     def change(number):
         logging.getLogger(f"{__name__}.{number % 10_000}")
