@@ -27,7 +27,6 @@ from multiprocessing import forkserver, popen_fork
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess, current_process
 from os import close, lstat, unlink
-from os import open as open_file
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lazr_smtptest._parent.feeder
@@ -37,13 +36,13 @@ from lazr_smtptest._child.inherited import FirstStep
 from lazr_smtptest._child.loop import EventLoop, ServerLoop
 from lazr_smtptest._child.main import main
 from lazr_smtptest._greenlets import MonkeyPatches
-from lazr_smtptest._limits import MEMORY, limit_behind, limits_set
+from lazr_smtptest._limits import MEMORY, check_descriptors, limit_behind, limits_set
 from lazr_smtptest._names import SPELLING, or_longer
 from lazr_smtptest._parent.forks import FORKING, STARTING, disown_in_children, fork_with
 from lazr_smtptest._parent.link import ServerLink
 from lazr_smtptest._parent.process import ServerProcess, describe_end
 from lazr_smtptest._parent.signals import RAISING, undisturbed
-from lazr_smtptest._wire.channel import BACKLOG, open_channel
+from lazr_smtptest._wire.channel import BACKLOG, ChildEnds, ParentEnds, open_channel
 from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
 from lazr_smtptest._wire.startup import PassedSocket, PickledServer
 from lazr_smtptest.errors import ServerDied, ServerStuck, StartError, StartTimeout
@@ -78,20 +77,13 @@ _SEE_MAIN_MODULE = (
 
 @contextlib.contextmanager
 def standard_descriptors() -> Iterator[None]:
-    """Keep 0, 1 and 2 taken, if only by the null device.
+    """Keep 0, 1 and 2 taken, if only by the null device; see `check_descriptors`.
 
     Otherwise a pipe of ours would get such a number, and whatever the server
     process prints would be written to it.
     """
-    placeholders: list[int] = []
-
-    def take() -> None:
-        while (fd := open_file(os.devnull, os.O_RDWR)) <= 2:
-            placeholders.append(fd)
-        close(fd)
-
+    placeholders = undisturbed(check_descriptors)
     try:
-        undisturbed(take)
         yield
     finally:
         for fd in placeholders:
@@ -388,9 +380,7 @@ def launch(
     patches = MonkeyPatches()
     # uvloop waits in C code, where nothing that switches greenlets gets a turn.
     new_loop = event_loop_factory(False if patches.are_threads_replaced() else uvloop)
-    with FORKING:  # a child of another thread's would keep the lifeline open
-        ends, child_ends = undisturbed(partial(open_channel, context))
-        disown_in_children(ends)
+    ends, child_ends, link = undisturbed(partial(_open_link, context, acknowledged))
     pickled = PickledServer(server, endpoint)
     passed = [PassedSocket(sock) for sock in sockets]
     lease_server = None if sharing is None else _lease_server(sharing)
@@ -399,13 +389,7 @@ def launch(
     undo = ExitStack()
     try:
         undo.callback(ends.close)  # a process that was started ends with its lifeline
-
-        def join() -> ServerLink:
-            link = ServerLink(ends, keeps_forgets=acknowledged)
-            undo.callback(link.close_wake)
-            return link
-
-        link = undisturbed(join)
+        undo.callback(link.close_wake)
         if method == "fork":
             given = [*passed, *(sharing.sockets if sharing else ())]
             first = FirstStep(child_ends, given, pickled, patches)
@@ -437,6 +421,20 @@ def launch(
         undisturbed(child_ends.close)
         if first is not None:
             first.close()
+
+
+def _open_link(
+    context: BaseContext, acknowledged: bool
+) -> tuple[ParentEnds, ChildEnds, ServerLink]:
+    with FORKING:  # a child of another thread's would keep the lifeline open
+        ends, child_ends = open_channel(context)
+        disown_in_children(ends)
+    try:
+        return ends, child_ends, ServerLink(ends, keeps_forgets=acknowledged)
+    except BaseException:
+        ends.close()
+        child_ends.close()
+        raise
 
 
 def _lease_server(sharing: Sharing) -> Callable[[], LeaseServer]:

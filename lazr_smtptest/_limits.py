@@ -54,18 +54,24 @@ def _described(name: str) -> str:
     return "" if soft == resource.RLIM_INFINITY else f"{name} (ulimit -{_ULIMITS[name]}) is {soft}"
 
 
-def check_descriptors() -> None:
+def check_descriptors() -> list[int]:
     """Raise OSError if there are too few descriptors to start a server.
 
     multiprocessing would find out half way, and leave open what it has opened by then.
+    Return those of 0, 1 and 2 that were free, open on the null device.
     """
-    opened = [os.open(os.devnull, os.O_RDONLY)]
+    opened = [os.open(os.devnull, os.O_RDWR)]
     try:
         while len(opened) < _DESCRIPTORS:
             opened.append(os.dup(opened[0]))
-    finally:
+    except OSError:
         for fd in opened:
             os.close(fd)
+        raise
+    for fd in opened:
+        if fd > 2:
+            os.close(fd)
+    return [fd for fd in opened if fd <= 2]
 
 
 def check_memory() -> None:

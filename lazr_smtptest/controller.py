@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._calls import ServerCalls
 from lazr_smtptest._fakes import imported, without_fakes
-from lazr_smtptest._limits import check_descriptors, limit_behind
+from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._names import is_refusal
 from lazr_smtptest._parent import certificates, options
 from lazr_smtptest._parent.forks import ForkSafeLock
@@ -250,11 +250,14 @@ class Controller(ServerCalls):
         # Before what is for a moment only, since to look a name up may take long.
         addresses = resolve(server.host, server.port) if server.unix_socket is None else None
         listen_here = partial(listen_for, server, addresses, self._port, same_port)
-        with without_fakes(), standard_descriptors():
-            undisturbed(check_descriptors)
-            with undisturbed(listen_here) as listening, self._share() as sharing:
-                method = self._start_method
-                launch(method, server, listening, is_foreign, self._uvloop, sharing, keep)
+        with (
+            without_fakes(),
+            standard_descriptors(),
+            undisturbed(listen_here) as listening,
+            self._share() as sharing,
+        ):
+            method = self._start_method
+            launch(method, server, listening, is_foreign, self._uvloop, sharing, keep)
 
     def _share(self) -> AbstractContextManager[Sharing | None]:
         """Return what a server process has to know that is shared."""
