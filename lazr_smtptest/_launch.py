@@ -283,10 +283,10 @@ def _bind_all(
     sockets: list[socket.socket] = []
     names: list[_Name] = []
     absent: OSError | None = None
-    with ExitStack() as stack:
+    try:
         for family, address in addresses:
             try:
-                sock = stack.enter_context(_bind(family, address, port))
+                sock = _bind(family, address, port)
             except OSError as error:
                 # Or a name, as from httpretty's resolver, without an address of that family.
                 if error.errno not in _NOT_HERE and not isinstance(error, socket.gaierror):
@@ -299,15 +299,18 @@ def _bind_all(
         if not sockets:
             assert absent is not None
             raise absent
-        stack.pop_all()
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
     return sockets, names
 
 
 def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
-    with ExitStack() as stack:
-        # asyncio turns Nagle's algorithm off only where the protocol is named:
-        # without, each session would take 40 milliseconds more.
-        sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+    # asyncio turns Nagle's algorithm off only where the protocol is named:
+    # without, each session would take 40 milliseconds more.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
         if os.name == "posix":
             # Lets a port be used again whose last connections still linger;
             # not (unlike SO_REUSEPORT) one that somebody listens on.
@@ -317,7 +320,9 @@ def _bind(family: int, address: tuple[object, ...], port: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address[0], port, *address[2:]))
         sock.listen(BACKLOG)
-        stack.pop_all()
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
@@ -385,29 +390,24 @@ def launch(
     passed = [PassedSocket(sock) for sock in sockets]
     lease_server = None if sharing is None else _lease_server(sharing)
     make_loop = partial(ServerLoop, child_ends, acknowledged, lease_server)
-    first = None
-    undo = ExitStack()
+    first: FirstStep | None = None
+    process: BaseProcess | None = None
     try:
-        undo.callback(ends.close)  # a process that was started ends with its lifeline
-        undo.callback(link.close_wake)
         if method == "fork":
             given = [*passed, *(sharing.sockets if sharing else ())]
             first = FirstStep(child_ends, given, pickled, patches)
-            undo.callback(first.drop)
             if not patches.are_there_any():  # locks or queues, say, that are of no use there
                 first.prepare(make_loop, server)
         args = child_ends, passed, files, pickled, make_loop, first, log_level, new_loop
         process = context.Process(  # type: ignore[attr-defined]
             target=main, args=args, name="lazr-smtptest", daemon=True
         )
-        undo.callback(_reap, process)
 
         def start() -> None:
             _start_a_child(process, first)
             drop = first.drop if first else None
             link.begin(ServerProcess(process, ends.stacks, endpoint, files, drop))
             keep(link)
-            undo.pop_all()
 
         with _starting(endpoint):
             if method == "forkserver":
@@ -415,12 +415,28 @@ def launch(
                 forkserver.ensure_running()
             _start(start)
     except BaseException:
-        undisturbed(undo.close)
+        if not link.has_begun:
+            undisturbed(partial(_undo, process, first, link, ends))
         raise
     finally:
         undisturbed(child_ends.close)
         if first is not None:
             first.close()
+
+
+def _undo(
+    process: BaseProcess | None, first: FirstStep | None, link: ServerLink, ends: ParentEnds
+) -> None:
+    try:
+        if process is not None and process.pid is not None:
+            process.kill()
+            process.join()
+            process.close()
+    finally:
+        if first is not None:
+            first.drop()
+        link.close_wake()
+        ends.close()
 
 
 def _open_link(
@@ -483,13 +499,6 @@ def _close_pipe(*ends: int) -> None:
         if len({os.fstat(fd).st_ino for fd in ends}) == 1:
             for fd in ends:
                 os.close(fd)
-
-
-def _reap(process: BaseProcess) -> None:
-    if process.pid is not None:
-        process.kill()
-        process.join()
-    process.close()
 
 
 def event_loop_factory(uvloop: bool | None) -> Callable[[], asyncio.AbstractEventLoop]:

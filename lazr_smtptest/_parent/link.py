@@ -111,6 +111,7 @@ class ServerLink:
     """
 
     process: ServerProcess
+    has_begun = False
 
     def __init__(self, ends: ParentEnds, *, keeps_forgets: bool = False) -> None:
         self._ends = ends
@@ -143,6 +144,7 @@ class ServerLink:
     def begin(self, process: Any) -> None:
         """Be joined with a process, which has just been started."""
         self.process = process
+        self.has_begun = True
         disown_in_children(self)
 
     def _make_lock(self) -> None:

@@ -20,9 +20,8 @@ import mmap
 import os
 import signal
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -136,26 +135,29 @@ class ParentEnds:
 
 def open_channel(context: BaseContext) -> tuple[ParentEnds, ChildEnds]:
     """Open the pipes and the counters, in the test process; all of them or none."""
-    with ExitStack() as stack:
-        pipes = []
+    opened: list[Connection | FileIO] = []
+    try:
         for _ in range(4):
-            pipe = context.Pipe(duplex=False)
-            for end in pipe:
-                stack.callback(end.close)
-            pipes.append(pipe)
-        records, requests, lifeline, stacks = pipes
-        _enlarge(records[1].fileno())
+            opened += context.Pipe(duplex=False)
+        records, records_in, requests, requests_in, lifeline, lifeline_in, stacks, stacks_in = (
+            cast("list[Connection]", opened)
+        )
+        _enlarge(records_in.fileno())
         file = None
         if context.get_start_method() != "fork":
-            file = stack.enter_context(_nameless_file())
+            file = _nameless_file()
+            opened.append(file)
             # Written, and not just made as large: where there is no room, that is an error
             # here, and not SIGBUS when the first message is counted.
             file.write(bytes(_COUNTERS_SIZE))
         counters = Counters(file)
-        stack.pop_all()
+    except BaseException:
+        for one in opened:
+            one.close()
+        raise
     return (
-        ParentEnds(records[0], requests[1], lifeline[1], stacks[0], counters.numbers),
-        ChildEnds(records[1], requests[0], lifeline[0], stacks[1], counters),
+        ParentEnds(records, requests_in, lifeline_in, stacks, counters.numbers),
+        ChildEnds(records_in, requests, lifeline, stacks_in, counters),
     )
 
 
