@@ -16,7 +16,6 @@ from lazr_smtptest._child.link import ChildLink
 from lazr_smtptest._child.routing import LeaseOutbox, RoutingOutbox, SharedTranscripts
 from lazr_smtptest._limits import limit_behind
 from lazr_smtptest._smtp.session import SMTPSession
-from lazr_smtptest._util import now
 from lazr_smtptest._wire.channel import COUNTED, UNASKED
 from lazr_smtptest._wire.endpoint import Endpoint
 from lazr_smtptest._wire.rules import Rule
@@ -169,7 +168,7 @@ class LeaseServer:
     """Accepts clients that want a lease, and has the table of all leases."""
 
     def __init__(self, sharing: Sharing) -> None:
-        self.table = LeaseTable(sharing, now)
+        self.table = LeaseTable(sharing, lambda: self._loop.time())
         self.transcripts = SharedTranscripts(self.table)
         self._sharing = sharing
         self._links: set[LeaseClient] = set()

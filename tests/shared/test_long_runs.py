@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
 
+from lazr_smtptest._child.lease_server import LeaseServer
 from lazr_smtptest._child.leases import Lease, LeaseTable
 from lazr_smtptest._child.routing import LeaseOutbox, RoutingOutbox, SharedTranscripts
 from lazr_smtptest._util import now
+from lazr_smtptest._wire.endpoint import SocketFile
 from lazr_smtptest._wire.sharing import ADDRESS, Sharing
 
 #: More than is kept of anything.
@@ -37,6 +40,16 @@ def test_a_lease_that_stays_knows_the_last_of_its_messages(
     assert MANY - 1 in lease.sequences
     table.end(lease)
     assert (table.takers, [*lease.sequences]) == ({}, [])
+
+
+def test_leases_have_the_clock_of_the_sessions() -> None:
+    """uvloop's counts milliseconds; by a finer one, a lease would begin after its sessions."""
+    sharing = Sharing([], cast("SocketFile", None), b"", ADDRESS, "abcdef", "own", 1, None)
+    server = LeaseServer(sharing)
+    loop = mock.create_autospec(asyncio.AbstractEventLoop, instance=True)
+    loop.time.return_value = 12.0
+    server.listen(loop, mock.sentinel.welcome, list, mock.AsyncMock())
+    assert server.table.clock() == 12.0
 
 
 def test_a_message_that_was_passed_on_twice_is_forgotten(table: LeaseTable, lease: Lease) -> None:
