@@ -139,7 +139,7 @@ class ServerLink:
         set_blocking(self._waker.fileno(), False)
         self._make_lock()
         # With the same lock: two could be taken in the wrong order by a signal handler.
-        self._writer = RecordWriter(ends.requests.fileno(), self.notify, self.lock)
+        self._writer = RecordWriter(ends.requests.fileno(), lock=self.lock)
 
     def begin(self, process: Any) -> None:
         """Be joined with a process, which has just been started."""
@@ -470,7 +470,10 @@ class ServerLink:
                 self._send(UNASKED, what, *details)
 
     def _send(self, *request: Any) -> Record | None:
-        return self._until_broken(lambda: self._writer.write(request))
+        record = self._until_broken(lambda: self._writer.write(request))
+        if self._writer.has_backlog:
+            self.notify()
+        return record
 
     def _flush(self) -> None:
         self._until_broken(self._writer.flush)

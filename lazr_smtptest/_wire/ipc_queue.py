@@ -169,10 +169,6 @@ class Piece:
 Record = tuple[Piece, ...]
 
 
-def _do_nothing() -> None:
-    pass
-
-
 class RecordWriter:
     """The writing end: what the pipe has no room for waits here.
 
@@ -190,7 +186,7 @@ class RecordWriter:
     """
 
     def __init__(
-        self, fd: int, on_backlog: Callable[[], object], lock: RLock | None = None
+        self, fd: int, on_backlog: Callable[[], object] | None = None, lock: RLock | None = None
     ) -> None:
         set_blocking(fd, False)
         # For `write`, which fails once this is closed, even if something has reused the number.
@@ -233,7 +229,7 @@ class RecordWriter:
         with self._lock:
             is_first = not self._backlog
             self._backlog.extend(record)
-            if is_first and not self._write_backlog():
+            if is_first and not self._write_backlog() and self._on_backlog is not None:
                 self._on_backlog()
         return record
 
@@ -252,7 +248,6 @@ class RecordWriter:
 
     def close(self) -> None:
         """Write no more: nobody is left to read it."""
-        self._on_backlog = _do_nothing  # it may be a method of what has this, which is to go
         self._file.close()
         self._backlog = deque()
 
