@@ -152,10 +152,13 @@ class Listening:
         return self
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
-        for sock in self.sockets:
-            sock.close()
+        self.close()
         if error is not None and self.file is not None:
             self.file.remove()
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
 
 
 def listen_for(
@@ -419,9 +422,12 @@ def launch(
             undisturbed(partial(_undo, process, first, link, ends))
         raise
     finally:
-        undisturbed(child_ends.close)
-        if first is not None:
-            first.close()
+        undisturbed(partial(_close_all, child_ends, listening, *([first] if first else [])))
+
+
+def _close_all(*things: ChildEnds | Listening | FirstStep) -> None:
+    for thing in things:
+        thing.close()
 
 
 def _undo(
