@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from lazr_smtptest._child.lease_server import LeaseServer
     from lazr_smtptest._wire.sharing import Sharing
 
-#: Seconds for a server process that cannot serve to end by itself.
+#: Seconds for a server process to end that cannot serve, or that was killed.
 _END_TIMEOUT = 5.0
 
 #: How often to look for another port when the free one that the first address
@@ -436,8 +436,9 @@ def _undo(
     try:
         if process is not None and process.pid is not None:
             process.kill()
-            process.join()
-            process.close()
+            process.join(_END_TIMEOUT)
+            with contextlib.suppress(ValueError):  # it is stuck in the kernel
+                process.close()
     finally:
         if first is not None:
             first.drop()

@@ -64,7 +64,7 @@ def check_descriptors() -> list[int]:
     try:
         while len(opened) < _DESCRIPTORS:
             opened.append(os.dup(opened[0]))
-    except OSError:
+    except BaseException:
         for fd in opened:
             os.close(fd)
         raise

@@ -88,7 +88,7 @@ def utc(timestamp: float) -> datetime:
 
 
 #: As it is now: a test may put something else in its place.
-_new_poll = original("select", "poll")
+new_poll = original("select", "poll")
 
 
 def wait_ready(
@@ -104,7 +104,7 @@ def wait_ready(
     """
     if "gevent.monkey" in sys.modules or "eventlet.patcher" in sys.modules:
         return _wait_with_greenlets(readers, writers, timeout)
-    poll = _new_poll()
+    poll = new_poll()
     found: dict[int, Any] = {}
     for event, things in ((POLLIN, readers), (POLLOUT, writers)):
         for thing in things:

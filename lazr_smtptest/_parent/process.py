@@ -20,9 +20,8 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from lazr_smtptest._fakes import without_fakes
-from lazr_smtptest._greenlets import original
 from lazr_smtptest._names import SPELLING
-from lazr_smtptest._util import now, wait_ready
+from lazr_smtptest._util import new_poll, now, wait_ready
 from lazr_smtptest._wire.channel import STACK_SIGNAL
 from lazr_smtptest.errors import NotRunning, ServerDied
 
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
     from select import poll
 
     from lazr_smtptest._wire.endpoint import Endpoint, SocketFile
-
-#: As it was before gevent or eventlet, and is now: a test may replace it.
-_new_poll = original("select", "poll")
 
 #: Whose functions multiprocessing calls for a process that has ended.
 ENDING = (builtins, os, select, selectors, time)
@@ -256,7 +252,7 @@ def _is_readable(pipe: Connection | int, timeout: float) -> bool:
 
 
 def _poll_for_reading(pipe: Connection | int) -> poll:
-    watch: poll = _new_poll()
+    watch: poll = new_poll()
     watch.register(pipe, POLLIN)
     return watch
 

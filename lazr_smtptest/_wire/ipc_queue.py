@@ -181,7 +181,7 @@ class RecordWriter:
 
     :param fd: The pipe's descriptor; it is made non-blocking, and never closed.
     :param on_backlog: Called, on the writing thread, when something had to be
-        kept back: call `flush` when the pipe has room again.
+        kept back: call `flush` when the pipe has room again.  Or look at `has_backlog`.
     :param lock: A reentrant lock to hold while writing, if there is one already.
     """
 
